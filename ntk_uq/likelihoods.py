@@ -1,0 +1,226 @@
+"""Observation models: how an output of the network becomes a distribution over targets.
+
+Every array of latents has the shape [..., n, C] and broadcasts over its leading axes against
+targets [n, C]. A likelihood is a frozen pytree: its parameters are traced, not recompiled.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.special import gammaln
+
+__all__ = ["Bernoulli", "Categorical", "Curvature", "Gaussian", "Likelihood", "Poisson"]
+
+
+class Curvature(NamedTuple):
+    r"""Negative Hessian of the log density, a diagonal less one rank.
+
+    For each point :math:`W = \mathrm{diag}(d) - (d \circ q)(d \circ q)^\top`. Softmax is of this
+    form with d = p, q = 1, and likelihoods that factorise over outputs have q = 0; so systems in
+    W need n x n factorisations only, never nC x nC ones.
+
+    Attributes
+    ----------
+    diagonal : Array of shape [..., n, C]
+        d, non-negative.
+    direction : Array of shape [..., n, C] or None
+        q, with :math:`\sum_c d_c q_c^2 \le 1`; None stands for zero.
+    """
+
+    diagonal: Array
+    direction: Array | None
+
+    def matvec(self, v: Array) -> Array:
+        """Product W v for v of shape [..., n, C]."""
+        dv = self.diagonal * v
+        if self.direction is None:
+            return dv
+        return dv - self.diagonal * self.direction * jnp.sum(
+            self.direction * dv, axis=-1, keepdims=True
+        )
+
+
+class Likelihood(Protocol):
+    """What a likelihood must offer to be used by every producer.
+
+    Methods are pure and traceable; log densities are in nats and fully normalised.
+    """
+
+    def log_density(self, f: Array, y: Array) -> Array:
+        """Log p(y | f), summed over outputs: [..., n] nats."""
+        ...
+
+    def gradient(self, f: Array, y: Array) -> Array:
+        """Gradient of the log density in f: [..., n, C]."""
+        ...
+
+    def curvature(self, f: Array, y: Array) -> Curvature:
+        """Negative Hessian W of the log density in f; positive semi-definite."""
+        ...
+
+    def response(self, f: Array) -> Array:
+        """Expected target E[y | f]: [..., n, C]."""
+        ...
+
+    def sample(self, key: Array, f: Array) -> Array:
+        """One target drawn from p(y | f) for each latent: [..., n, C]."""
+        ...
+
+    def degenerate(self, y: Array) -> Array:
+        """Whether no finite f is optimal for the target alone: [n] booleans.
+
+        Without regularisation such targets send the outputs to infinity, and training leaves
+        the lazy regime.
+        """
+        ...
+
+
+def _likelihood(cls):
+    """Make a frozen dataclass whose fields are pytree leaves."""
+    return jax.tree_util.register_dataclass(dataclass(frozen=True)(cls))
+
+
+@_likelihood
+class Categorical:
+    r"""Softmax cross-entropy over C classes.
+
+    :math:`\log p(y|f) = \sum_c y_c \log \mathrm{softmax}(f)_c`, with targets y on the simplex:
+    one-hot rows, or soft ones (then it is the negative cross-entropy).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from ntk_uq.likelihoods import Categorical
+    >>> Categorical().response(jnp.zeros((1, 4)))
+    Array([[0.25, 0.25, 0.25, 0.25]], dtype=float32)
+    """
+
+    def log_density(self, f, y):
+        """Log p(y | f): [..., n] nats."""
+        return jnp.sum(y * jax.nn.log_softmax(f, axis=-1), axis=-1)
+
+    def gradient(self, f, y):
+        """Y - softmax(f), for targets that sum to one: [..., n, C]."""
+        return y - jax.nn.softmax(f, axis=-1)
+
+    def curvature(self, f, y):
+        """W = diag(p) - p p^T."""
+        p = jax.nn.softmax(f, axis=-1)
+        return Curvature(p, jnp.ones_like(p))
+
+    def response(self, f):
+        """Class probabilities: [..., n, C]."""
+        return jax.nn.softmax(f, axis=-1)
+
+    def sample(self, key, f):
+        """One-hot classes drawn from softmax(f)."""
+        return jax.nn.one_hot(jax.random.categorical(key, f, axis=-1), f.shape[-1], dtype=f.dtype)
+
+    def degenerate(self, y):
+        """A class of probability zero."""
+        return jnp.any(y <= 0, axis=-1)
+
+
+@_likelihood
+class Bernoulli:
+    r"""Logistic cross-entropy, independent over outputs.
+
+    :math:`\log p(y|f) = \sum_c y_c f_c - \log(1 + e^{f_c})`, with targets in [0, 1].
+    """
+
+    def log_density(self, f, y):
+        """Log p(y | f): [..., n] nats."""
+        return jnp.sum(y * f - jax.nn.softplus(f), axis=-1)
+
+    def gradient(self, f, y):
+        """Y - sigmoid(f): [..., n, C]."""
+        return y - jax.nn.sigmoid(f)
+
+    def curvature(self, f, y):
+        """W = diag(p (1 - p))."""
+        return Curvature(jax.nn.sigmoid(f) * jax.nn.sigmoid(-f), None)
+
+    def response(self, f):
+        """Probability of a one: [..., n, C]."""
+        return jax.nn.sigmoid(f)
+
+    def sample(self, key, f):
+        """Zeros and ones drawn with probability sigmoid(f)."""
+        return jax.random.bernoulli(key, jax.nn.sigmoid(f)).astype(f.dtype)
+
+    def degenerate(self, y):
+        """A probability of zero or one."""
+        return jnp.any((y <= 0) | (y >= 1), axis=-1)
+
+
+@_likelihood
+class Gaussian:
+    r"""Gaussian noise, independent over outputs; the loss is squared error / (2 noise^2).
+
+    Attributes
+    ----------
+    noise : float
+        Standard deviation of the observation noise, in the units of the target.
+    """
+
+    noise: float | Array = field(default=1.0)
+
+    def log_density(self, f, y):
+        """Log p(y | f): [..., n] nats."""
+        z = (y - f) / self.noise
+        return jnp.sum(-0.5 * z**2 - jnp.log(self.noise) - 0.5 * jnp.log(2 * jnp.pi), axis=-1)
+
+    def gradient(self, f, y):
+        """(Y - f) / noise^2: [..., n, C]."""
+        return (y - f) / self.noise**2
+
+    def curvature(self, f, y):
+        """W = I / noise^2."""
+        return Curvature(jnp.full_like(f, 1.0) / self.noise**2, None)
+
+    def response(self, f):
+        """Mean of the target, the latent itself: [..., n, C]."""
+        return f
+
+    def sample(self, key, f):
+        """Targets with observation noise added."""
+        return f + self.noise * jax.random.normal(key, f.shape, f.dtype)
+
+    def degenerate(self, y):
+        """Never: every finite target has a finite optimum."""
+        return jnp.zeros(y.shape[:-1], bool)
+
+
+@_likelihood
+class Poisson:
+    r"""Counts with the rate exp(f), independent over outputs.
+
+    :math:`\log p(y|f) = \sum_c y_c f_c - e^{f_c} - \log y_c!`.
+    """
+
+    def log_density(self, f, y):
+        """Log p(y | f): [..., n] nats."""
+        return jnp.sum(y * f - jnp.exp(f) - gammaln(y + 1), axis=-1)
+
+    def gradient(self, f, y):
+        """Y - exp(f): [..., n, C]."""
+        return y - jnp.exp(f)
+
+    def curvature(self, f, y):
+        """W = diag(exp(f))."""
+        return Curvature(jnp.exp(f), None)
+
+    def response(self, f):
+        """Expected count: [..., n, C]."""
+        return jnp.exp(f)
+
+    def sample(self, key, f):
+        """Counts drawn with rate exp(f)."""
+        return jax.random.poisson(key, jnp.exp(f)).astype(f.dtype)
+
+    def degenerate(self, y):
+        """A count of zero, whose optimum is f = -infinity."""
+        return jnp.any(y <= 0, axis=-1)
