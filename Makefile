@@ -1,0 +1,49 @@
+# Each target sets up what it needs: Python 3 with venv, make and git are enough to begin.
+.DEFAULT_GOAL := help
+.PHONY: help env report test slow lint docs bench clean
+
+UV_VERSION := 0.13.9
+PYTHON ?= python3
+UV := .uv/bin/uv
+BIN := .venv/bin
+STAMP := .venv/installed
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: $(STAMP) ## Create .venv with everything that is needed (quick when nothing changed)
+
+report: $(STAMP) ## Run the main job on scikit-learn's digits and write report.html
+	$(BIN)/ntk-uq compare --output report.html
+
+test: $(STAMP) ## Run the tests, the docstring examples and the notebooks
+	$(BIN)/python -m pytest
+
+slow: $(STAMP) ## Run the tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP) ## Check format, style and types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+docs: $(STAMP) ## Build the documentation, warnings being errors
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky docs docs/_build/html
+
+bench: $(STAMP) ## Print the ratios of the benchmarks
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean: ## Remove all that the other targets made
+	rm -rf .venv .uv .cache .hypothesis dist docs/_build docs/generated report.html
+
+# Constraints pin the versions that the tests ran with; pyproject.toml leaves TensorFlow out.
+$(STAMP): pyproject.toml constraints.txt .python-version | $(UV)
+	$(UV) venv --quiet --clear || $(UV) venv --clear --python '>=3.12'
+	$(UV) pip install --constraints constraints.txt --group dev --editable .
+	touch $@
+
+# Outside this directory, where a version manager would insist on the version in .python-version.
+$(UV):
+	cd / && $(PYTHON) -m venv --clear '$(CURDIR)/.uv' \
+	  || { echo "$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv." >&2; exit 1; }
+	.uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)

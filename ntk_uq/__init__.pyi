@@ -1,0 +1,20 @@
+from . import analytic as analytic
+from . import bayes as bayes
+from . import ensemble as ensemble
+from . import metrics as metrics
+from . import plots as plots
+from .architectures import MLP as MLP
+from .architectures import Kernels as Kernels
+from .likelihoods import Bernoulli as Bernoulli
+from .likelihoods import Categorical as Categorical
+from .likelihoods import Gaussian as Gaussian
+from .likelihoods import Poisson as Poisson
+from .predictions import GaussianPrediction as GaussianPrediction
+from .predictions import SamplePrediction as SamplePrediction
+from .estimators import EnsembleClassifier as EnsembleClassifier
+from .estimators import NTKClassifier as NTKClassifier
+from .estimators import BayesianClassifier as BayesianClassifier
+from .compare import Comparison as Comparison
+from .compare import compare as compare
+
+__version__: str

@@ -1,0 +1,5 @@
+"""Settings that every test shares."""
+
+import matplotlib
+
+matplotlib.use("agg")
