@@ -7,6 +7,8 @@ PYTHON ?= python3
 UV := .uv/bin/uv
 BIN := .venv/bin
 STAMP := .venv/installed
+# Certificates as the machine has them, where a company's proxy has its own.
+export UV_SYSTEM_CERTS ?= true
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +41,7 @@ clean: ## Remove all that the other targets made
 # Constraints pin the versions that the tests ran with; pyproject.toml leaves TensorFlow out.
 $(STAMP): pyproject.toml constraints.txt .python-version | $(UV)
 	$(UV) venv --quiet --clear || $(UV) venv --clear --python '>=3.12'
-	$(UV) pip install --constraints constraints.txt --group dev --editable .
+	$(UV) pip install --python $(BIN)/python --constraints constraints.txt --group dev --editable .
 	touch $@
 
 # Outside this directory, where a version manager would insist on the version in .python-version.
