@@ -6,6 +6,7 @@ difference, the mutual information between the label and the predictor (Depeweg 
 See docs/theory: "Predictive uncertainty".
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -87,6 +88,32 @@ class _Prediction:
         """
         self._require_classes("proba_mcse()")
         return self._response_moments[1]
+
+    def mean_mcse(self, statistic: Callable[[Floats, slice], Floats]) -> float:
+        """Monte-Carlo standard error of a statistic averaged over draws and points.
+
+        One draw moves all points at once, so the standard errors of single points do not add up
+        to that of their mean; this counts how the points move together.
+
+        Parameters
+        ----------
+        statistic : callable
+            ``statistic(p, points)`` takes class probabilities p [S, k, C], one row a draw, at a
+            slice of the points, and returns the statistic of each draw and point: [S, k].
+
+        Returns
+        -------
+        float
+            Standard error, in the statistic's unit; NaN for a single draw.
+        """
+        m, c = self.mean.shape
+        step = max(1, _CHUNK // (self._n_latents * c))
+        total = np.zeros(self._n_latents)
+        for start in range(0, m, step):
+            points = slice(start, start + step)
+            p = _response(self.likelihood, self._latents(points))
+            total += statistic(p, points).sum(axis=1)
+        return float(_standard_error(self._replicates(total)) / m)
 
     @property
     def total_uncertainty(self) -> Floats:
