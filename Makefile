@@ -41,7 +41,7 @@ clean: ## Remove all that the other targets made
 # Constraints pin the versions that the tests ran with; pyproject.toml leaves TensorFlow out.
 $(STAMP): pyproject.toml constraints.txt .python-version | $(UV)
 	$(UV) venv --quiet --clear || $(UV) venv --clear --python '>=3.12'
-	$(UV) pip install --python $(BIN)/python --constraints constraints.txt --group dev --editable .
+	$(UV) pip install --python $(BIN)/python --constraints constraints.txt --group dev --editable '.[stax]'
 	touch $@
 
 # Outside this directory, where a version manager would insist on the version in .python-version.

@@ -4,6 +4,7 @@ from . import ensemble as ensemble
 from . import metrics as metrics
 from . import plots as plots
 from .architectures import MLP as MLP
+from .architectures import Architecture as Architecture
 from .architectures import Kernels as Kernels
 from .likelihoods import Bernoulli as Bernoulli
 from .likelihoods import Categorical as Categorical

@@ -1,0 +1,26 @@
+"""Sphinx configuration: MyST pages, numpydoc docstrings, notebooks that run when the pages are built."""
+
+import ntk_uq
+
+project = "ntk_uq"
+author = "the ntk_uq developers"
+version = release = ntk_uq.__version__
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc", "myst_nb"]
+exclude_patterns = ["_build"]
+default_role = "literal"
+
+html_theme = "furo"
+html_title = f"ntk_uq {version}"
+
+# Types stand in the docstrings, with their shapes.
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False
+
+myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
