@@ -1,0 +1,84 @@
+"""The package as it is imported and installed."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import ntk_uq
+
+ROOT = Path(__file__).parents[1]
+# Load when they are used, not when ntk_uq is imported.
+HEAVY = ["arviz", "jinja2", "matplotlib", "numpyro", "pandas", "sklearn", "tensorflow"]
+
+
+def python(code: str, **options) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, **options
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def loaded_after(statements: str) -> set[str]:
+    names = python(f"{statements}\nimport sys; print(*sys.modules)").split()
+    return {name.partition(".")[0] for name in names}
+
+
+def test_import_is_light():
+    assert loaded_after("import ntk_uq").isdisjoint(HEAVY)
+
+
+def test_estimators_load_no_sampler_and_no_tables():
+    loaded = loaded_after("import ntk_uq; ntk_uq.BayesianClassifier()")
+    assert loaded.isdisjoint(set(HEAVY) - {"sklearn"})
+
+
+def test_public_names_resolve():
+    for name in ntk_uq.__all__:
+        assert getattr(ntk_uq, name) is not None
+
+
+def test_compare_stays_a_function_once_its_module_is_loaded():
+    python("import ntk_uq.compare, ntk_uq; assert callable(ntk_uq.compare)")
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = ntk_uq.no_such_name
+
+
+def test_import_leaves_jax_configuration_alone():
+    python(
+        "import jax; before = dict(jax.config.values); import ntk_uq\n"
+        "for name in ntk_uq.__all__: getattr(ntk_uq, name)\n"
+        "assert dict(jax.config.values) == before"
+    )
+
+
+def test_wheel_works_where_it_is_unpacked(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+
+    sources = {path.relative_to(ROOT) for path in (ROOT / "ntk_uq").rglob("*") if path.is_file()}
+    shipped = {path.relative_to(site) for path in (site / "ntk_uq").rglob("*")}
+    assert {path for path in sources if "__pycache__" not in path.parts} <= shipped
+    (entry_points,) = site.glob("*.dist-info/entry_points.txt")
+    assert "ntk-uq = ntk_uq.cli:main" in entry_points.read_text()
+    python(
+        "import ntk_uq, numpy as np\n"
+        f"assert ntk_uq.__file__.startswith({str(site)!r})\n"
+        "assert ntk_uq.NTKClassifier().fit([[0.0], [1.0]], [0, 1]).predict([[0.1]]) == [0]",
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(site), "PATH": ""},
+    )
