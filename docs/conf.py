@@ -1,4 +1,4 @@
-"""Sphinx configuration: MyST pages, numpydoc docstrings, notebooks that run when the pages are built."""
+"""Sphinx configuration: pages in MyST, docstrings in numpydoc, notebooks run at build time."""
 
 import ntk_uq
 
