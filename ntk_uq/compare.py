@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from sklearn.utils.validation import check_array
 
 from ntk_uq.metrics import scores, total_variation
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
+
+if TYPE_CHECKING:  # loads NumPyro
+    from ntk_uq.bayes import Diagnostics
 
 __all__ = ["Comparison", "Distance", "MethodSummary", "compare"]
 
@@ -71,10 +74,12 @@ class MethodSummary:
         Monte-Carlo standard error of the mean of `epistemic` over the test points, in nats.
     distance : Distance or None
         Distance to the reference; None for the reference itself, or without one.
+    n_draws : int or None
+        Draws that the prediction rests on; None for a closed form.
     fit_seconds, predict_seconds : float
         Wall-clock times of the fit and of the predictions at the test points.
-    diagnostics : object
-        The estimator's ``diagnostics_`` where it has them, as a sampler does; else None.
+    diagnostics : Diagnostics or None
+        A sampler's ``diagnostics_``.
     """
 
     estimator: str
@@ -87,9 +92,10 @@ class MethodSummary:
     epistemic: Floats
     epistemic_se: float
     distance: Distance | None
+    n_draws: int | None
     fit_seconds: float
     predict_seconds: float
-    diagnostics: Any
+    diagnostics: "Diagnostics | None"
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,6 +287,7 @@ def _summary(
         epistemic=prediction.epistemic,
         epistemic_se=_epistemic_se(prediction),
         distance=None if reference is None else _distance(prediction, reference),
+        n_draws=len(prediction.samples) if isinstance(prediction, SamplePrediction) else None,
         fit_seconds=float(estimator.fit_seconds_),
         predict_seconds=predict_seconds,
         diagnostics=getattr(estimator, "diagnostics_", None),

@@ -272,7 +272,8 @@ def _wilson_interval(
     centre = (fraction + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z * np.sqrt(fraction * (1 - fraction) / count + (z / (2 * count)) ** 2)
     half /= 1 + z**2 / count
-    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
+    # It holds the fraction and lies in [0, 1], rounding included.
+    return np.clip(centre - half, 0.0, fraction), np.clip(centre + half, fraction, 1.0)
 
 
 def _validated(

@@ -1,0 +1,578 @@
+"""The report of a comparison: one self-contained HTML file, in words, numbers and pictures.
+
+Everything in it is computed from the `Comparison`; the page needs no scripts and no network.
+"""
+
+import base64
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from numpy.typing import ArrayLike, NDArray
+
+from ntk_uq.compare import Comparison, MethodSummary
+from ntk_uq.metrics import pointwise_losses
+from ntk_uq.plots import (
+    method_style,
+    most_uncertain,
+    plot_diagnostics,
+    plot_latents,
+    plot_probabilities,
+    plot_reliability,
+    plot_uncertainty,
+)
+
+if TYPE_CHECKING:  # loads NumPyro
+    from ntk_uq.bayes import Diagnostics
+
+__all__ = ["findings", "write_report"]
+
+# Test points shown one by one: two rows on a wide screen.
+_N_POINTS_SHOWN = 6
+_PACKAGES = ("ntk_uq", "jax", "flax", "numpyro", "arviz", "scikit-learn", "numpy", "scipy")
+# Lengths are for a picture that a phone shows in full width.
+_STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.fontsize": 8,
+    "svg.hashsalt": "ntk_uq",
+    # Names come from the user, and a dollar sign in them is no formula.
+    "text.parse_math": False,
+}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One row of the report's table."""
+
+    column: str
+    title: str
+    explanation: str
+    digits: int = 3
+    has_best: bool = False
+
+
+_MEASURES = (
+    Measure(
+        "accuracy",
+        "Accuracy",
+        "Fraction of test points whose most probable class is the true one. Higher is better.",
+        has_best=True,
+    ),
+    Measure(
+        "log_loss",
+        "Log loss, nats",
+        "Mean of −log of the probability given to the true class. Punishes confident mistakes; "
+        "lower is better.",
+        has_best=True,
+    ),
+    Measure(
+        "brier",
+        "Brier score",
+        "Mean squared distance between the class probabilities and the true class. Lower is "
+        "better.",
+        has_best=True,
+    ),
+    Measure(
+        "ece",
+        "Calibration error (ECE)",
+        "Mean gap between confidence and accuracy over 15 bins of confidence. Zero would be "
+        "perfect; chance alone keeps it above zero, so small differences mean little.",
+    ),
+    Measure(
+        "total_uncertainty",
+        "Total uncertainty, nats",
+        "Entropy of the predicted class probabilities, mean over test points: all there is to be "
+        "unsure about. The sum of the next two.",
+    ),
+    Measure(
+        "aleatoric",
+        "Aleatoric, nats",
+        "The part that would remain if the right network were known: mean entropy of the single "
+        "draws.",
+    ),
+    Measure(
+        "epistemic",
+        "Epistemic, nats",
+        "The part that comes from not knowing which network is right: how much the draws disagree "
+        "(mutual information). After ±: Monte-Carlo standard error.",
+    ),
+    Measure(
+        "tv",
+        "Distance from {reference}",
+        "Total variation between the mean class probabilities and {reference}'s, mean over test "
+        "points: 0 is equal, 1 is disjoint. After ±: Monte-Carlo standard error.",
+    ),
+    Measure(
+        "tv_noise",
+        "… of which sampling noise",
+        "The distance that two perfectly agreeing methods would show at these numbers of draws. A "
+        "distance no more than two standard errors above it is no evidence of a difference.",
+        digits=4,
+    ),
+    Measure("fit_seconds", "Time to fit", "Wall-clock time, compilation included."),
+    Measure(
+        "predict_seconds",
+        "Time to predict",
+        "Wall-clock time for the distribution at all test points, compilation included.",
+    ),
+)
+# Column of each Monte-Carlo standard error.
+_STANDARD_ERRORS = {"epistemic": "epistemic_se", "tv": "tv_se"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a data URI, with the words under it and those in its place."""
+
+    source: str
+    caption: str
+    description: str
+
+
+def write_report(
+    comparison: Comparison,
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    run: Mapping[str, object],
+    images: ArrayLike | None = None,
+) -> None:
+    """Write the report; see `Comparison.to_html`.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        What to report.
+    path : str or path
+        Where to write; an existing file is replaced, and only by a complete one.
+    title : str
+        Heading.
+    run : mapping
+        Facts about the run, shown as given.
+    images : array of shape [m, height, width] or [m, height, width, 3], optional
+        The test points as pictures.
+    """
+    pictures = None if images is None else _validated_images(images, comparison.n_points)
+    template = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).from_string((files("ntk_uq") / "report.html.jinja").read_text(encoding="utf-8"))
+    overall, by_method = findings(comparison)
+    with rc_context(_STYLE):
+        html = template.render(
+            title=title,
+            created=datetime.now().astimezone(),
+            comparison=comparison,
+            overall=overall,
+            by_method=by_method,
+            table=_table(comparison),
+            styles={name: method_style(comparison, name) for name in comparison.methods},
+            reliability=_reliability_figures(comparison),
+            uncertainty=_uncertainty_figures(comparison),
+            latents=_latent_figures(comparison),
+            small_ensembles=_small_ensembles(comparison),
+            points=_point_figures(comparison, pictures),
+            samplers=_sampler_checks(comparison),
+            run=run,
+            versions=_versions(),
+        )
+    _write_atomically(Path(path), html)
+
+
+def findings(comparison: Comparison) -> tuple[str, dict[str, str]]:
+    """Say in sentences what the numbers of a comparison show.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        The comparison.
+
+    Returns
+    -------
+    overall : str
+        About all methods together; empty where there is neither a label nor a reference.
+    by_method : dict of str to str
+        About each method against the reference; empty without one.
+    """
+    reference = comparison.reference
+    others = [name for name in comparison.methods if name != reference]
+    sentences = [] if comparison.y_test is None else _score_findings(comparison)
+    if reference is None or not others:
+        return " ".join(sentences), {}
+
+    agreeing = [
+        name
+        for name, method in comparison.methods.items()
+        if method.distance is not None and not method.distance.is_significant
+    ]
+    if agreeing:
+        sentences.append(
+            f"At these numbers of draws the class probabilities of {_listed(agreeing)} cannot be "
+            f"told from those of {reference}."
+        )
+    if len(agreeing) < len(others):
+        differing = [name for name in others if name not in agreeing]
+        sentences.append(
+            f"{_listed(differing)} {'differs' if len(differing) == 1 else 'differ'} "
+            f"from {reference} by more than sampling noise explains."
+        )
+    return " ".join(sentences), {name: _method_finding(comparison, name) for name in others}
+
+
+def _score_findings(comparison: Comparison) -> list[str]:
+    accuracy = comparison.table["accuracy"]
+    span = " to ".join(dict.fromkeys(f"{value:.1%}" for value in (accuracy.min(), accuracy.max())))
+    sentences = [f"{span} of the {comparison.n_points:,} test points are classified right."]
+    if len(comparison.methods) > 1:
+        best = _best(comparison, "log_loss")
+        if len(best) == len(comparison.methods):
+            sentences.append("Log losses differ by no more than chance over the test points.")
+        else:
+            sentences.append(
+                f"{_listed(best)} {'has' if len(best) == 1 else 'have'} the lowest log loss."
+            )
+    return sentences
+
+
+def _method_finding(comparison: Comparison, name: str) -> str:
+    method, distance = comparison.methods[name], comparison.methods[name].distance
+    assert comparison.reference is not None
+    assert distance is not None
+    reference = comparison.methods[comparison.reference]
+    verdict = "a real difference" if distance.is_significant else "no sign of a difference"
+    sentence = (
+        f"Its class probabilities lie {_plus_minus(distance.tv, distance.se)} from those of "
+        f"{comparison.reference} in total variation, where sampling noise alone would give "
+        f"{distance.noise:.4f}: {verdict}."
+    )
+    ratio, se = _epistemic_ratio(method, reference)
+    if np.isnan(se):
+        return sentence
+    if abs(ratio - 1) <= 2 * se:
+        tendency = "As a whole it is as unsure as"
+    elif ratio < 1:
+        tendency = "It is surer of itself than"
+    else:
+        tendency = "It is less sure of itself than"
+    return (
+        f"{sentence} {tendency} {comparison.reference}: its epistemic uncertainty is "
+        f"{_plus_minus(ratio, se)} times as large."
+    )
+
+
+def _epistemic_ratio(method: MethodSummary, reference: MethodSummary) -> tuple[float, float]:
+    """Ratio of the mean epistemic uncertainties, and its Monte-Carlo standard error."""
+    ours, theirs = method.epistemic.mean(), reference.epistemic.mean()
+    if not (ours > 0 and theirs > 0):
+        return np.nan, np.nan
+    ratio = ours / theirs
+    return ratio, ratio * np.hypot(method.epistemic_se / ours, reference.epistemic_se / theirs)
+
+
+def _best(comparison: Comparison, column: str) -> list[str]:
+    """The methods whose score is the best or, by a paired comparison, not clearly worse.
+
+    Two methods are told apart where the mean difference of their losses exceeds two standard errors
+    over the test points.
+    """
+    assert comparison.y_test is not None
+    losses = {
+        name: pointwise_losses(comparison.y_test, method.proba, classes=comparison.classes)[column]
+        for name, method in comparison.methods.items()
+    }
+    pick = max if column == "accuracy" else min
+    leader = losses[pick(losses, key=lambda name: losses[name].mean())]
+    return [
+        name
+        for name, loss in losses.items()
+        if abs((loss - leader).mean()) <= 2 * (loss - leader).std() / np.sqrt(len(loss))
+    ]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measure with its cells: text, and whether it is marked as best."""
+
+    title: str
+    explanation: str
+    cells: list[tuple[str, bool]]
+
+
+def _table(comparison: Comparison) -> list[Row]:
+    table, rows = comparison.table, []
+    for measure in _MEASURES:
+        if measure.column not in table:
+            continue
+        best = _best(comparison, measure.column) if measure.has_best else []
+        # Marking everybody tells nothing.
+        marked = set(best) if len(best) < len(table) else set()
+        rows.append(
+            Row(
+                measure.title.format(reference=comparison.reference),
+                measure.explanation.format(reference=comparison.reference),
+                [(_cell(comparison, name, measure), name in marked) for name in table.index],
+            )
+        )
+    return rows
+
+
+def _cell(comparison: Comparison, name: str, measure: Measure) -> str:
+    row = comparison.table.loc[name]
+    value = row[measure.column]
+    if measure.column.startswith("tv") and name == comparison.reference:
+        return "reference"
+    if measure.column.endswith("seconds"):
+        return _duration(value)
+    if measure.column in _STANDARD_ERRORS:
+        return _plus_minus(value, row[_STANDARD_ERRORS[measure.column]])
+    return f"{value:.{measure.digits}f}"
+
+
+def _reliability_figures(comparison: Comparison) -> list[Picture]:
+    if comparison.y_test is None:
+        return []
+    return [
+        Picture(
+            _svg(plot_reliability, comparison, methods=[name]),
+            name,
+            f"Reliability diagram of {name}: accuracy against confidence in ten bins; calibration "
+            f"error {comparison.table.loc[name, 'ece']:.3f}.",
+        )
+        for name in comparison.methods
+    ]
+
+
+def _uncertainty_figures(comparison: Comparison) -> list[Picture]:
+    base = comparison.reference or next(iter(comparison.methods))
+    return [
+        Picture(
+            _svg(plot_uncertainty, comparison, base, name),
+            f"{name} against {base}",
+            f"Scatter plot of the epistemic uncertainty of every test point: {name}, mean "
+            f"{comparison.methods[name].epistemic.mean():.3f} nats, against {base}, mean "
+            f"{comparison.methods[base].epistemic.mean():.3f} nats.",
+        )
+        for name in comparison.methods
+        if name != base
+    ]
+
+
+def _latent_figures(comparison: Comparison) -> list[Picture]:
+    """First method against the second, which the caller put beside it."""
+    if len(comparison.methods) < 2:
+        return []
+    y, x = list(comparison.methods)[:2]
+    first, second = comparison.methods[y], comparison.methods[x]
+    ratio = first.latent_std.mean() / second.latent_std.mean()
+    correlation = np.corrcoef(first.latent_mean.ravel(), second.latent_mean.ravel())[0, 1]
+    return [
+        Picture(
+            _svg(plot_latents, comparison, x, y, moment="mean"),
+            f"Mean: correlation {correlation:.3f}",
+            f"Scatter plot of the mean of every latent, {y} against {x}.",
+        ),
+        Picture(
+            _svg(plot_latents, comparison, x, y, moment="std"),
+            f"Standard deviation: {ratio:.2f} times as large on average",
+            f"Scatter plot of the standard deviation of every latent, {y} against {x}.",
+        ),
+    ]
+
+
+def _small_ensembles(comparison: Comparison) -> list[str]:
+    """How well the draws of the two methods in the pictures of latents know a spread."""
+    return [
+        f"The {method.n_draws} draws of {name} know each standard deviation within about "
+        f"{1 / np.sqrt(2 * (method.n_draws - 1)):.0%}."
+        for name, method in list(comparison.methods.items())[:2]
+        if method.n_draws is not None and 1 < method.n_draws < 100
+    ]
+
+
+def _point_figures(
+    comparison: Comparison, images: NDArray | None
+) -> list[tuple[Picture, str | None]]:
+    """The most uncertain points: class probabilities by method, and the point's image."""
+    figures = []
+    points = most_uncertain(comparison, _N_POINTS_SHOWN)
+    highest = max(method.proba[points].max() for method in comparison.methods.values())
+    for point in points:
+        truth = "" if comparison.y_test is None else f", true class {comparison.y_test[point]}"
+        figures.append(
+            (
+                Picture(
+                    _svg(_plot_bars, comparison, point, 1.05 * highest, height=2.0),
+                    f"Test point {point}{truth}",
+                    f"Class probabilities of test point {point}{truth}. "
+                    + " ".join(
+                        f"{name}: {comparison.classes[method.proba[point].argmax()]} with "
+                        f"{method.proba[point].max():.2f}."
+                        for name, method in comparison.methods.items()
+                    ),
+                ),
+                None if images is None else _png(images[point]),
+            )
+        )
+    return figures
+
+
+def _plot_bars(comparison: Comparison, point: int, top: float, *, ax: Axes) -> Axes:
+    plot_probabilities(comparison, point, ax=ax)
+    ax.set_ylim(0, top)
+    # One legend above all of these pictures is enough.
+    if legend := ax.get_legend():
+        legend.remove()
+    return ax
+
+
+def _svg(plot: Callable[..., Axes], *arguments: Any, height: float = 3.3, **options: Any) -> str:
+    figure = Figure(figsize=(3.4, height), layout="constrained")
+    plot(*arguments, **options, ax=figure.subplots())
+    buffer = BytesIO()
+    figure.savefig(buffer, format="svg", dpi=200, metadata={"Date": None})
+    return _data_uri("image/svg+xml", buffer.getvalue())
+
+
+def _png(image: NDArray) -> str:
+    """An image as the reader sees it in print: grey values run from white to black."""
+    buffer = BytesIO()
+    imsave(buffer, image, cmap="gray_r", format="png")
+    return _data_uri("image/png", buffer.getvalue())
+
+
+def _data_uri(media_type: str, content: bytes) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+@dataclass(frozen=True)
+class SamplerCheck:
+    """A sampler's diagnostics in figures and pictures, and what is wrong, in sentences."""
+
+    method: str
+    figures: dict[str, str]
+    warnings: tuple[str, ...]
+    pictures: list[Picture]
+
+
+def _sampler_checks(comparison: Comparison) -> list[SamplerCheck]:
+    return [
+        SamplerCheck(
+            name,
+            _diagnostic_figures(method.diagnostics),
+            method.diagnostics.warnings,
+            _diagnostic_pictures(name, method.diagnostics),
+        )
+        for name, method in comparison.methods.items()
+        if method.diagnostics is not None
+    ]
+
+
+def _diagnostic_figures(diagnostics: "Diagnostics") -> dict[str, str]:
+    n_latents = diagnostics.rhat.size
+    rhat = "unknown: there is only one chain"
+    if not np.isnan(diagnostics.rhat_max):
+        rhat = (
+            f"{diagnostics.rhat_max:.3f}; {diagnostics.n_rhat_high:,} of {n_latents:,} latents are "
+            f"above 1.01, where chance alone would put {diagnostics.rhat_high_by_chance:,.0f}"
+        )
+    return {
+        "Draws kept": f"{diagnostics.n_draws:,}",
+        "Largest R-hat": rhat,
+        "Smallest effective sample size": f"{diagnostics.ess_bulk.min():,.0f} in the bulk, "
+        f"{diagnostics.ess_tail.min():,.0f} in the tails; {diagnostics.n_ess_low:,} of "
+        f"{n_latents:,} latents are below 400",
+        "Divergent draws": f"{diagnostics.n_divergent:,}",
+        "Draws cut short": f"{diagnostics.n_max_treedepth:,} reached the greatest tree depth",
+        "Work": f"{diagnostics.steps_per_draw:.0f} leapfrog steps a draw, of which "
+        f"{diagnostics.acceptance_rate:.0%} were accepted on average",
+        "Speed": f"{_duration(diagnostics.seconds)} of sampling, {diagnostics.ess_per_second:.1f} "
+        "effective draws a second",
+    }
+
+
+def _diagnostic_pictures(name: str, diagnostics: "Diagnostics") -> list[Picture]:
+    pictures = [
+        Picture(
+            _svg(plot_diagnostics, diagnostics, quantity="ess", height=2.3),
+            "Effective sample size of every latent",
+            f"Histogram of the effective sample sizes of {name}, from {diagnostics.ess_min:.0f}.",
+        )
+    ]
+    if np.isfinite(diagnostics.rhat).any():
+        pictures.append(
+            Picture(
+                _svg(plot_diagnostics, diagnostics, quantity="rhat", height=2.3),
+                "R-hat of every latent",
+                f"Histogram of R-hat of {name}, up to {diagnostics.rhat_max:.3f}.",
+            )
+        )
+    return pictures
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Join names as a sentence does: "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _plus_minus(value: float, se: float) -> str:
+    """A value and its standard error, with two digits of the latter."""
+    if not se > 0:
+        return f"{value:.4f}"
+    digits = min(max(1 - int(np.floor(np.log10(se))), 0), 4)
+    return f"{value:.{digits}f} ± {se:.{digits}f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 0.995:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 99.5:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.1f} min"
+
+
+def _versions() -> dict[str, str]:
+    found = {"Python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # an optional one, or a source tree that is not installed
+            continue
+    return found
+
+
+def _validated_images(images: ArrayLike, n_points: int) -> NDArray:
+    array = np.asarray(images)
+    is_grey, is_colour = array.ndim == 3, array.ndim == 4 and array.shape[-1] in (3, 4)
+    if len(array) != n_points or not (is_grey or is_colour):
+        raise ValueError(
+            f"images must have shape [{n_points}, height, width] or [{n_points}, height, width, 3],"
+            f" one for each test point, got {array.shape}."
+        )
+    return array
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    """Write beside the target first, so that an interrupted run leaves nothing half-written."""
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is not a regular file, so it cannot be replaced by a report.")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
