@@ -19,7 +19,7 @@ class Curvature(NamedTuple):
     r"""Negative Hessian of the log density, a diagonal less one rank.
 
     For each point :math:`W = \mathrm{diag}(d) - (d \circ q)(d \circ q)^\top`. Softmax is of this
-    form with d = p, q = 1, and likelihoods that factorise over outputs have q = 0; so systems in
+    form with d = p, q = 1, and likelihoods that factorise over outputs have no q; so systems in
     W need n x n factorisations only, never nC x nC ones.
 
     Attributes
@@ -27,7 +27,7 @@ class Curvature(NamedTuple):
     diagonal : Array of shape [..., n, C]
         d, non-negative.
     direction : Array of shape [..., n, C] or None
-        q, with :math:`\sum_c d_c q_c^2 \le 1`; None stands for zero.
+        q, with :math:`\sum_c d_c q_c^2 = 1`, so that W is singular along 1 / q; None for zero.
     """
 
     diagonal: Array
@@ -41,6 +41,14 @@ class Curvature(NamedTuple):
         return dv - self.diagonal * self.direction * jnp.sum(
             self.direction * dv, axis=-1, keepdims=True
         )
+
+    def sqrt_matvec(self, z: Array) -> Array:
+        """Product R z with R R^T = W, which turns z ~ N(0, I) into label noise N(0, W)."""
+        scaled = jnp.sqrt(self.diagonal) * z
+        if self.direction is None:
+            return scaled
+        along = jnp.sum(self.direction * scaled, axis=-1, keepdims=True)
+        return scaled - self.diagonal * self.direction * along
 
 
 class Likelihood(Protocol):
@@ -75,6 +83,14 @@ class Likelihood(Protocol):
         Without regularisation such targets send the outputs to infinity, and training leaves
         the lazy regime.
         """
+        ...
+
+    def optimum(self, y: Array) -> Array:
+        """The f in the identified directions that is optimal for the target alone: [..., n, C]."""
+        ...
+
+    def identified(self, f: Array) -> Array:
+        """Part of f that the likelihood can see, the rest projected out: [..., n, C]."""
         ...
 
 
@@ -123,6 +139,14 @@ class Categorical:
         """A class of probability zero."""
         return jnp.any(y <= 0, axis=-1)
 
+    def optimum(self, y):
+        """Log y, centred over classes."""
+        return self.identified(jnp.log(y))
+
+    def identified(self, f):
+        """P f: softmax does not see a constant added to all classes."""
+        return f - jnp.mean(f, axis=-1, keepdims=True)
+
 
 @_likelihood
 class Bernoulli:
@@ -154,6 +178,14 @@ class Bernoulli:
     def degenerate(self, y):
         """A probability of zero or one."""
         return jnp.any((y <= 0) | (y >= 1), axis=-1)
+
+    def optimum(self, y):
+        """Logit of y."""
+        return jax.scipy.special.logit(y)
+
+    def identified(self, f):
+        """All of f."""
+        return f
 
 
 @_likelihood
@@ -193,6 +225,14 @@ class Gaussian:
         """Never: every finite target has a finite optimum."""
         return jnp.zeros(y.shape[:-1], bool)
 
+    def optimum(self, y):
+        """The target."""
+        return y
+
+    def identified(self, f):
+        """All of f."""
+        return f
+
 
 @_likelihood
 class Poisson:
@@ -224,3 +264,11 @@ class Poisson:
     def degenerate(self, y):
         """A count of zero, whose optimum is f = -infinity."""
         return jnp.any(y <= 0, axis=-1)
+
+    def optimum(self, y):
+        """Log y."""
+        return jnp.log(y)
+
+    def identified(self, f):
+        """All of f."""
+        return f

@@ -1,0 +1,439 @@
+r"""The infinite ensemble: distribution of the trained predictor at infinite width.
+
+Kernels in, predictions out. A trained predictor is
+:math:`f^*(x) = f_0(x) + \Theta(x, X)\,\alpha(f_0)` with a prior function :math:`f_0`, and the
+ensemble's spread is that of :math:`f_0`. Two ways to push it forward:
+
+- `gaussian_predictor`: to first order in f0 about the mode, exact where the solution is linear
+  in f0 (Gaussian likelihood; reg = 0). docs/theory: "The Gaussian predictor".
+- `exact_predictor`: draws of f0, each with its convex problem solved. docs/theory: "Exact
+  push-forward".
+
+Both hold for three kinds of prior function (`uncertainty`): "initialization", f0 ~ GP(0, K);
+"posterior", f0 ~ GP(0, Theta / reg) with label noise; "none", f0 = 0. Everything follows the dtype
+of the kernels.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.linalg import cho_solve, solve_triangular
+
+from ntk_uq._linalg import cholesky
+from ntk_uq._progress import Progress
+from ntk_uq._solver import solve_dual
+from ntk_uq.architectures import Kernels
+from ntk_uq.likelihoods import Likelihood
+
+__all__ = [
+    "ExactPredictor",
+    "GaussianPredictor",
+    "Uncertainty",
+    "exact_predictor",
+    "gaussian_predictor",
+]
+
+Uncertainty = Literal["initialization", "posterior", "none"]
+
+# Draws solved together. More only cost memory: 64 draws x 10 outputs already make products with
+# Theta wide enough to run at the machine's rate, and progress is seen between chunks.
+_DRAWS_AT_ONCE = 128
+
+
+def gaussian_predictor(
+    kernels: Kernels, y: Array, reg: float, likelihood: Likelihood, uncertainty: Uncertainty
+) -> "GaussianPredictor":
+    r"""Derive the Gaussian distribution of the trained predictor.
+
+    About the solution :math:`\bar\alpha` from f0 = 0, with W the curvature there,
+
+    .. math::
+        f^*(x) \approx \Theta_{xX} \bar\alpha + f_0(x) - \Theta_{xX} G f_0(X), \qquad
+        G = (\Theta + reg\,W^{-1})^{-1},
+
+    and :math:`G = \Theta^{-1} P` for reg = 0. docs/theory: "The Gaussian predictor".
+
+    Parameters
+    ----------
+    kernels : Kernels
+        NNGP kernel and NTK of the training points, [n, n].
+    y : Array of shape [n, C]
+        Targets as the likelihood takes them.
+    reg : float
+        Regularisation, >= 0. Zero needs targets that are not degenerate.
+    likelihood : Likelihood
+        Observation model.
+    uncertainty : {"initialization", "posterior", "none"}
+        Which prior functions: see the module.
+
+    Returns
+    -------
+    GaussianPredictor
+
+    Raises
+    ------
+    ValueError
+        If reg = 0 and the NTK of the training points is singular.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from ntk_uq import MLP
+    >>> from ntk_uq.analytic import gaussian_predictor
+    >>> from ntk_uq.likelihoods import Categorical
+    >>> net, X = MLP(), jnp.array([[-1.0, 0.0], [1.0, 0.0]])
+    >>> predictor = gaussian_predictor(
+    ...     net.kernel_block(X), jnp.eye(2), 1.0, Categorical(), "initialization"
+    ... )
+    >>> x = jnp.array([[2.0, 0.0]])
+    >>> mean, cov = predictor.moments(net.kernel_block(x, X), net.kernel_diag_block(x))
+    >>> mean.shape, cov.shape
+    ((1, 2), (1, 2, 2))
+    """
+    ntk = kernels.ntk
+    if reg > 0:
+        solution = solve_dual(ntk, reg, y, jnp.zeros_like(y)[None], likelihood)
+        alpha, latents = solution.alpha[0], solution.latents[0]
+        curvature = likelihood.curvature(latents, y)
+        inverses = _resolvents(ntk, reg, curvature.diagonal)
+    else:
+        factor = _interpolation_factor(ntk)
+        optimum = likelihood.optimum(y)
+        alpha = cho_solve((factor, True), optimum)
+        curvature = likelihood.curvature(optimum, y)
+        inverse = cho_solve((factor, True), jnp.eye(len(ntk), dtype=ntk.dtype))
+        inverses = jnp.broadcast_to(inverse, (y.shape[1], *inverse.shape))
+    q = curvature.direction
+    return GaussianPredictor(
+        alpha=alpha,
+        inverses=inverses,
+        coupling=None if q is None else _coupling(q, inverses),
+        nngp=kernels.nngp,
+        reg=reg,
+        uncertainty=uncertainty,
+    )
+
+
+class _Coupling(NamedTuple):
+    """What the rank-one part of the curvature adds to G.
+
+    G = blockdiag(E_c) - [E_c q_c M^-1 q_d E_d]_{cd}, Rasmussen & Williams (2006), eq. 3.45 f.,
+    where q = 1 and M = sum_c E_c for softmax.
+    """
+
+    direction: Array  # q, [n, C]
+    factor: Array  # Cholesky factor of M, [n, n]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class GaussianPredictor:
+    """Gaussian predictor, ready for any test point.
+
+    Attributes
+    ----------
+    alpha : Array of shape [n, C]
+        Dual coefficients of the mean.
+    inverses : Array of shape [C, n, n]
+        E_c, the inverse of Theta + reg diag(d_c)^-1 with the diagonal d of the curvature.
+    coupling : _Coupling or None
+        The rest of G; None where the likelihood factorises over outputs.
+    nngp : Array of shape [n, n]
+        NNGP kernel of the training points.
+    reg : float
+        Regularisation.
+    uncertainty : str
+        Which prior functions.
+    """
+
+    alpha: Array
+    inverses: Array
+    coupling: _Coupling | None
+    nngp: Array
+    reg: float
+    uncertainty: Uncertainty = field(metadata={"static": True})
+
+    @jax.jit
+    def moments(self, cross: Kernels, diagonal: Kernels) -> tuple[Array, Array]:
+        """Mean and covariance of the predictor at each of m test points.
+
+        Parameters
+        ----------
+        cross : Kernels
+            Kernels between test and training points, [m, n].
+        diagonal : Kernels
+            Kernels of each test point with itself, [m].
+
+        Returns
+        -------
+        mean : Array of shape [m, C]
+        cov : Array of shape [m, C, C]
+        """
+        mean = cross.ntk @ self.alpha
+        outputs = self.alpha.shape[1]
+        if self.uncertainty == "none":
+            return mean, jnp.zeros((*mean.shape, outputs), mean.dtype)
+        if self.uncertainty == "posterior":
+            prior, reduction = diagonal.ntk, self._laplace_reduction(cross.ntk)
+            return mean, _covariance(prior, reduction) / self.reg
+        return mean, _covariance(diagonal.nngp, self._initialization_reduction(cross))
+
+    def _laplace_reduction(self, ntk: Array) -> Array:
+        """Theta_xX G Theta_Xx: [m, C, C]."""
+        a = jnp.einsum("cij,mj->cim", self.inverses, ntk)
+        reduction = _diagonal(jnp.einsum("mi,cim->mc", ntk, a))
+        if self.coupling is None:
+            return reduction
+        b = self.coupling.direction.T[:, :, None] * a
+        h = _solve_each(self.coupling.factor, b)
+        return reduction - jnp.einsum("cim,dim->mcd", b, h)
+
+    def _initialization_reduction(self, cross: Kernels) -> Array:
+        r"""What training takes from the prior covariance at each point: [m, C, C].
+
+        With V = G Theta_Xx: V^T K_Xx + K_xX V - V^T K V.
+        """
+        a = jnp.einsum("cij,mj->cim", self.inverses, cross.ntk)
+        ka = jnp.einsum("ij,cjm->cim", self.nngp, a)
+        reduction = _diagonal(
+            2 * jnp.einsum("cim,mi->mc", a, cross.nngp) - jnp.einsum("cim,cim->mc", a, ka)
+        )
+        if self.coupling is None:
+            return reduction
+        # V_dc = [d = c] a_c - E_d q_d h_c, with h_c = M^-1 q_c a_c.
+        q = self.coupling.direction.T[:, :, None]
+        h = _solve_each(self.coupling.factor, q * a)
+        e_q = self.inverses * q.swapaxes(1, 2)  # E_c q_c, [C, n, n]
+        k_eq = jnp.einsum("ij,cjk->cik", self.nngp, e_q)
+        twice = jnp.einsum("cji,cjk->ik", e_q, k_eq)  # sum_c q_c E_c K E_c q_c
+        v_cross = jnp.einsum("cji,mj->cim", e_q, cross.nngp)  # q_c E_c K_Xx
+        t = jnp.einsum("cji,cjm->cim", e_q, ka)  # q_c E_c K a_c
+        # [c, d] pairs: u_c is an array at output c, h_d at output d.
+        mixed = jnp.einsum("cim,dim->mcd", t - v_cross, h)
+        return reduction + mixed + mixed.swapaxes(1, 2) - jnp.einsum("cim,ij,djm->mcd", h, twice, h)
+
+
+def exact_predictor(
+    key: Array,
+    kernels: Kernels,
+    y: Array,
+    reg: float,
+    likelihood: Likelihood,
+    uncertainty: Uncertainty,
+    n_draws: int,
+    *,
+    progress: Progress | None = None,
+) -> "ExactPredictor":
+    """Draw prior functions and solve the convex problem of each.
+
+    docs/theory: "Exact push-forward". Draw i uses ``fold_in(key, i)``, so more draws keep the
+    earlier ones.
+
+    Parameters
+    ----------
+    key : Array
+        PRNG key.
+    kernels, y, reg, likelihood, uncertainty
+        As in `gaussian_predictor`.
+    n_draws : int
+        Number of draws S. "none" has one solution, whatever is asked for.
+    progress : callable, optional
+        ``progress(done, total)`` is told the draws solved.
+
+    Returns
+    -------
+    ExactPredictor
+
+    Raises
+    ------
+    ValueError
+        If reg = 0 and the NTK of the training points is singular.
+    """
+    n, outputs = y.shape
+    dtype = kernels.ntk.dtype
+    if uncertainty == "none":
+        factor, jitter, n_draws = jnp.zeros_like(kernels.nngp), 0.0, 1
+    else:
+        prior = kernels.nngp if uncertainty == "initialization" else kernels.ntk / reg
+        factor, jitter = cholesky(prior)
+
+    def draw(i: Array) -> tuple[Array, Array, Array]:
+        train_key, noise_key, test_key = jax.random.split(jax.random.fold_in(key, i), 3)
+        return (
+            jax.random.normal(train_key, (n, outputs), dtype),
+            jax.random.normal(noise_key, (n, outputs), dtype),
+            jax.random.normal(test_key, (outputs,), dtype),
+        )
+
+    whitened, label_noise, noise = jax.vmap(draw)(jnp.arange(n_draws))
+    f0 = jnp.einsum("ij,sjc->sic", factor, whitened)
+    if reg > 0:
+        linear = jnp.zeros((), dtype)
+        if uncertainty == "posterior":
+            mode = solve_dual(kernels.ntk, reg, y, jnp.zeros_like(y)[None], likelihood).latents[0]
+            linear = likelihood.curvature(mode, y).sqrt_matvec(label_noise)
+        alpha, gap, converged = _solve_draws(kernels.ntk, reg, y, f0, likelihood, linear, progress)
+    else:
+        ntk_factor = _interpolation_factor(kernels.ntk)
+        target = likelihood.optimum(y) - likelihood.identified(f0)
+        alpha = jax.vmap(lambda t: cho_solve((ntk_factor, True), t))(target)
+        gap, converged = jnp.zeros(n_draws, dtype), jnp.ones(n_draws, bool)
+    return ExactPredictor(alpha, whitened, noise, factor, jitter, reg, uncertainty, gap, converged)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ExactPredictor:
+    """Draws of the trained predictor, ready for any test point.
+
+    Attributes
+    ----------
+    alpha : Array of shape [S, n, C]
+        Dual coefficients of each draw.
+    whitened : Array of shape [S, n, C]
+        Standard normal variables of the prior function at the training points.
+    noise : Array of shape [S, C]
+        Standard normal variables of the prior function at a test point, given the training points:
+        the same at every point, so that a draw's latent is a function of the point alone.
+    factor : Array of shape [n, n]
+        Cholesky factor of the prior covariance, plus `jitter` on its diagonal.
+    jitter : float
+        See `factor`; zero unless the covariance was singular.
+    reg : float
+        Regularisation.
+    uncertainty : str
+        Which prior functions.
+    gap : Array of shape [S]
+        Upper bound of each objective's distance to its minimum, in nats.
+    converged : Array of shape [S]
+        Whether each draw's problem was solved to the tolerance.
+    """
+
+    alpha: Array
+    whitened: Array
+    noise: Array
+    factor: Array
+    jitter: float
+    reg: float
+    uncertainty: Uncertainty = field(metadata={"static": True})
+    gap: Array
+    converged: Array
+
+    @jax.jit
+    def latents(self, cross: Kernels, diagonal: Kernels) -> Array:
+        """Draws of the latents at m test points: [S, m, C].
+
+        The distribution at each point is right; over several points the draws share their random
+        numbers, and are not draws of functions. `joint_latents` gives these.
+
+        Parameters
+        ----------
+        cross : Kernels
+            Kernels between test and training points, [m, n].
+        diagonal : Kernels
+            Kernels of each test point with itself, [m].
+        """
+        if self.uncertainty == "none":
+            return self._trained(cross)
+        prior_cross, prior_diagonal = self._prior(cross), self._prior(diagonal)
+        weights = solve_triangular(self.factor, prior_cross.T, lower=True)  # L^-1 k_Xx, [n, m]
+        variance = prior_diagonal - jnp.sum(weights**2, axis=0)
+        scale = jnp.sqrt(jnp.maximum(variance, 0.0))
+        prior = jnp.einsum("im,sic->smc", weights, self.whitened)
+        return prior + scale[:, None] * self.noise[:, None, :] + self._trained(cross)
+
+    def joint_latents(self, key: Array, cross: Kernels, test: Kernels) -> Array:
+        """Draws of functions, jointly over m test points: [S, m, C].
+
+        Parameters
+        ----------
+        key : Array
+            PRNG key for the prior functions at the test points, given those at the training points.
+        cross : Kernels
+            Kernels between test and training points, [m, n].
+        test : Kernels
+            Kernels of the test points, [m, m].
+        """
+        if self.uncertainty == "none":
+            return self._trained(cross)
+        weights = solve_triangular(self.factor, self._prior(cross).T, lower=True)
+        conditional, _ = cholesky(self._prior(test) - weights.T @ weights)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(self.alpha)))
+        shape = (len(conditional), self.alpha.shape[-1])
+        fresh = jax.vmap(lambda k: jax.random.normal(k, shape, conditional.dtype))(keys)
+        prior = jnp.einsum("im,sic->smc", weights, self.whitened)
+        return prior + jnp.einsum("mk,skc->smc", conditional, fresh) + self._trained(cross)
+
+    def _trained(self, cross: Kernels) -> Array:
+        return jnp.einsum("mi,sic->smc", cross.ntk, self.alpha)
+
+    def _prior(self, kernels: Kernels) -> Array:
+        return kernels.nngp if self.uncertainty == "initialization" else kernels.ntk / self.reg
+
+
+def _solve_draws(ntk, reg, y, f0, likelihood, linear, progress):
+    """Solve chunk by chunk, so that progress is seen and an interrupt is heard."""
+    n_draws = len(f0)
+    size = -(-n_draws // -(-n_draws // _DRAWS_AT_ONCE))  # chunks of one size compile once
+    linear = jnp.broadcast_to(linear, f0.shape)
+    parts = []
+    for start in range(0, n_draws, size):
+        chunk = slice(start, start + size)
+        missing = start + size - min(start + size, n_draws)
+        fill = ((0, missing), (0, 0), (0, 0))
+        s = solve_dual(
+            ntk, reg, y, jnp.pad(f0[chunk], fill), likelihood, linear=jnp.pad(linear[chunk], fill)
+        )
+        parts.append(jax.block_until_ready((s.alpha, s.gap, s.converged)))
+        if progress is not None:
+            progress(min(start + size, n_draws), n_draws)
+    return tuple(jnp.concatenate(part)[:n_draws] for part in zip(*parts, strict=True))
+
+
+@jax.jit
+@partial(jax.vmap, in_axes=(None, None, 1))
+def _resolvents(ntk: Array, reg: Array | float, d: Array) -> Array:
+    """(Theta + reg diag(d_c)^-1)^-1 for every output, safe where d underflows: [C, n, n]."""
+    root = jnp.sqrt(d)
+    inner = root[:, None] * ntk * root + reg * jnp.eye(len(ntk), dtype=ntk.dtype)
+    factor = jnp.linalg.cholesky(inner)
+    half = solve_triangular(factor, jnp.diag(root), lower=True)
+    return half.T @ half
+
+
+@jax.jit
+def _coupling(q: Array, inverses: Array) -> _Coupling:
+    return _Coupling(q, jnp.linalg.cholesky(jnp.einsum("ic,cij,jc->ij", q, inverses, q)))
+
+
+def _interpolation_factor(ntk: Array) -> Array:
+    """Cholesky factor of the NTK for reg = 0, which has to invert it."""
+    factor, jitter = cholesky(ntk)
+    if jitter > 0:
+        raise ValueError(
+            "reg = 0 interpolates the targets, which needs an invertible NTK of the training "
+            "points, and this one is singular to working precision: duplicate (or nearly "
+            "duplicate) rows, or more points than the kernel can tell apart. Remove duplicates, "
+            "or set reg > 0."
+        )
+    return factor
+
+
+def _solve_each(factor: Array, b: Array) -> Array:
+    """M^-1 b for b of shape [C, n, m]."""
+    return jax.vmap(lambda x: cho_solve((factor, True), x))(b)
+
+
+def _diagonal(values: Array) -> Array:
+    """[m, C] -> [m, C, C]."""
+    return values[..., None] * jnp.eye(values.shape[-1], dtype=values.dtype)
+
+
+def _covariance(prior: Array, reduction: Array) -> Array:
+    """Prior times I less reduction, symmetric to the last bit: [m, C, C]."""
+    cov = _diagonal(jnp.broadcast_to(prior[:, None], reduction.shape[:2])) - reduction
+    return 0.5 * (cov + cov.swapaxes(1, 2))

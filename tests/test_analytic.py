@@ -1,0 +1,319 @@
+"""The infinite ensemble against dense, independently derived formulas and against simulation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import optimize, stats
+from scipy.special import log_softmax, softmax
+
+from ntk_uq._solver import solve_dual
+from ntk_uq.analytic import exact_predictor, gaussian_predictor
+from ntk_uq.architectures import MLP, Kernels
+from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson
+
+N, M, C = 12, 7, 3
+NET = MLP(depth=2, w_std=1.3, b_std=0.4)
+
+
+@pytest.fixture(autouse=True)
+def _x64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def problem():
+    rng = np.random.default_rng(0)
+    X, x = rng.normal(size=(N, 4)), rng.normal(size=(M, 4))
+    labels = rng.integers(C, size=N)
+    both = NET.kernels(np.concatenate([X, x]))
+    train = Kernels(*(k[:N, :N] for k in both))
+    cross = Kernels(*(k[N:, :N] for k in both))
+    test = Kernels(*(k[N:, N:] for k in both))
+    return train, cross, test, np.eye(C)[labels]
+
+
+def jaxed(kernels):
+    return Kernels(*(jnp.asarray(k) for k in kernels))
+
+
+def diagonal(kernels):
+    return Kernels(*(jnp.asarray(np.diag(k)) for k in kernels))
+
+
+def scipy_mode(ntk, reg, y, f0=0.0, linear=0.0):
+    """Minimise the primal objective in f over the training points, by a trusted optimiser."""
+    inverse = np.linalg.inv(ntk)
+    n, c = y.shape
+
+    def objective(flat):
+        f = flat.reshape(n, c)
+        g = f - f0
+        value = -np.sum(y * log_softmax(f, axis=1)) + 0.5 * reg * np.sum(g * (inverse @ g))
+        gradient = softmax(f, axis=1) - y + linear + reg * inverse @ g
+        return value + np.sum(linear * f), gradient.ravel()
+
+    def hessian(flat):
+        p = softmax(flat.reshape(n, c), axis=1)
+        h = reg * np.einsum("ij,cd->icjd", inverse, np.eye(c))
+        for i in range(n):
+            h[i, :, i, :] += np.diag(p[i]) - np.outer(p[i], p[i])
+        return h.reshape(n * c, n * c)
+
+    start = np.broadcast_to(f0, (n, c)).ravel()
+    result = optimize.minimize(
+        objective, start, jac=True, hess=hessian, method="trust-exact", options={"gtol": 1e-12}
+    )
+    return result.x.reshape(n, c)
+
+
+def dense_blocks(f):
+    """blockdiag(diag p_i - p_i p_i^T), [nC, nC], point-major."""
+    p = softmax(f, axis=1)
+    w = np.zeros((len(p), C, len(p), C))
+    for i, pi in enumerate(p):
+        w[i, :, i, :] = np.diag(pi) - np.outer(pi, pi)
+    return w.reshape(len(p) * C, -1)
+
+
+def wide(kernel):
+    """Kernel times the identity over outputs, [n1 C, n2 C]."""
+    return np.kron(kernel, np.eye(C))
+
+
+def pointwise(cov):
+    """[m C, m C] -> [m, C, C]."""
+    return np.stack([cov[i * C : (i + 1) * C, i * C : (i + 1) * C] for i in range(len(cov) // C)])
+
+
+@pytest.mark.parametrize("reg", [1e-6, 0.03, 1.0, 40.0])
+def test_solver_agrees_with_scipy(problem, reg):
+    train, _, _, y = problem
+    rng = np.random.default_rng(1)
+    f0 = rng.normal(size=(3, N, C))
+    linear = 0.1 * rng.normal(size=(3, N, C))
+    solution = solve_dual(train.ntk, reg, y, f0, Categorical(), linear=linear)
+    assert np.all(solution.converged)
+    # The gap bounds the objective's excess, 1e-12 nats, so the latents' error is its square root
+    # in posterior standard deviations, which are at most those of the prior.
+    atol = 2e-6 * np.sqrt(np.max(np.diag(train.ntk)) / reg)
+    for s in range(3):
+        expected = scipy_mode(train.ntk, reg, y, f0[s], linear[s])
+        np.testing.assert_allclose(solution.latents[s], expected, atol=max(atol, 1e-8))
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "y"),
+    [
+        (Categorical(), np.eye(C)[np.arange(N) % C]),
+        (Bernoulli(), (np.arange(N * C).reshape(N, C) % 2).astype(float)),
+        (Gaussian(0.3), np.linspace(-2, 2, N * C).reshape(N, C)),
+        (Poisson(), np.arange(N * C).reshape(N, C) % 5.0),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+@pytest.mark.parametrize("reg", [1e-4, 1.0, 1e4])
+def test_solutions_are_stationary_for_every_likelihood(problem, likelihood, y, reg):
+    train, *_ = problem
+    f0 = np.random.default_rng(2).normal(size=(5, N, C))
+    solution = solve_dual(train.ntk, reg, y, f0, likelihood)
+    assert np.all(solution.converged)
+    f = f0 + np.einsum("ij,sjc->sic", train.ntk, solution.alpha)
+    np.testing.assert_allclose(solution.latents, f, rtol=1e-9, atol=1e-9)
+    # <r, r>_Theta <= 2 reg gap, and Theta is at least its smallest eigenvalue.
+    bound = np.sqrt(2e-12 * reg / np.linalg.eigvalsh(train.ntk)[0])
+    stationarity = likelihood.gradient(f, y) - reg * solution.alpha
+    assert np.max(np.abs(stationarity)) <= bound + 1e-9 * np.max(np.abs(solution.alpha)) * reg
+
+
+@pytest.mark.parametrize("reg", [0.05, 1.0, 20.0])
+def test_gaussian_initialization_is_b_k_bt(problem, reg):
+    train, cross, test, y = problem
+    predictor = gaussian_predictor(jaxed(train), y, reg, Categorical(), "initialization")
+    mean, cov = predictor.moments(jaxed(cross), diagonal(test))
+    mode = scipy_mode(train.ntk, reg, y)
+    np.testing.assert_allclose(
+        mean, cross.ntk @ np.linalg.solve(train.ntk, mode), rtol=1e-5, atol=1e-6
+    )
+    w = dense_blocks(mode)
+    gain = np.linalg.solve(reg * np.eye(N * C) + w @ wide(train.ntk), w)
+    b = np.hstack([-wide(cross.ntk) @ gain, np.eye(M * C)])
+    prior = np.block([[train.nngp, cross.nngp.T], [cross.nngp, test.nngp]])
+    expected = pointwise(b @ wide(prior) @ b.T)
+    np.testing.assert_allclose(cov, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("reg", [0.05, 1.0, 20.0])
+def test_gaussian_posterior_is_laplace(problem, reg):
+    """Against the precision form, (S^-1 + W)^-1 carried to the test points."""
+    train, cross, test, y = problem
+    predictor = gaussian_predictor(jaxed(train), y, reg, Categorical(), "posterior")
+    _, cov = predictor.moments(jaxed(cross), diagonal(test))
+    w = dense_blocks(scipy_mode(train.ntk, reg, y))
+    s_inverse = wide(np.linalg.inv(train.ntk / reg))
+    s_cross = wide(cross.ntk / reg)
+    carried = s_cross @ s_inverse
+    expected = (
+        wide(test.ntk / reg)
+        - carried @ s_cross.T
+        + carried @ np.linalg.inv(s_inverse + w) @ carried.T
+    )
+    np.testing.assert_allclose(cov, pointwise(expected), rtol=1e-5, atol=1e-6)
+
+
+def soft_targets(y, smoothing=0.2):
+    return (1 - smoothing) * y + smoothing / C
+
+
+def interpolant(train, cross, y, f0_train, f0_test):
+    """f0(x) + Theta Theta^-1 P (log Y - f0(X)), written out in full matrices."""
+    p = np.eye(C) - 1 / C
+    return f0_test + cross.ntk @ np.linalg.inv(train.ntk) @ (np.log(y) - f0_train) @ p
+
+
+def test_no_regularisation_is_exactly_gaussian(problem):
+    train, cross, test, y = problem
+    y = soft_targets(y)
+    predictor = gaussian_predictor(jaxed(train), y, 0.0, Categorical(), "initialization")
+    mean, cov = predictor.moments(jaxed(cross), diagonal(test))
+    np.testing.assert_allclose(mean, interpolant(train, cross, y, 0.0, 0.0), rtol=1e-9, atol=1e-10)
+    # The interpolant is linear in f0: apply it to basis vectors and sandwich the prior.
+    basis = np.eye((N + M) * C).reshape(-1, N + M, C)
+    zero = interpolant(train, cross, y, 0.0, 0.0)
+    b = np.stack(
+        [(interpolant(train, cross, y, e[:N], e[N:]) - zero).ravel() for e in basis], axis=1
+    )
+    prior = np.block([[train.nngp, cross.nngp.T], [cross.nngp, test.nngp]])
+    np.testing.assert_allclose(cov, pointwise(b @ wide(prior) @ b.T), rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
+@pytest.mark.parametrize("joint", [False, True])
+def test_exact_draws_have_the_law_of_an_exactly_gaussian_case(problem, uncertainty, joint):
+    """Gaussian likelihood: standardised draws pass a Kolmogorov-Smirnov test at each output."""
+    train, cross, test, y = problem
+    likelihood, reg, draws = Gaussian(0.5), 0.7, 2000
+    key = jax.random.key(3)
+    exact = exact_predictor(key, jaxed(train), y, reg, likelihood, uncertainty, draws)
+    latents = (
+        exact.joint_latents(jax.random.key(4), jaxed(cross), jaxed(test))
+        if joint
+        else exact.latents(jaxed(cross), diagonal(test))
+    )
+    # Ridge regression with ridge reg sigma^2, and its prior function pushed through.
+    ridge = np.linalg.inv(train.ntk + reg * 0.25 * np.eye(N))
+    prior_scale = 1.0 if uncertainty == "initialization" else 1 / reg
+    q = train.nngp if uncertainty == "initialization" else train.ntk
+    q_cross = cross.nngp if uncertainty == "initialization" else cross.ntk
+    q_test = test.nngp if uncertainty == "initialization" else test.ntk
+    a = cross.ntk @ ridge
+    cov = prior_scale * (q_test - a @ q_cross.T - q_cross @ a.T + a @ q @ a.T)
+    if uncertainty == "posterior":  # label noise N(0, 1 / sigma^2), scaled by sigma^2
+        cov = cov + 0.25 * a @ a.T
+    z = (np.asarray(latents) - (a @ y)) / np.sqrt(np.diag(cov))[:, None]
+    p_values = stats.kstest(z.reshape(draws, -1), "norm").pvalue
+    assert np.min(p_values) > 0.01 / (M * C)  # Bonferroni over outputs and points, level 1%
+    if joint:
+        whitened = np.linalg.solve(np.linalg.cholesky(cov), np.asarray(latents) - a @ y)
+        sample = np.einsum("smc,skc->mk", whitened, whitened) / (draws * C)
+        error = np.sqrt((1 + np.eye(M)) / (draws * C))  # of a covariance of standard normals
+        assert np.max(np.abs(sample - np.eye(M)) / error) < 4.5
+
+
+def test_gaussian_and_exact_agree_where_the_problem_is_nearly_linear(problem):
+    """With reg large the softmax is nearly linear over the spread that data can change."""
+    train, cross, test, y = problem
+    reg, draws = 30.0, 4000
+    scale = 0.05  # of the prior function: the first-order error is of its second order
+    small = Kernels(train.nngp * scale**2, train.ntk)
+    small_cross = Kernels(cross.nngp * scale**2, cross.ntk)
+    small_test = Kernels(np.diag(test.nngp) * scale**2, np.diag(test.ntk))
+    args = (jaxed(small), y, reg, Categorical(), "initialization")
+    mean, cov = gaussian_predictor(*args).moments(jaxed(small_cross), jaxed(small_test))
+    latents = exact_predictor(jax.random.key(0), *args, draws).latents(
+        jaxed(small_cross), jaxed(small_test)
+    )
+    sd = np.sqrt(np.diagonal(cov, axis1=1, axis2=2))
+    # First order is off by about scale^2 in mean, which 0.1 sd bounds; then the standard error.
+    assert np.max(np.abs(np.mean(latents, 0) - mean) / sd) < 0.1 * scale + 4.5 / np.sqrt(draws)
+    ratio = np.std(latents, axis=0) / sd
+    assert np.max(np.abs(ratio - 1)) < scale + 4.5 / np.sqrt(2 * draws)
+
+
+def test_much_regularisation_gives_the_prior(problem):
+    train, cross, test, y = problem
+    for uncertainty, prior in [("initialization", np.diag(test.nngp)), ("none", np.zeros(M))]:
+        predictor = gaussian_predictor(jaxed(train), y, 1e9, Categorical(), uncertainty)
+        mean, cov = predictor.moments(jaxed(cross), diagonal(test))
+        np.testing.assert_allclose(mean, 0, atol=1e-6)
+        np.testing.assert_allclose(cov, prior[:, None, None] * np.eye(C), atol=1e-6)
+
+
+def test_one_point_solves_a_scalar_equation():
+    """One training point, two classes: alpha = (a, -a) with reg a = 1 - sigmoid(2 theta a)."""
+    theta, reg = 1.7, 0.4
+    a = optimize.brentq(lambda a: reg * a - 1 / (1 + np.exp(2 * theta * a)), 0, 10)
+    one = jnp.ones((1, 1))
+    kernels = Kernels(one, theta * one)
+    predictor = gaussian_predictor(kernels, jnp.array([[1.0, 0.0]]), reg, Categorical(), "none")
+    np.testing.assert_allclose(predictor.alpha, [[a, -a]], rtol=1e-6)
+
+
+def test_none_is_the_mode_in_both_methods(problem):
+    train, cross, test, y = problem
+    args = (jaxed(train), y, 0.5, Categorical(), "none")
+    mean, cov = gaussian_predictor(*args).moments(jaxed(cross), diagonal(test))
+    draws = exact_predictor(jax.random.key(0), *args, 8).latents(jaxed(cross), diagonal(test))
+    assert draws.shape == (1, M, C)
+    np.testing.assert_allclose(draws[0], mean, rtol=1e-10)
+    assert np.all(cov == 0)
+
+
+def test_more_draws_keep_the_earlier_ones(problem):
+    train, cross, test, y = problem
+    args = (jax.random.key(0), jaxed(train), y, 0.5, Categorical(), "initialization")
+    few, many = (exact_predictor(*args, n).latents(jaxed(cross), diagonal(test)) for n in (3, 10))
+    np.testing.assert_allclose(many[:3], few, rtol=0, atol=1e-5)
+
+
+def test_latents_are_a_function_of_the_point_alone(problem):
+    train, cross, test, y = problem
+    exact = exact_predictor(
+        jax.random.key(0), jaxed(train), y, 0.5, Categorical(), "initialization", 16
+    )
+    whole = exact.latents(jaxed(cross), diagonal(test))
+    order = np.array([4, 1])
+    part = exact.latents(
+        Kernels(*(k[order] for k in cross)), Kernels(*(np.diag(k)[order] for k in test))
+    )
+    np.testing.assert_allclose(part, whole[:, order], rtol=1e-12, atol=1e-12)
+
+
+def test_duplicate_rows(problem):
+    train, cross, test, y = problem
+    twice = np.r_[np.arange(N), 0]
+    doubled = Kernels(*(jnp.asarray(k[np.ix_(twice, twice)]) for k in train))
+    with pytest.raises(ValueError, match="duplicate"):
+        gaussian_predictor(doubled, soft_targets(y)[twice], 0.0, Categorical(), "initialization")
+    with pytest.raises(ValueError, match="duplicate"):
+        exact_predictor(
+            jax.random.key(0), doubled, soft_targets(y)[twice], 0.0, Categorical(),
+            "initialization", 2,
+        )  # fmt: skip
+    exact = exact_predictor(
+        jax.random.key(0), doubled, y[twice], 0.5, Categorical(), "initialization", 4
+    )
+    assert np.all(exact.converged)
+    assert 0 < exact.jitter < 1e-9
+    assert np.max(np.ptp(np.asarray(exact.factor @ exact.whitened)[:, [0, -1]], axis=1)) < 1e-4
+
+
+def test_progress_counts_every_draw(problem):
+    train, _, _, y = problem
+    seen = []
+    exact_predictor(
+        jax.random.key(0), jaxed(train), y, 0.5, Categorical(), "initialization", 300,
+        progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert seen == [(100, 300), (200, 300), (300, 300)]
