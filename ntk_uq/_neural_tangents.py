@@ -1,13 +1,14 @@
 """Import neural-tangents on a current JAX, and leave JAX as it was.
 
-neural-tangents 0.6.5, its last release, takes names from JAX that JAX has since removed, and imports TensorFlow for
-an experimental converter. Here the removed names exist while neural-tangents is being imported and not a moment
-longer, and an empty module stands in for the converter, likewise. What neural-tangents took in at import is all that
-it needs later, except for structured derivatives (``NtkImplementation.STRUCTURED_DERIVATIVES`` and ``AUTO``), which do
-not run on a current JAX: call the empirical kernels with implementation 1 or 2.
+neural-tangents 0.6.5, its last release, takes names from JAX that JAX has since removed, and
+imports TensorFlow for an experimental converter. Here the removed names exist while neural-tangents
+is being imported and not a moment longer; likewise an empty module stands in for the converter.
+What neural-tangents took in at import is all that it needs later, except for structured derivatives
+(``NtkImplementation.STRUCTURED_DERIVATIVES`` and ``AUTO``), which do not run on a current JAX: call
+the empirical kernels with implementation 1 or 2.
 
-Remove this module, and import ``neural_tangents`` itself, once a release of neural-tangents imports on the oldest and
-newest JAX that this package supports without TensorFlow.
+Remove this module, and import ``neural_tangents`` itself, once a release of neural-tangents imports
+on the oldest and newest JAX that this package supports, without TensorFlow.
 """
 
 import importlib
