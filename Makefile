@@ -4,7 +4,7 @@
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
-UV := .uv/bin/uv
+UV := .uv/$(UV_VERSION)/bin/uv
 BIN := .venv/bin
 STAMP := .venv/installed
 # Certificates as the machine has them, where a company's proxy has its own.
@@ -46,6 +46,6 @@ $(STAMP): pyproject.toml constraints.txt .python-version | $(UV)
 
 # Outside this directory, where a version manager would insist on the version in .python-version.
 $(UV):
-	cd / && $(PYTHON) -m venv --clear '$(CURDIR)/.uv' \
+	cd / && $(PYTHON) -m venv --clear '$(CURDIR)/.uv/$(UV_VERSION)' \
 	  || { echo "$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv." >&2; exit 1; }
-	.uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	.uv/$(UV_VERSION)/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
