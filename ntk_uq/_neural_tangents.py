@@ -90,10 +90,5 @@ def _import() -> ModuleType:
     return package
 
 
-_package: Any = _import()
-stax = _package.stax
-predict = _package.predict
-batch = _package.batch
-empirical_ntk_fn = _package.empirical_ntk_fn
-empirical_nngp_fn = _package.empirical_nngp_fn
-NtkImplementation = _package.NtkImplementation
+neural_tangents: Any = _import()
+stax = neural_tangents.stax

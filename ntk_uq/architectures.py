@@ -202,6 +202,7 @@ def _complement(u1: jax.Array, u2: jax.Array, same: bool) -> jax.Array:
     return h + lax.stop_gradient(corrected - h)
 
 
+@functools.partial(jax.jit, static_argnames=("depth", "activation"))
 def mlp_kernels(
     x1: jax.Array,
     x2: jax.Array | None = None,
@@ -245,9 +246,10 @@ def mlp_kernels(
     --------
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
-    >>> print(mlp_kernels(x, w_std=2**0.5, b_std=0.0, depth=1, activation="relu").ntk.round(3))
-    [[2.    0.318]
-     [0.318 2.   ]]
+    >>> kernels = mlp_kernels(x, w_std=2**0.5, b_std=0.0, depth=1, activation="relu")
+    >>> print(jnp.round(100 * kernels.ntk))
+    [[200.  32.]
+     [ 32. 200.]]
     """
     dual = _ACTIVATIONS[activation].dual
     norms1, u1 = _lengths_and_directions(x1)
@@ -281,6 +283,7 @@ def _affine(
     return out1, out2, lax.optimization_barrier(h)
 
 
+@functools.partial(jax.jit, static_argnames=("depth", "activation"))
 def mlp_kernel_diag(
     x: jax.Array,
     *,
@@ -294,10 +297,6 @@ def mlp_kernel_diag(
         mlp_kernels, w_std=w_std, b_std=b_std, depth=depth, activation=activation
     )
     return Kernels(*(values[:, 0, 0] for values in jax.vmap(kernels)(x[:, None])))
-
-
-_mlp_kernels = jax.jit(mlp_kernels, static_argnames=("depth", "activation"))
-_mlp_kernel_diag = jax.jit(mlp_kernel_diag, static_argnames=("depth", "activation"))
 
 
 class BaseArchitecture(abc.ABC):
@@ -546,11 +545,11 @@ class MLP(BaseArchitecture):
 
     def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
         """Kernels [n1, n2] as JAX arrays in the points' dtype; of `x1` with itself without `x2`."""
-        return _mlp_kernels(x1, x2, **self._limit)
+        return mlp_kernels(x1, x2, **self._limit)
 
     def kernel_diag_block(self, x: jax.Array) -> Kernels:
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
-        return _mlp_kernel_diag(x, **self._limit)
+        return mlp_kernel_diag(x, **self._limit)
 
     @property
     def _limit(self) -> dict[str, Any]:
