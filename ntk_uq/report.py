@@ -271,7 +271,7 @@ def _method_finding(comparison: Comparison, name: str) -> str:
         tendency = "It is less sure of itself than"
     return (
         f"{sentence} {tendency} {comparison.reference}: its epistemic uncertainty is "
-        f"{_plus_minus(ratio, se)} times as large."
+        f"{_plus_minus(ratio, se, significant=1)} times as large."
     )
 
 
@@ -498,8 +498,8 @@ def _diagnostic_figures(diagnostics: "Diagnostics") -> dict[str, str]:
         f"{n_latents:,} latents are below 400",
         "Divergent draws": f"{diagnostics.n_divergent:,}",
         "Draws cut short": f"{diagnostics.n_max_treedepth:,} reached the greatest tree depth",
-        "Work": f"{diagnostics.steps_per_draw:.0f} leapfrog steps a draw, of which "
-        f"{diagnostics.acceptance_rate:.0%} were accepted on average",
+        "Work": f"{diagnostics.steps_per_draw:.0f} leapfrog steps a draw, mean acceptance "
+        f"probability {diagnostics.acceptance_rate:.2f}",
         "Speed": f"{_duration(diagnostics.seconds)} of sampling, {diagnostics.ess_per_second:.1f} "
         "effective draws a second",
     }
@@ -529,11 +529,11 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _plus_minus(value: float, se: float) -> str:
-    """A value and its standard error, with two digits of the latter."""
+def _plus_minus(value: float, se: float, significant: int = 2) -> str:
+    """A value and its standard error, with so many digits of the latter."""
     if not se > 0:
         return f"{value:.4f}"
-    digits = min(max(1 - int(np.floor(np.log10(se))), 0), 4)
+    digits = min(max(significant - 1 - int(np.floor(np.log10(se))), 0), 4)
     return f"{value:.{digits}f} ± {se:.{digits}f}"
 
 

@@ -5,25 +5,13 @@ import pytest
 from scipy.signal import lfilter
 from scipy.special import softmax
 from sklearn.exceptions import NotFittedError
+from stand_ins import StandIn
 
 from ntk_uq.compare import Comparison, _distance, _epistemic_se, compare
 from ntk_uq.metrics import scores
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
 N_POINTS, N_CLASSES = 12, 3
-
-
-class StandIn:
-    """A fitted classifier that gives a known distribution of latents."""
-
-    def __init__(self, prediction, classes=(0, 1, 2)):
-        self.prediction = prediction
-        self.classes_ = np.asarray(classes)
-        self.fit_seconds_ = 1.5
-
-    def predict_distribution(self, X):
-        assert len(X) == len(self.prediction.mean)
-        return self.prediction
 
 
 def latent_mean(seed=0):

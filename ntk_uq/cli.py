@@ -1,0 +1,316 @@
+"""The ``ntk-uq`` command."""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+# What takes seconds to import loads in the functions that use it, after the arguments are read.
+from ntk_uq import __version__
+
+if TYPE_CHECKING:
+    from ntk_uq.datasets import Dataset, Split
+
+__all__ = ["main"]
+
+_SHIPPED = "digits, iris, wine, breast_cancer"
+_METHODS = {
+    "ensemble": "Finite ensemble",
+    "infinite": "Infinite (exact)",
+    "gaussian": "Infinite (Gaussian)",
+    "nuts": "NUTS",
+}
+# Training points unless asked otherwise: what NUTS samples in about a minute.
+_N_TRAIN = 300
+# NUTS runs that would take longer are refused.
+_MAX_NUTS_SECONDS = 1800
+
+_EXAMPLES = """\
+examples:
+  ntk-uq compare                                      scikit-learn's digits, to report.html
+  ntk-uq compare --data wine --n-train 100 -o wine.html
+  ntk-uq compare --data patients.csv --target outcome --reg 0.3 --members 64
+  ntk-uq compare --data large.csv --target y --n-train 5000 --skip nuts
+
+exit status: 0, or 2 for a mistake in the arguments or the data, 1 for any other failure,
+130 if interrupted
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    name = f"{parser.prog} {arguments.command}"
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _say(f"{name}: warning: {message}")
+        try:
+            arguments.run(arguments)
+        except KeyboardInterrupt:
+            _say(f"{name}: interrupted; nothing was written")
+            return 130
+        except (ValueError, OSError, NotImplementedError) as error:
+            _say(f"{name}: error: {error}")
+            return 2
+        except Exception as error:
+            if "NTK_UQ_TRACEBACK" in os.environ:
+                raise
+            _say(
+                f"{name}: error: {type(error).__name__}: {error} (this should not happen; with "
+                "NTK_UQ_TRACEBACK=1 in the environment it shows where)"
+            )
+            return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="ntk-uq", description="How sure may a wide neural network be?")
+    parser.add_argument("--version", action="version", version=f"ntk_uq {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_compare(commands)
+    return parser
+
+
+def _add_compare(commands: Any) -> None:
+    parser = commands.add_parser(
+        "compare",
+        usage="%(prog)s [options]",
+        help="compare finite ensemble, infinite ensemble and posterior on a data set",
+        description="Train an ensemble of wide networks, derive its infinite-width limit, sample "
+        "the posterior by NUTS, and write a report that compares their predictions.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=_compare)
+
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data",
+        default="digits",
+        metavar="NAME_OR_FILE",
+        help=f"one of scikit-learn's data sets ({_SHIPPED}) or a CSV file with a header line; "
+        "features are standardised (default: digits)",
+    )
+    data.add_argument("--target", metavar="COLUMN", help="column of the CSV file with the classes")
+    data.add_argument(
+        "--n-train",
+        type=_integer(2),
+        metavar="N",
+        help=f"training points (default: {_N_TRAIN}, or two thirds of a smaller data set)",
+    )
+    data.add_argument(
+        "--n-test", type=_integer(2), metavar="N", help="test points (default: all the others)"
+    )
+
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--reg",
+        type=_positive,
+        default=1.0,
+        metavar="R",
+        help="strength of the pull towards the initial parameters: the loss is the sum over the "
+        "training points, plus R/2 times the squared distance (default: 1.0)",
+    )
+    _add_count(model, "--width", 512, "units of each hidden layer of the finite networks")
+    _add_count(model, "--depth", 2, "hidden layers")
+
+    methods = parser.add_argument_group("methods")
+    _add_count(methods, "--members", 32, "networks of the finite ensemble")
+    _add_count(methods, "--draws", 256, "draws of the infinite ensemble")
+    _add_count(methods, "--chains", 2, "chains of NUTS; to judge them takes at least two")
+    _add_count(methods, "--warmup", 500, "draws of each chain that are thrown away")
+    _add_count(methods, "--samples", 500, "draws of each chain that are kept", least=4)
+    methods.add_argument(
+        "--skip",
+        action="append",
+        choices=_METHODS,
+        default=[],
+        metavar="METHOD",
+        help=f"leave out one of {', '.join(_METHODS)}; may be repeated",
+    )
+
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("report.html"),
+        metavar="FILE",
+        help="the report, one HTML file (default: report.html)",
+    )
+    output.add_argument(
+        "--seed",
+        type=_integer(0),
+        default=0,
+        metavar="N",
+        help="seed of the split and of every method (default: 0)",
+    )
+
+
+def _add_count(group: Any, option: str, default: int, text: str, least: int = 1) -> None:
+    group.add_argument(
+        option,
+        type=_integer(least),
+        default=default,
+        metavar="N",
+        help=f"{text} (default: {default})",
+    )
+
+
+def _integer(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of {least} or more")
+        return value
+
+    return parse
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return value
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    names = [name for name in _METHODS if name not in arguments.skip]
+    if not names:
+        raise ValueError("every method is skipped: there is nothing to compare")
+    _check_output(arguments.output)
+
+    from ntk_uq.datasets import load_dataset, split
+
+    dataset = load_dataset(arguments.data, arguments.target)
+    n_train = arguments.n_train or min(_N_TRAIN, 2 * len(dataset.y) // 3)
+    parts = split(dataset, n_train=n_train, n_test=arguments.n_test, seed=arguments.seed)
+    if "nuts" in names:
+        _check_nuts(arguments, parts)
+
+    from ntk_uq.compare import compare
+
+    estimators = {}
+    for number, name in enumerate(names, start=1):
+        _say(f"[{number}/{len(names)}] {_METHODS[name]}")
+        estimator = _estimator(name, arguments)
+        estimators[_METHODS[name]] = estimator.fit(parts.X_train, parts.y_train)
+    comparison = compare(
+        estimators,
+        parts.X_test,
+        parts.y_test,
+        reference=_METHODS["nuts" if "nuts" in names else names[0]],
+    )
+    comparison.to_html(
+        arguments.output,
+        title=f"How sure may a wide network be? {dataset.name}",
+        run=_description(dataset, parts, arguments),
+        images=parts.images_test,
+    )
+    print(comparison.table.T.to_string(float_format="{:.4f}".format))
+    print(f"\nThe report is in {arguments.output}")
+
+
+def _estimator(name: str, arguments: argparse.Namespace) -> Any:
+    from ntk_uq.architectures import MLP
+    from ntk_uq.estimators import BayesianClassifier, EnsembleClassifier, NTKClassifier
+
+    shared = {
+        "architecture": MLP(width=arguments.width, depth=arguments.depth),
+        "reg": arguments.reg,
+        "random_state": arguments.seed,
+    }
+    match name:
+        case "ensemble":
+            return EnsembleClassifier(n_members=arguments.members, **shared)
+        case "infinite":
+            return NTKClassifier(method="exact", n_draws=arguments.draws, **shared)
+        case "gaussian":
+            return NTKClassifier(method="gaussian", **shared)
+        case _:
+            return BayesianClassifier(
+                prior="ntk",
+                num_warmup=arguments.warmup,
+                num_samples=arguments.samples,
+                num_chains=arguments.chains,
+                **shared,
+            )
+
+
+def _check_output(path: Path) -> None:
+    """Find out before the work begins, not after."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a regular file, so it cannot be replaced by a report")
+    if not path.parent.is_dir():
+        raise ValueError(f"the folder {path.parent} does not exist; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"the folder {path.parent} cannot be written to")
+
+
+def _check_nuts(arguments: argparse.Namespace, parts: "Split") -> None:
+    from ntk_uq.bayes import estimate_cost
+
+    n_train, n_classes = len(parts.y_train), len(set(parts.y_train.tolist()))
+    cost = estimate_cost(
+        n_train,
+        n_classes,
+        num_warmup=arguments.warmup,
+        num_samples=arguments.samples,
+        num_chains=arguments.chains,
+    )
+    if cost.seconds > _MAX_NUTS_SECONDS:
+        raise ValueError(
+            f"NUTS on {n_train:,} points and {n_classes} classes would take {cost}; train on fewer "
+            "points with --n-train, draw fewer with --warmup and --samples, or leave it out with "
+            "--skip nuts"
+        )
+
+
+def _description(
+    dataset: "Dataset", parts: "Split", arguments: argparse.Namespace
+) -> dict[str, object]:
+    n_train, n_features = parts.X_train.shape
+    return {
+        "Data set": f"{dataset.name}: {dataset.description}",
+        "Training points": f"{n_train:,}, drawn at random with the classes in proportion",
+        "Features": f"{n_features:,}, standardised with the training points' mean and scale",
+        "Network": f"{arguments.depth} hidden layers of {arguments.width} units (ReLU)",
+        "Regularisation": f"reg = {arguments.reg:g}",
+        "Seed": arguments.seed,
+    }
+
+
+def _say(message: str) -> None:
+    """Write one line to standard error, whatever the message holds."""
+    print(" ".join(message.split()), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""Labelled tables: those that scikit-learn ships, and CSV files; and their split."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+__all__ = ["SHIPPED", "Dataset", "Split", "load_dataset", "split"]
+
+_LOADERS: dict[str, tuple[Callable[[], Any], str]] = {
+    "digits": (load_digits, "8 × 8 images of handwritten digits"),
+    "iris": (load_iris, "flowers of three species of iris, four measures each"),
+    "wine": (load_wine, "chemical analyses of wines of three cultivars"),
+    "breast_cancer": (load_breast_cancer, "cell nuclei in images of breast tissue, two diagnoses"),
+}
+SHIPPED = tuple(_LOADERS)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A labelled table.
+
+    Attributes
+    ----------
+    name, description : str
+        What it is.
+    X : array of shape [n, d]
+        Features.
+    y : array of shape [n]
+        Labels, integers or strings.
+    images : array of shape [n, height, width] or None
+        The rows as pictures, where they are some.
+    """
+
+    name: str
+    description: str
+    X: NDArray[np.float64]
+    y: NDArray
+    images: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Training and test part of a `Dataset`; features standardised by the training part."""
+
+    X_train: NDArray[np.float64]
+    X_test: NDArray[np.float64]
+    y_train: NDArray
+    y_test: NDArray
+    images_test: NDArray[np.float64] | None
+
+
+def load_dataset(source: str, target: str | None = None) -> Dataset:
+    """Load one of scikit-learn's classification tables, or a CSV file.
+
+    Parameters
+    ----------
+    source : str
+        ``"digits"``, ``"iris"``, ``"wine"``, ``"breast_cancer"``, or the path of a CSV file with a
+        header line. All columns of the file but the target are features, and must be numbers.
+    target : str, optional
+        Column of the file that holds the classes: integers or text.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    ValueError
+        If there is no such table or file, or it is no complete table of numbers with classes; the
+        message names the column and the line.
+
+    Examples
+    --------
+    >>> from ntk_uq.datasets import load_dataset
+    >>> wine = load_dataset("wine")
+    >>> wine.X.shape, wine.y[:2]
+    ((178, 13), array(['class_0', 'class_0'], dtype='<U7'))
+    """
+    if source in _LOADERS:
+        if target is not None:
+            raise ValueError(f"{source} has its own target: leave out target={target!r}.")
+        return _load_shipped(source)
+    path = Path(source)
+    if not path.is_file():
+        raise ValueError(f"{source} is neither a file nor one of {', '.join(SHIPPED)}.")
+    return _load_csv(path, target)
+
+
+def split(dataset: Dataset, *, n_train: int, n_test: int | None = None, seed: int = 0) -> Split:
+    """Split at random, with the classes in equal proportions, and standardise the features.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The table.
+    n_train : int
+        Training points.
+    n_test : int, optional
+        Test points; by default all that are left.
+    seed : int
+        Seed of the split.
+
+    Returns
+    -------
+    Split
+        Features less their mean and divided by their standard deviation over the training points.
+
+    Raises
+    ------
+    ValueError
+        If there are not points enough, of each class and in all.
+
+    Examples
+    --------
+    >>> from ntk_uq.datasets import load_dataset, split
+    >>> split(load_dataset("iris"), n_train=30).X_test.shape
+    (120, 4)
+    """
+    n = len(dataset.y)
+    labels, counts = np.unique(dataset.y, return_counts=True)
+    if len(labels) < 2:
+        raise ValueError(
+            f"{dataset.name} holds one class only ({labels[0]!s}): there is nothing to tell apart."
+        )
+    if counts.min() < 2:
+        raise ValueError(
+            f"Class {labels[counts.argmin()]!s} of {dataset.name} has one row only, and cannot be "
+            "in both the training and the test part. Leave it out, or join it to another."
+        )
+    if not len(labels) <= n_train <= n - len(labels):
+        raise ValueError(
+            f"{n_train} training points are asked for, but {dataset.name} has {n} rows and "
+            f"{len(labels)} classes: choose between {len(labels)} and {n - len(labels)}, so that "
+            "each class can be in both parts."
+        )
+    if n_test is not None and not len(labels) <= n_test <= n - n_train:
+        raise ValueError(
+            f"{n_test} test points are asked for, but {n_train} of {n} rows are for training: "
+            f"choose between {len(labels)} and {n - n_train}."
+        )
+    train, test = train_test_split(
+        np.arange(n), train_size=n_train, test_size=n_test, stratify=dataset.y, random_state=seed
+    )
+    scaler = StandardScaler().fit(dataset.X[train])
+    return Split(
+        X_train=scaler.transform(dataset.X[train]),
+        X_test=scaler.transform(dataset.X[test]),
+        y_train=dataset.y[train],
+        y_test=dataset.y[test],
+        images_test=None if dataset.images is None else dataset.images[test],
+    )
+
+
+def _load_shipped(name: str) -> Dataset:
+    loader, description = _LOADERS[name]
+    bunch = loader()
+    return Dataset(
+        name=name,
+        description=description,
+        X=np.asarray(bunch.data, dtype=np.float64),
+        y=np.asarray(bunch.target_names)[bunch.target],
+        images=getattr(bunch, "images", None),
+    )
+
+
+def _load_csv(path: Path, target: str | None) -> Dataset:
+    try:
+        with warnings.catch_warnings():
+            # Where rows are longer than the header, pandas warns and drops the rest.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(path, index_col=False, low_memory=False)
+    except pd.errors.EmptyDataError as error:
+        raise ValueError(f"{path} is empty.") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in UTF-8.") from error
+    except pd.errors.ParserWarning as error:
+        raise ValueError(f"Rows of {path} hold more values than its header line.") from error
+    except pd.errors.ParserError as error:
+        raise ValueError(f"{path} is not a table of comma-separated values: {error}") from error
+    if target is None:
+        raise ValueError(
+            f"Name the column of {path} that holds the classes with target (--target at the "
+            f"shell): {_abridged(table.columns)}."
+        )
+    if target not in table:
+        raise ValueError(f"{path} has no column {target!r}; it has {_abridged(table.columns)}.")
+    if table.empty:
+        raise ValueError(f"{path} has a header line and no rows.")
+    features = table.drop(columns=target)
+    if not len(features.columns):
+        raise ValueError(f"{path} has no column beside the target {target!r}: features are needed.")
+    return Dataset(
+        name=path.name,
+        description=f"{len(table):,} rows, target {target!r}",
+        X=np.column_stack([_numbers(features[name], path) for name in features.columns]),
+        y=_labels(table[target], path),
+    )
+
+
+def _numbers(column: pd.Series, path: Path) -> NDArray[np.float64]:
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    text = np.isnan(numbers) & column.notna().to_numpy()
+    if text.any():
+        raise ValueError(
+            f"Column {column.name!r} of {path} holds text, {column[text.argmax()]!r} in "
+            f"{_line(text)}; features must be numbers. Encode the column as numbers or drop it."
+        )
+    missing = ~np.isfinite(numbers)
+    if missing.any():
+        kind = "an infinite value" if np.isinf(numbers[missing.argmax()]) else "a missing value"
+        raise ValueError(
+            f"Column {column.name!r} of {path} has {kind} in {_line(missing)}. Fill in or drop "
+            "such rows first."
+        )
+    return numbers
+
+
+def _labels(column: pd.Series, path: Path) -> NDArray:
+    missing = column.isna().to_numpy()
+    if missing.any():
+        raise ValueError(f"The target {column.name!r} of {path} is missing in {_line(missing)}.")
+    if pd.api.types.is_bool_dtype(column):
+        return column.astype(str).to_numpy(dtype=np.str_)
+    if not pd.api.types.is_numeric_dtype(column):
+        return column.astype(str).to_numpy(dtype=np.str_)
+    labels = column.to_numpy()
+    if not np.array_equal(labels, np.round(labels)):
+        raise ValueError(
+            f"The target {column.name!r} of {path} holds {column.nunique():,} distinct real "
+            "numbers; classes must be integers or text."
+        )
+    return labels.astype(np.int64)
+
+
+def _line(flags: NDArray[np.bool_]) -> str:
+    """Where the first flag is, counting the header as line 1."""
+    return f"line {flags.argmax() + 2}"
+
+
+def _abridged(names: Sequence[Any], most: int = 12) -> str:
+    shown = ", ".join(map(str, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,0 +1,176 @@
+import html
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from stand_ins import StandIn, comparison, diagnostics
+
+from ntk_uq.compare import compare
+from ntk_uq.predictions import SamplePrediction
+from ntk_uq.report import findings
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Checks nesting, and collects what the tests ask for."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.words = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"not closed: {self.open}"
+        self.text = re.sub(r"\s+", " ", " ".join(self.words))
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.attributes if name == tag]
+
+
+def report(tmp_path, compared, **options):
+    path = tmp_path / "report.html"
+    compared.to_html(path, **options)
+    return path.read_text(encoding="utf-8")
+
+
+def test_page_is_whole_and_self_contained(tmp_path):
+    text = report(tmp_path, comparison(), images=np.random.default_rng(0).random((60, 4, 4)))
+    page = Page(text)
+    assert page.tags[0] == "html"
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert all(image["src"].startswith("data:image/") for image in page.all("img"))
+    assert all(len(image["alt"]) > 10 for image in page.all("img"))
+    # 3 reliability, 2 uncertainty, 2 latents, 6 points with an image each, 2 diagnostics.
+    assert len(page.all("img")) == 3 + 2 + 2 + 12 + 2
+    # Addresses stand in namespaces only, which nobody fetches.
+    assert not re.search(r"(src|href)=[\"']?http|url\(|@import", text)
+    identifiers = [a["id"] for _, a in page.attributes if "id" in a]
+    assert len(identifiers) == len(set(identifiers))
+    labels = {a["aria-labelledby"] for a in page.all("section")}
+    assert labels <= set(identifiers)
+    assert page.all("h1")
+    assert page.all("meta")[1]["name"] == "viewport"
+
+
+def test_table_shows_the_numbers(tmp_path):
+    compared = comparison()
+    page = Page(report(tmp_path, compared))
+    for name, row in compared.table.iterrows():
+        assert name in page.text
+        assert f"{row['accuracy']:.3f}" in page.text
+        assert f"{row['aleatoric']:.3f}" in page.text
+    for word in ("Accuracy", "Log loss", "Brier", "ECE", "Epistemic", "Distance from mcmc"):
+        assert word in page.text
+
+
+def test_run_is_described(tmp_path):
+    run = {"Data set": "bees and ants", "Training points": 123}
+    page = Page(report(tmp_path, comparison(), title="Insects", run=run))
+    for text in ("Insects", "bees and ants", "123", "Versions", "jax", "1.5 s"):
+        assert text in page.text
+
+
+def test_bad_chains_are_said_plainly(tmp_path):
+    good = Page(report(tmp_path, comparison()))
+    assert "No sign of trouble" in good.text
+    assert "not sampled well" not in good.text
+    sentence = "7 of 400 draws diverged: do not trust them."
+    bad = Page(report(tmp_path, comparison(sampler=diagnostics(warnings=(sentence,)))))
+    assert bad.text.count(sentence) == 2  # in the summary and beside the diagnostics
+    assert "mcmc has not sampled well" in bad.text
+    assert "No sign of trouble" not in bad.text
+
+
+def test_one_chain_has_no_rhat(tmp_path):
+    page = Page(report(tmp_path, comparison(sampler=diagnostics(n_chains=1))))
+    assert "unknown: there is only one chain" in page.text
+
+
+def test_text_of_the_user_is_escaped(tmp_path):
+    evil = '<script>alert("x")</script> $\\frac{a$ & {{ 7 * 7 }}'
+    compared = comparison(
+        names=(evil, "<b>infinite</b>", "mcmc"),
+        classes=('"cat"', "<i>ant</i>", "bee & fly"),
+        sampler=diagnostics(warnings=(evil,)),
+    )
+    text = report(tmp_path, compared, title=evil, run={evil: evil})
+    page = Page(text)
+    assert not {"script", "b", "i"} & set(page.tags)
+    assert evil.replace("\n", " ") in page.text
+    assert html.escape("<i>ant</i>") in text
+
+
+def test_without_labels_or_reference(tmp_path):
+    page = Page(report(tmp_path, comparison(labelled=False, with_reference=False)))
+    assert "Accuracy" not in page.text
+    assert "Distance" not in page.text
+    assert "Epistemic" in page.text
+
+
+def test_findings_follow_the_numbers():
+    compared = comparison()
+    overall, by_method = findings(compared)
+    assert f"of the {compared.n_points} test points are classified right" in overall
+    assert list(by_method) == ["finite", "infinite"]
+    # The sampled posterior is twice as wide.
+    assert "finite and infinite differ from mcmc" in overall
+    assert "surer of itself than mcmc" in by_method["infinite"]
+    assert "a real difference" in by_method["infinite"]
+
+
+def test_findings_tell_agreement():
+    rng = np.random.default_rng(0)
+    mean = rng.standard_normal((50, 3))
+    names = ("a", "b")
+    draws = [SamplePrediction(mean + rng.standard_normal((300, 50, 3))) for _ in names]
+    methods = dict(zip(names, map(StandIn, draws), strict=True))
+    overall, by_method = findings(compare(methods, np.zeros((50, 1)), reference="b"))
+    assert "class probabilities of a cannot be told from those of b" in overall
+    assert "no sign of a difference" in by_method["a"]
+    assert "as unsure as b" in by_method["a"]
+
+
+def test_an_interrupted_report_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pathlib.Path.replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        comparison().to_html(path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_colour_images(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (60, 5, 4, 3), dtype=np.uint8)
+    assert "image/png" in report(tmp_path, comparison(), images=images)
+
+
+def test_bad_input(tmp_path):
+    compared = comparison()
+    with pytest.raises(ValueError, match=r"images must have shape \[60, height, width\]"):
+        compared.to_html(tmp_path / "r.html", images=np.zeros((59, 4, 4)))
+    with pytest.raises(ValueError, match="images must have shape"):
+        compared.to_html(tmp_path / "r.html", images=np.zeros((60, 16)))
+    with pytest.raises(OSError, match="not a regular file"):
+        compared.to_html(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        compared.to_html(tmp_path / "missing" / "r.html")
+    assert not list(tmp_path.iterdir())
