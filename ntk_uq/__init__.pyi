@@ -1,6 +1,7 @@
 from . import analytic as analytic
 from . import bayes as bayes
 from . import ensemble as ensemble
+from . import kernels as kernels
 from . import metrics as metrics
 from . import plots as plots
 from .architectures import MLP as MLP
