@@ -212,14 +212,15 @@ def _compare(arguments: argparse.Namespace) -> None:
     dataset = load_dataset(arguments.data, arguments.target)
     n_train = arguments.n_train or min(_N_TRAIN, 2 * len(dataset.y) // 3)
     parts = split(dataset, n_train=n_train, n_test=arguments.n_test, seed=arguments.seed)
+    titles = {name: _METHODS[name] for name in names}
     if "nuts" in names:
-        _check_nuts(arguments, parts)
+        titles["nuts"] += f", {_check_nuts(arguments, parts)}"
 
     from ntk_uq.compare import compare
 
     estimators = {}
     for number, name in enumerate(names, start=1):
-        _say(f"[{number}/{len(names)}] {_METHODS[name]}")
+        _say(f"[{number}/{len(names)}] {titles[name]}")
         estimator = _estimator(name, arguments)
         estimators[_METHODS[name]] = estimator.fit(parts.X_train, parts.y_train)
     comparison = compare(
@@ -274,7 +275,8 @@ def _check_output(path: Path) -> None:
         raise ValueError(f"the folder {path.parent} cannot be written to")
 
 
-def _check_nuts(arguments: argparse.Namespace, parts: "Split") -> None:
+def _check_nuts(arguments: argparse.Namespace, parts: "Split") -> str:
+    """Estimate what NUTS will take, or refuse what would take too long."""
     from ntk_uq.bayes import estimate_cost
 
     n_train, n_classes = len(parts.y_train), len(set(parts.y_train.tolist()))
@@ -291,6 +293,7 @@ def _check_nuts(arguments: argparse.Namespace, parts: "Split") -> None:
             "points with --n-train, draw fewer with --warmup and --samples, or leave it out with "
             "--skip nuts"
         )
+    return str(cost)
 
 
 def _description(

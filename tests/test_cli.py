@@ -1,0 +1,198 @@
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ntk_uq import cli
+from ntk_uq.bayes import CostEstimate
+from ntk_uq.cli import main
+
+TABLE = "a,b,t\n" + "".join(f"{i % 7},{i % 5},{'xy'[i % 2]}\n" for i in range(60))
+SMALL = ["--width", "16", "--members", "4", "--draws", "8", "--warmup", "20", "--samples", "20"]
+
+
+def run(arguments, capsys):
+    """Exit status, standard output and the lines of standard error."""
+    try:
+        status = main(["compare", *map(str, arguments)])
+    except SystemExit as stop:
+        status = stop.code
+    output = capsys.readouterr()
+    return status, output.out, output.err.splitlines()
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text(TABLE)
+    return path
+
+
+@pytest.fixture
+def nothing_starts(monkeypatch):
+    def started(*_):
+        raise AssertionError("work began before the input was checked")
+
+    monkeypatch.setattr(cli, "_estimator", started)
+
+
+def test_compare_writes_a_report(tmp_path, table, capsys):
+    report = tmp_path / "out.html"
+    options = ["--data", table, "--target", "t", "--n-train", 20, *SMALL, "-o", report]
+    status, out, err = run(options, capsys)
+    assert status == 0, err
+    for name in cli._METHODS.values():
+        assert name in out
+        assert any(name in line for line in err)
+    assert str(report) in out
+    text = report.read_text(encoding="utf-8")
+    assert "table.csv" in text
+    assert "reg = 1" in text
+    assert {path.name for path in tmp_path.iterdir()} == {"out.html", "table.csv"}
+
+
+def test_methods_can_be_skipped(tmp_path, capsys):
+    options = ["--data", "iris", "--n-train", 20, *SMALL, "-o", tmp_path / "out.html"]
+    skipped = ["--skip", "nuts", "--skip", "ensemble"]
+    status, out, err = run([*options, *skipped], capsys)
+    assert status == 0, err
+    assert "Infinite (exact)" in out
+    assert "NUTS" not in out + (tmp_path / "out.html").read_text(encoding="utf-8")
+
+
+# Arguments, and what the one line on standard error must say.
+BAD_ARGUMENTS = [
+    (["--data", "mnist"], "neither a file nor one of digits"),
+    (["--data", "missing.csv", "--target", "t"], "neither a file nor one of"),
+    (["--data", "{table}"], "Name the column .* a, b, t"),
+    (["--data", "{table}", "--target", "z"], "no column 'z'; it has a, b, t"),
+    (["--data", "iris", "--target", "t"], "has its own target"),
+    (["--data", "iris", "--n-train", "148"], "choose between 3 and 147"),
+    (["--data", "iris", "--n-train", "100", "--n-test", "51"], "choose between 3 and 50"),
+    (["--n-train", "1"], "--n-train: '1' is no whole number of 2 or more"),
+    (["--n-train", "many"], "--n-train: 'many' is no whole number"),
+    (["--members", "0"], "--members: '0' is no whole number of 1 or more"),
+    (["--members", "2.5"], "--members: '2.5' is no whole number"),
+    (["--width", "0"], "--width"),
+    (["--depth", "0"], "--depth"),
+    (["--draws", "-3"], "--draws"),
+    (["--chains", "0"], "--chains"),
+    (["--samples", "1"], "--samples"),
+    (["--seed", "-1"], "--seed"),
+    (["--reg", "-1"], "--reg: '-1' is no positive number"),
+    (["--reg", "0"], "--reg: '0' is no positive number"),
+    (["--reg", "nan"], "--reg"),
+    (["--reg", "inf"], "--reg"),
+    (["--reg", "strong"], "--reg"),
+    (["--skip", "mcmc"], "--skip: invalid choice: 'mcmc'"),
+    ([f"--skip={name}" for name in cli._METHODS], "nothing to compare"),
+    (["-o", "missing/report.html"], "folder missing does not exist"),
+    (["-o", "."], "not a regular file"),
+    (["--colour"], "unrecognized arguments: --colour"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_ARGUMENTS, ids=range(len(BAD_ARGUMENTS)))
+@pytest.mark.usefixtures("nothing_starts")
+def test_bad_arguments(arguments, message, table, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run([argument.format(table=table) for argument in arguments], capsys)
+    assert status == 2
+    assert out == ""
+    assert len(err) == 1
+    assert re.match(f"ntk-uq(?: compare)?: error: .*{message}", err[0]), err
+    assert list(tmp_path.iterdir()) == [table]
+
+
+BAD_TABLES = [
+    ("", "is empty"),
+    ("a,t\n", "no rows"),
+    ("t\n0\n1\n", "no column beside"),
+    (TABLE + "red,1,x\n", "holds text, 'red' in line 62"),
+    (TABLE + ",1,x\n", "a missing value in line 62"),
+    (TABLE + "inf,1,x\n", "an infinite value in line 62"),
+    (TABLE + "1,1,\n", "target 't' .* missing in line 62"),
+    (TABLE.replace("y", "x"), r"one class only \(x\)"),
+    (TABLE.replace("x", "0.5").replace("y", "1.5"), "2 distinct real numbers"),
+    (TABLE + "1,1,z\n", "Class z .* one row only"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), BAD_TABLES, ids=range(len(BAD_TABLES)))
+@pytest.mark.usefixtures("nothing_starts")
+def test_bad_tables(content, message, tmp_path, capsys):
+    path = tmp_path / "table.csv"
+    path.write_text(content)
+    options = ["--data", path, "--target", "t", "-o", tmp_path / "out.html"]
+    status, _, err = run(options, capsys)
+    assert status == 2
+    assert len(err) == 1
+    assert re.search(message, err[0])
+
+
+@pytest.mark.usefixtures("nothing_starts")
+def test_too_much_for_nuts_is_said_first(tmp_path, capsys, monkeypatch):
+    hours = CostEstimate(seconds=7200.0, memory=2**31, n_steps=10**6)
+    monkeypatch.setattr("ntk_uq.bayes.estimate_cost", lambda *_, **__: hours)
+    rows = "".join(f"{i % 7},{i % 5},{'xyz'[i % 3]}\n" for i in range(6000))
+    path = tmp_path / "large.csv"
+    path.write_text("a,b,t\n" + rows)
+    options = ["--data", path, "--target", "t", "--n-train", 5000, "-o", tmp_path / "out.html"]
+    status, _, err = run(options, capsys)
+    assert status == 2
+    assert len(err) == 1
+    assert re.search(
+        "NUTS on 5,000 points and 3 classes would take about 2 hours .* --skip nuts", err[0]
+    )
+
+
+def raising(error):
+    def estimator(*_):
+        raise error
+
+    return estimator
+
+
+def test_interrupt(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_estimator", raising(KeyboardInterrupt()))
+    status, _, err = run(["--data", "iris", "-o", tmp_path / "out.html"], capsys)
+    assert status == 130
+    assert "interrupted" in err[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_of_ours_is_one_line_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_estimator", raising(RuntimeError("out of\nmemory")))
+    options = ["--data", "iris", "-o", tmp_path / "out.html"]
+    status, _, err = run(options, capsys)
+    assert status == 1
+    assert "RuntimeError: out of memory" in err[-1]
+    monkeypatch.setenv("NTK_UQ_TRACEBACK", "1")
+    with pytest.raises(RuntimeError):
+        main(["compare", *map(str, options)])
+
+
+def test_help_has_examples(capsys):
+    status, out, _ = run(["--help"], capsys)
+    assert status == 0
+    assert "examples:" in out
+    for option in ("--data", "--target", "--reg", "--skip", "--output", "--seed"):
+        assert option in out
+
+
+def test_a_command_is_needed(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_help_is_quick():
+    code = (
+        "import sys; from ntk_uq.cli import main\n"
+        "try: main(['compare', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print({'jax', 'sklearn', 'pandas', 'matplotlib'} & set(sys.modules))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "set()"
