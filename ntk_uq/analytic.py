@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import cho_solve, solve_triangular
+from numpy.typing import ArrayLike
 
 from ntk_uq._linalg import cholesky
 from ntk_uq._progress import Progress
@@ -45,7 +46,7 @@ _DRAWS_AT_ONCE = 128
 
 
 def gaussian_predictor(
-    kernels: Kernels, y: Array, reg: float, likelihood: Likelihood, uncertainty: Uncertainty
+    kernels: Kernels, y: ArrayLike, reg: float, likelihood: Likelihood, uncertainty: Uncertainty
 ) -> "GaussianPredictor":
     r"""Derive the Gaussian distribution of the trained predictor.
 
@@ -94,6 +95,7 @@ def gaussian_predictor(
     >>> mean.shape, cov.shape
     ((1, 2), (1, 2, 2))
     """
+    kernels, y = _arrays(kernels, y)
     ntk = kernels.ntk
     if reg > 0:
         solution = solve_dual(ntk, reg, y, jnp.zeros_like(y)[None], likelihood)
@@ -220,7 +222,7 @@ class GaussianPredictor:
 def exact_predictor(
     key: Array,
     kernels: Kernels,
-    y: Array,
+    y: ArrayLike,
     reg: float,
     likelihood: Likelihood,
     uncertainty: Uncertainty,
@@ -253,6 +255,7 @@ def exact_predictor(
     ValueError
         If reg = 0 and the NTK of the training points is singular.
     """
+    kernels, y = _arrays(kernels, y)
     n, outputs = y.shape
     dtype = kernels.ntk.dtype
     if uncertainty == "none":
@@ -373,6 +376,12 @@ class ExactPredictor:
 
     def _prior(self, kernels: Kernels) -> Array:
         return kernels.nngp if self.uncertainty == "initialization" else kernels.ntk / self.reg
+
+
+def _arrays(kernels: Kernels, y: ArrayLike) -> tuple[Kernels, Array]:
+    """As JAX arrays, in the precision of the kernels."""
+    nngp, ntk = (jnp.asarray(kernel) for kernel in kernels)
+    return Kernels(nngp, ntk), jnp.asarray(y, ntk.dtype)
 
 
 def _solve_draws(ntk, reg, y, f0, likelihood, linear, progress):

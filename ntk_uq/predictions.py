@@ -6,11 +6,13 @@ difference, the mutual information between the label and the predictor (Depeweg 
 See docs/theory: "Predictive uncertainty".
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr, softmax
@@ -32,7 +34,7 @@ _CHUNK = 2**22
 _BATCHES_PER_CHAIN = 20
 
 
-class _Prediction:
+class _Prediction(ABC):
     """Moments of the response, shared by both kinds of prediction.
 
     A subclass gives `_latents(points)`, draws [S, k, C] at a slice of the points, and
@@ -43,6 +45,16 @@ class _Prediction:
     mean: Floats
     cov: Floats
     likelihood: Likelihood
+
+    @property
+    @abstractmethod
+    def _n_latents(self) -> int: ...
+
+    @abstractmethod
+    def _latents(self, points: slice) -> Floats: ...
+
+    @abstractmethod
+    def _replicates(self, p: Floats) -> Floats: ...
 
     @property
     def std(self) -> Floats:
@@ -316,7 +328,7 @@ def _response(likelihood: Likelihood, latents: Floats) -> Floats:
     if isinstance(likelihood, Categorical):
         return softmax(latents, axis=-1)
     with jax.enable_x64(True):
-        return np.asarray(likelihood.response(latents))
+        return np.asarray(likelihood.response(jnp.asarray(latents)))
 
 
 def _standard_error(replicates: Floats) -> Floats:

@@ -1,0 +1,592 @@
+"""The scikit-learn face: three classifiers that answer one question by three routes.
+
+Validation happens here, once; below are arrays only. Kernels and posteriors run in float64 and
+networks train in float32, whatever the user's JAX configuration, which is not touched.
+"""
+
+import math
+import numbers
+import time
+import warnings
+from abc import abstractmethod
+from typing import Any, Literal, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ntk_uq import analytic, ensemble
+from ntk_uq._progress import progress_bar
+from ntk_uq.architectures import MLP, BaseArchitecture
+from ntk_uq.likelihoods import Categorical
+from ntk_uq.predictions import GaussianPrediction, SamplePrediction
+
+__all__ = ["BayesianClassifier", "EnsembleClassifier", "NTKClassifier"]
+
+Floats = NDArray[np.float64]
+
+# NUTS on more than this is refused before it starts: seconds and bytes by `bayes.estimate_cost`.
+_MAX_SAMPLING_SECONDS = 3600
+_MAX_SAMPLING_BYTES = 16 * 2**30
+
+
+class _Classifier(ClassifierMixin, BaseEstimator):
+    """What the three classifiers share: data in, labels and probabilities out."""
+
+    architecture: BaseArchitecture | None
+    reg: float
+    random_state: Any
+    progress: bool | None
+    _likelihood = Categorical()
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit to training data.
+
+        Parameters
+        ----------
+        X : array-like of shape [n, d]
+            Training points, numeric and finite.
+        y : array-like of shape [n]
+            Class labels, integers or strings, of at least two classes.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the data or an argument cannot be used; the message says why and what to do.
+        """
+        self._check_arguments()
+        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs at least two classes in y; the data have 1 class "
+                f"only, {self.classes_[0]!r}."
+            )
+        targets = self._targets(np.eye(len(self.classes_))[labels])
+        start = time.perf_counter()
+        self.architecture_ = MLP() if self.architecture is None else self.architecture
+        self._scaler = StandardScaler().fit(X) if self.architecture is None else None
+        self._fit(self._inputs(np.asarray(X)), targets)
+        self.fit_seconds_ = time.perf_counter() - start
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> Floats:
+        """Class probabilities, averaged over the distribution of the predictor.
+
+        Those of a point do not depend on which other points are asked for.
+
+        Parameters
+        ----------
+        X : array-like of shape [m, d]
+            Test points.
+
+        Returns
+        -------
+        array of shape [m, C]
+            Columns in the order of `classes_`; rows sum to one.
+        """
+        return self.predict_distribution(X).proba()
+
+    def predict(self, X: ArrayLike) -> NDArray:
+        """Most probable class of each point.
+
+        Parameters
+        ----------
+        X : array-like of shape [m, d]
+            Test points.
+
+        Returns
+        -------
+        array of shape [m]
+        """
+        proba = self.predict_proba(X)
+        return self.classes_[np.argmax(proba, axis=1)]
+
+    @abstractmethod
+    def predict_distribution(self, X: ArrayLike) -> GaussianPrediction | SamplePrediction:
+        """Distribution of the latents at each test point."""
+
+    @abstractmethod
+    def _fit(self, X: Floats, targets: Floats) -> None: ...
+
+    def _targets(self, one_hot: Floats) -> Floats:
+        return one_hot
+
+    def _inputs(self, X: Floats) -> Floats:
+        """Features as the network sees them."""
+        return X if self._scaler is None else self._scaler.transform(X)
+
+    def _validated(self, X: ArrayLike) -> Floats:
+        check_is_fitted(self)
+        return self._inputs(validate_data(self, X, dtype=np.float64, reset=False))
+
+    def _key(self) -> jax.Array:
+        return jax.random.key(int(check_random_state(self.random_state).randint(2**31 - 1)))
+
+    def _check_arguments(self) -> None:
+        if not (self.architecture is None or isinstance(self.architecture, BaseArchitecture)):
+            raise ValueError(
+                "architecture takes an ntk_uq architecture such as MLP(width=512), or None; got "
+                f"{self.architecture!r}."
+            )
+        _check_real("reg", self.reg, minimum=0.0)
+
+
+class _SmoothedClassifier(_Classifier):
+    """A classifier that may smooth its labels, and so may do without regularisation."""
+
+    label_smoothing: float
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        _check_real("label_smoothing", self.label_smoothing, minimum=0.0)
+        if not self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be below 1; got {self.label_smoothing!r}.")
+        if self.reg == 0 and self.label_smoothing == 0:
+            raise ValueError(
+                "reg=0 with one-hot targets has no solution: the cross-entropy falls for ever as "
+                "the logits grow, training leaves the lazy regime, and no kernel describes it. "
+                "Set reg > 0 (reg=1.0 is the prior of a Bayesian), or make every class probability "
+                "positive with label_smoothing, 0.1 for example."
+            )
+
+    def _targets(self, one_hot: Floats) -> Floats:
+        return (1 - self.label_smoothing) * one_hot + self.label_smoothing / one_hot.shape[1]
+
+
+class NTKClassifier(_SmoothedClassifier):
+    r"""Infinite ensemble of wide networks, from the NTK and the NNGP kernel.
+
+    The distribution, over random initialisations, of a network of infinite width trained on
+    softmax cross-entropy with :math:`\tfrac{reg}{2}\|\theta - \theta_0\|^2`, without training one.
+
+    Parameters
+    ----------
+    architecture : MLP or other architecture, optional
+        The network. None takes ``MLP()`` on features that are standardised by the mean and
+        standard deviation of the training data; a network that you give sees the features as
+        they are.
+    reg : float, default 1.0
+        Strength of the pull towards the initialisation, against a sum over data of the loss in
+        nats; 1 is the Bayesian prior N(theta_0, I). Zero needs `label_smoothing` > 0.
+    uncertainty : {"initialization"}, default "initialization"
+        Whose spread: "initialization" is that of networks over their random initialisation.
+    method : {"exact", "gaussian"}, default "exact"
+        "exact" solves the convex problem for each of `n_draws` prior functions; "gaussian" is the
+        closed form, exact for reg=0 and to first order in the prior function otherwise.
+    n_draws : int, default 256
+        Number of draws of method="exact".
+    label_smoothing : float, default 0.0
+        Targets are (1 - label_smoothing) one-hot + label_smoothing / C.
+    random_state : int, RandomState or None, default 0
+        Decides the draws of method="exact".
+    progress : bool or None, default None
+        Progress bar; None shows it at a terminal only.
+
+    Attributes
+    ----------
+    classes_ : array of shape [C]
+        Class labels.
+    predictor_ : analytic.ExactPredictor or analytic.GaussianPredictor
+        The functional layer's predictor, which takes kernels.
+    jitter_ : float
+        What was added to the diagonal of the training points' NNGP kernel to draw from it; zero
+        unless it was singular, as with duplicate rows.
+    n_features_in_, feature_names_in_, fit_seconds_
+        Number and names of features, wall seconds of `fit`.
+
+    References
+    ----------
+    docs/theory, "The Gaussian predictor" and "Exact push-forward".
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from ntk_uq import NTKClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = NTKClassifier().fit(X[::2], y[::2])
+    >>> bool(clf.score(X[1::2], y[1::2]) > 0.9)
+    True
+    >>> pred = clf.predict_distribution(X[1::2])
+    >>> pred.mean.shape, pred.epistemic.shape
+    ((75, 3), (75,))
+    """
+
+    def __init__(
+        self,
+        architecture: BaseArchitecture | None = None,
+        reg: float = 1.0,
+        uncertainty: Literal["initialization"] = "initialization",
+        method: Literal["exact", "gaussian"] = "exact",
+        n_draws: int = 256,
+        label_smoothing: float = 0.0,
+        random_state: Any = 0,
+        progress: bool | None = None,
+    ):
+        self.architecture = architecture
+        self.reg = reg
+        self.uncertainty = uncertainty
+        self.method = method
+        self.n_draws = n_draws
+        self.label_smoothing = label_smoothing
+        self.random_state = random_state
+        self.progress = progress
+
+    def predict_distribution(
+        self, X: ArrayLike, *, joint: bool = False
+    ) -> GaussianPrediction | SamplePrediction:
+        """Distribution of the latents (logits) at each test point.
+
+        Parameters
+        ----------
+        X : array-like of shape [m, d]
+            Test points.
+        joint : bool, default False
+            For method="exact": whether a draw is one function, jointly over the test points. By
+            default it is right at each point, and a function of that point alone.
+
+        Returns
+        -------
+        GaussianPrediction or SamplePrediction
+            By `method`.
+        """
+        X = self._validated(X)
+        cross = self.architecture_.kernels(X, self._X)
+        with jax.enable_x64(True):
+            if joint:
+                if self.method == "gaussian":
+                    raise NotImplementedError(
+                        'joint=True of method="gaussian": use method="exact" for joint draws.'
+                    )
+                key = jax.random.fold_in(self._draw_key, 1)
+                latents = self.predictor_.joint_latents(key, cross, self.architecture_.kernels(X))
+                return SamplePrediction(np.asarray(latents), joint=True)
+            diagonal = self.architecture_.kernel_diag(X)
+            if self.method == "gaussian":
+                mean, cov = self.predictor_.moments(cross, diagonal)
+                return GaussianPrediction(np.asarray(mean), np.asarray(cov))
+            return SamplePrediction(np.asarray(self.predictor_.latents(cross, diagonal)))
+
+    predictor_: Any
+
+    def _fit(self, X: Floats, targets: Floats) -> None:
+        kernels = self.architecture_.kernels(X)
+        self._X = X
+        with jax.enable_x64(True):
+            problem = (kernels, jnp.asarray(targets), self.reg, self._likelihood, self.uncertainty)
+            if self.method == "gaussian":
+                self.predictor_ = analytic.gaussian_predictor(*problem)
+                self.jitter_ = 0.0
+                return
+            self._draw_key = self._key()
+            with progress_bar("infinite ensemble", self.n_draws, self.progress) as progress:
+                self.predictor_ = analytic.exact_predictor(
+                    jax.random.fold_in(self._draw_key, 0), *problem, self.n_draws, progress=progress
+                )
+            self.jitter_ = self.predictor_.jitter
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        _check_uncertainty(self.uncertainty)
+        if self.method not in ("exact", "gaussian"):
+            raise ValueError(f'method must be "exact" or "gaussian"; got {self.method!r}.')
+        _check_count("n_draws", self.n_draws)
+
+
+class EnsembleClassifier(_SmoothedClassifier):
+    r"""Finite ensemble: wide networks trained from independent random initialisations.
+
+    Each minimises the softmax cross-entropy plus :math:`\tfrac{reg}{2}\|\theta - \theta_0\|^2` to
+    convergence; all are trained side by side.
+
+    Parameters
+    ----------
+    architecture : MLP or other architecture, optional
+        The network. None takes ``MLP()`` on features that are standardised by the mean and
+        standard deviation of the training data; a network that you give sees the features as
+        they are.
+    n_members : int, default 32
+        Number of networks.
+    reg : float, default 1.0
+        As in `NTKClassifier`.
+    uncertainty : {"initialization"}, default "initialization"
+        As in `NTKClassifier`.
+    label_smoothing : float, default 0.0
+        As in `NTKClassifier`.
+    random_state : int, RandomState or None, default 0
+        Decides the initialisations. A larger ensemble keeps the members of a smaller one.
+    progress : bool or None, default None
+        Progress bar; None shows it at a terminal only.
+
+    Attributes
+    ----------
+    classes_ : array of shape [C]
+        Class labels.
+    ensemble_ : ensemble.TrainedEnsemble
+        The trained networks.
+    n_iter_, converged_, objective_, grad_norm_ : arrays of shape [n_members]
+        Iterations taken, whether the criterion of `ensemble.train_ensemble` was met, objective in
+        nats, and norm of its gradient.
+    n_features_in_, feature_names_in_, fit_seconds_
+        Number and names of features, wall seconds of `fit`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from ntk_uq import MLP, EnsembleClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = EnsembleClassifier(MLP(width=64), n_members=4).fit(X[::2], y[::2])
+    >>> clf.predict_distribution(X[1::2]).samples.shape
+    (4, 75, 3)
+    """
+
+    def __init__(
+        self,
+        architecture: BaseArchitecture | None = None,
+        n_members: int = 32,
+        reg: float = 1.0,
+        uncertainty: Literal["initialization"] = "initialization",
+        label_smoothing: float = 0.0,
+        random_state: Any = 0,
+        progress: bool | None = None,
+    ):
+        self.architecture = architecture
+        self.n_members = n_members
+        self.reg = reg
+        self.uncertainty = uncertainty
+        self.label_smoothing = label_smoothing
+        self.random_state = random_state
+        self.progress = progress
+
+    def predict_distribution(self, X: ArrayLike) -> SamplePrediction:
+        """Latents (logits) of every member at each test point.
+
+        Parameters
+        ----------
+        X : array-like of shape [m, d]
+            Test points.
+
+        Returns
+        -------
+        SamplePrediction
+            Its draws are functions, jointly over the test points.
+        """
+        X = self._validated(X)
+        # Trained in single, evaluated in double precision: a point's logits are then the same to
+        # all digits that matter, whatever the batch that it comes in.
+        with jax.enable_x64(True):
+            latents = self.ensemble_.latents(jnp.asarray(X))
+        return SamplePrediction(np.asarray(latents), joint=True)
+
+    def _fit(self, X: Floats, targets: Floats) -> None:
+        with (
+            jax.enable_x64(False),
+            progress_bar("finite ensemble", self.n_members, self.progress) as progress,
+        ):
+            self.ensemble_ = ensemble.train_ensemble(
+                self._key(),
+                self.architecture_,
+                jnp.asarray(X, jnp.float32),
+                jnp.asarray(targets, jnp.float32),
+                self._likelihood,
+                reg=self.reg,
+                n_members=self.n_members,
+                uncertainty=self.uncertainty,
+                progress=progress,
+            )
+        self.n_iter_ = self.ensemble_.n_iter
+        self.converged_ = self.ensemble_.converged
+        self.objective_ = self.ensemble_.objective
+        self.grad_norm_ = self.ensemble_.grad_norm
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        _check_uncertainty(self.uncertainty)
+        _check_count("n_members", self.n_members)
+
+
+class BayesianClassifier(_Classifier):
+    r"""Bayesian posterior of a Gaussian-process classifier, sampled by NUTS.
+
+    Softmax likelihood and independent Gaussian processes for the logits, whose covariance is that
+    of an infinitely wide network.
+
+    Parameters
+    ----------
+    architecture : MLP or other architecture, optional
+        The network whose kernel is the prior's. None as in `NTKClassifier`.
+    reg : float, default 1.0
+        Precision of the prior "ntk", > 0. The prior "nngp" has none, and warns of a value other
+        than 1.
+    prior : {"ntk", "nngp"}, default "ntk"
+        "ntk": f ~ GP(0, Theta / reg), of which the regularised network's solution is the mode.
+        "nngp": f ~ GP(0, K), the infinitely wide Bayesian network.
+    num_warmup, num_samples, num_chains : int, default 500, 500, 2
+        Draws of each chain that adapt the sampler and are dropped, draws that are kept, chains.
+    random_state : int, RandomState or None, default 0
+        Decides the chains.
+    progress : bool or None, default None
+        Progress bar; None shows it at a terminal only.
+
+    Attributes
+    ----------
+    classes_ : array of shape [C]
+        Class labels.
+    posterior_ : xarray.DataTree
+        Draws of the latents at the training points, sample statistics, log likelihood and
+        observed data, for ArviZ.
+    diagnostics_ : bayes.Diagnostics
+        R-hat, effective sample sizes and divergences, and what they mean in words.
+    draws_ : bayes.PosteriorDraws
+        The functional layer's result.
+    n_features_in_, feature_names_in_, fit_seconds_
+        Number and names of features, wall seconds of `fit`.
+
+    Warns
+    -----
+    SamplingWarning
+        If the diagnostics say that the draws cannot be trusted.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from ntk_uq import BayesianClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = BayesianClassifier(num_warmup=300, num_samples=1000).fit(X[::5], y[::5])
+    >>> clf.predict_distribution(X[1::5]).samples.shape
+    (2000, 30, 3)
+    """
+
+    def __init__(
+        self,
+        architecture: BaseArchitecture | None = None,
+        reg: float = 1.0,
+        prior: Literal["ntk", "nngp"] = "ntk",
+        num_warmup: int = 500,
+        num_samples: int = 500,
+        num_chains: int = 2,
+        random_state: Any = 0,
+        progress: bool | None = None,
+    ):
+        self.architecture = architecture
+        self.reg = reg
+        self.prior = prior
+        self.num_warmup = num_warmup
+        self.num_samples = num_samples
+        self.num_chains = num_chains
+        self.random_state = random_state
+        self.progress = progress
+
+    def predict_distribution(self, X: ArrayLike, *, joint: bool = False) -> SamplePrediction:
+        """Posterior draws of the latents (logits) at each test point.
+
+        Parameters
+        ----------
+        X : array-like of shape [m, d]
+            Test points.
+        joint : bool, default False
+            Whether a draw is one function, jointly over the test points. By default it is right
+            at each point, and a function of that point alone.
+
+        Returns
+        -------
+        SamplePrediction
+        """
+        from ntk_uq import bayes
+
+        X = self._validated(X)
+        cross = self._covariance(self.architecture_.kernels(X, self._X))
+        test = self.architecture_.kernels(X) if joint else self.architecture_.kernel_diag(X)
+        with jax.enable_x64(True):
+            latents = bayes.predict_latents(
+                self._predict_key, self.draws_, cross, self._covariance(test), joint=joint
+            )
+        return SamplePrediction(latents, n_chains=self.num_chains, joint=joint)
+
+    def _covariance(self, kernels: Any) -> Floats:
+        return kernels.ntk / self.reg if self.prior == "ntk" else kernels.nngp
+
+    def _fit(self, X: Floats, targets: Floats) -> None:
+        from ntk_uq import bayes
+
+        sizes = {
+            "num_warmup": self.num_warmup,
+            "num_samples": self.num_samples,
+            "num_chains": self.num_chains,
+        }
+        self._refuse_too_large(bayes.estimate_cost(*targets.shape, **sizes), *targets.shape)
+        self._X = X
+        covariance = self._covariance(self.architecture_.kernels(X))
+        total = self.num_chains * (self.num_warmup + self.num_samples)
+        with (
+            jax.enable_x64(True),
+            progress_bar("NUTS", total, self.progress) as progress,
+        ):
+            sample_key, self._predict_key = jax.random.split(self._key())
+            self.draws_ = bayes.sample_latents(
+                sample_key, covariance, targets, self._likelihood, **sizes, progress=progress
+            )
+        self.posterior_ = bayes.to_datatree(
+            self.draws_, targets, self._likelihood, class_names=list(self.classes_)
+        )
+        self.diagnostics_ = bayes.diagnostics(self.draws_)
+
+    def _refuse_too_large(self, cost: Any, n: int, outputs: int) -> None:
+        if cost.seconds > _MAX_SAMPLING_SECONDS or cost.memory > _MAX_SAMPLING_BYTES:
+            raise ValueError(
+                f"NUTS on {n} points and {outputs} classes would take {cost}. Sample a subset of "
+                "the training points, fewer draws or chains, or use "
+                'NTKClassifier(uncertainty="posterior"), which needs no sampling.'
+            )
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        if self.prior not in ("ntk", "nngp"):
+            raise ValueError(f'prior must be "ntk" or "nngp"; got {self.prior!r}.')
+        if self.prior == "ntk" and self.reg == 0:
+            raise ValueError(
+                "reg=0 leaves no prior: GP(0, Theta / reg) has infinite variance. Set reg > 0."
+            )
+        if self.prior == "nngp" and self.reg != 1:
+            warnings.warn(
+                f'prior="nngp" is GP(0, K), in which reg does not occur: reg={self.reg!r} has no '
+                'effect. Use prior="ntk", or scale the kernel by w_std and b_std.',
+                UserWarning,
+                stacklevel=3,
+            )
+        for name in ("num_warmup", "num_samples", "num_chains"):
+            _check_count(name, getattr(self, name))
+        if self.num_samples < 4:
+            raise ValueError(f"num_samples must be at least 4; got {self.num_samples}.")
+
+
+def _check_uncertainty(value: Any) -> None:
+    if value in ("posterior", "none"):
+        raise NotImplementedError(f"uncertainty={value!r} is not there yet.")
+    if value != "initialization":
+        raise ValueError(
+            f'uncertainty must be "initialization", "posterior" or "none"; got {value!r}.'
+        )
+
+
+def _check_real(name: str, value: Any, minimum: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number; got {value!r}.")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum:g}; got {value!r}.")
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"{name} must be an integer, at least 1; got {value!r}.")
