@@ -529,7 +529,7 @@ class MLP(BaseArchitecture):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
                 raise ValueError(f"{name} must be an integer, at least {least}; got {value!r}.")
-        if self.activation not in _ACTIVATIONS:
+        if self.activation not in list(_ACTIVATIONS):
             raise ValueError(
                 f"Unknown activation {self.activation!r}: choose one of {', '.join(_ACTIVATIONS)}."
             )
