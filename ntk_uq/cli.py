@@ -140,7 +140,7 @@ def _add_compare(commands: Any) -> None:
     _add_count(methods, "--draws", 256, "draws of the infinite ensemble")
     _add_count(methods, "--chains", 2, "chains of NUTS; to judge them takes at least two")
     _add_count(methods, "--warmup", 500, "draws of each chain that are thrown away")
-    _add_count(methods, "--samples", 500, "draws of each chain that are kept", least=4)
+    _add_count(methods, "--samples", 1000, "draws of each chain that are kept", least=4)
     methods.add_argument(
         "--skip",
         action="append",
@@ -231,7 +231,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     )
     comparison.to_html(
         arguments.output,
-        title=f"How sure may a wide network be? {dataset.name}",
+        title=f"How sure may a wide network be? Three answers on {dataset.name}",
         run=_description(dataset, parts, arguments),
         images=parts.images_test,
     )

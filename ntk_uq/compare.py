@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ Prediction = GaussianPrediction | SamplePrediction
 
 @dataclass(frozen=True)
 class Distance:
-    """Mean total variation between the class probabilities of a method and of the reference.
+    """Mean total variation between the class probabilities of two methods.
 
     Attributes
     ----------
@@ -72,8 +73,6 @@ class MethodSummary:
         Entropy of the mean class probabilities, mean entropy, and their difference, in nats.
     epistemic_se : float
         Monte-Carlo standard error of the mean of `epistemic` over the test points, in nats.
-    distance : Distance or None
-        Distance to the reference; None for the reference itself, or without one.
     n_draws : int or None
         Draws that the prediction rests on; None for a closed form.
     fit_seconds, predict_seconds : float
@@ -91,7 +90,6 @@ class MethodSummary:
     aleatoric: Floats
     epistemic: Floats
     epistemic_se: float
-    distance: Distance | None
     n_draws: int | None
     fit_seconds: float
     predict_seconds: float
@@ -112,12 +110,32 @@ class Comparison:
         True labels, where they are known.
     reference : str or None
         The method that the others are measured against.
+    distances : dict
+        The `Distance` of each pair of methods, by their names in the order of `methods`.
     """
 
     methods: dict[str, MethodSummary]
     classes: NDArray
     y_test: NDArray | None
     reference: str | None
+    distances: dict[tuple[str, str], Distance]
+
+    def distance(self, first: str, second: str) -> Distance:
+        """Distance between two methods, in either order; zero from a method to itself.
+
+        Parameters
+        ----------
+        first, second : str
+            Names of the methods.
+
+        Returns
+        -------
+        Distance
+        """
+        if first == second:
+            return Distance(tv=0.0, se=0.0, noise=0.0)
+        pair = (first, second)
+        return self.distances[pair] if pair in self.distances else self.distances[pair[::-1]]
 
     @property
     def n_points(self) -> int:
@@ -146,7 +164,7 @@ class Comparison:
                 "epistemic_se": method.epistemic_se,
             }
             if self.reference is not None:
-                distance = method.distance or Distance(0.0, 0.0, 0.0)
+                distance = self.distance(name, self.reference)
                 row |= {"tv": distance.tv, "tv_se": distance.se, "tv_noise": distance.noise}
             row |= {"fit_seconds": method.fit_seconds, "predict_seconds": method.predict_seconds}
             rows[name] = row
@@ -261,21 +279,22 @@ def compare(
         predictions[name].proba()
         seconds[name] = perf_counter() - start
 
-    methods = {
-        name: _summary(
-            estimator,
-            predictions[name],
-            None if reference in (None, name) else predictions[reference],
-            seconds[name],
-        )
-        for name, estimator in estimators.items()
-    }
-    return Comparison(methods, classes, y_test, reference)
+    return Comparison(
+        methods={
+            name: _summary(estimator, predictions[name], seconds[name])
+            for name, estimator in estimators.items()
+        },
+        classes=classes,
+        y_test=y_test,
+        reference=reference,
+        distances={
+            (a, b): _distance(predictions[a], predictions[b])
+            for a, b in combinations(predictions, 2)
+        },
+    )
 
 
-def _summary(
-    estimator: Any, prediction: Prediction, reference: Prediction | None, predict_seconds: float
-) -> MethodSummary:
+def _summary(estimator: Any, prediction: Prediction, predict_seconds: float) -> MethodSummary:
     return MethodSummary(
         estimator=_as_code(estimator),
         proba=prediction.proba(),
@@ -286,7 +305,6 @@ def _summary(
         aleatoric=prediction.aleatoric,
         epistemic=prediction.epistemic,
         epistemic_se=_epistemic_se(prediction),
-        distance=None if reference is None else _distance(prediction, reference),
         n_draws=len(prediction.samples) if isinstance(prediction, SamplePrediction) else None,
         fit_seconds=float(estimator.fit_seconds_),
         predict_seconds=predict_seconds,
@@ -294,9 +312,9 @@ def _summary(
     )
 
 
-def _distance(prediction: Prediction, reference: Prediction) -> Distance:
-    p, q = prediction.proba(), reference.proba()
-    scale = np.hypot(prediction.proba_mcse(), reference.proba_mcse())
+def _distance(first: Prediction, second: Prediction) -> Distance:
+    p, q = first.proba(), second.proba()
+    scale = np.hypot(first.proba_mcse(), second.proba_mcse())
     # A prediction without error has scale 0: the sign of the difference is then known.
     mean_sign = erf((p - q) / (np.sqrt(2) * np.maximum(scale, np.finfo(np.float64).tiny)))
 
@@ -305,7 +323,7 @@ def _distance(prediction: Prediction, reference: Prediction) -> Distance:
 
     return Distance(
         tv=float(total_variation(p, q).mean()),
-        se=float(np.hypot(prediction.mean_mcse(linearised), reference.mean_mcse(linearised))),
+        se=float(np.hypot(first.mean_mcse(linearised), second.mean_mcse(linearised))),
         noise=float(0.5 * np.sqrt(2 / np.pi) * scale.sum(axis=1).mean()),
     )
 

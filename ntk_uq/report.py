@@ -181,6 +181,7 @@ def write_report(
             overall=overall,
             by_method=by_method,
             table=_table(comparison),
+            pairs=_pairs(comparison),
             styles={name: method_style(comparison, name) for name in comparison.methods},
             reliability=_reliability_figures(comparison),
             uncertainty=_uncertainty_figures(comparison),
@@ -215,11 +216,7 @@ def findings(comparison: Comparison) -> tuple[str, dict[str, str]]:
     if reference is None or not others:
         return " ".join(sentences), {}
 
-    agreeing = [
-        name
-        for name, method in comparison.methods.items()
-        if method.distance is not None and not method.distance.is_significant
-    ]
+    agreeing = [name for name in others if not comparison.distance(name, reference).is_significant]
     if agreeing:
         sentences.append(
             f"At these numbers of draws the class probabilities of {_listed(agreeing)} cannot be "
@@ -250,17 +247,15 @@ def _score_findings(comparison: Comparison) -> list[str]:
 
 
 def _method_finding(comparison: Comparison, name: str) -> str:
-    method, distance = comparison.methods[name], comparison.methods[name].distance
     assert comparison.reference is not None
-    assert distance is not None
-    reference = comparison.methods[comparison.reference]
+    distance = comparison.distance(name, comparison.reference)
     verdict = "a real difference" if distance.is_significant else "no sign of a difference"
     sentence = (
         f"Its class probabilities lie {_plus_minus(distance.tv, distance.se)} from those of "
         f"{comparison.reference} in total variation, where sampling noise alone would give "
         f"{distance.noise:.4f}: {verdict}."
     )
-    ratio, se = _epistemic_ratio(method, reference)
+    ratio, se = _epistemic_ratio(comparison.methods[name], comparison.methods[comparison.reference])
     if np.isnan(se):
         return sentence
     if abs(ratio - 1) <= 2 * se:
@@ -341,6 +336,19 @@ def _cell(comparison: Comparison, name: str, measure: Measure) -> str:
     if measure.column in _STANDARD_ERRORS:
         return _plus_minus(value, row[_STANDARD_ERRORS[measure.column]])
     return f"{value:.{measure.digits}f}"
+
+
+def _pairs(comparison: Comparison) -> list[tuple[str, list[tuple[str, bool]]]]:
+    """Distances between all methods: name, and text and agreement in each column."""
+
+    def cell(row: str, column: str) -> tuple[str, bool]:
+        if row == column:
+            return "", False
+        distance = comparison.distance(row, column)
+        return _plus_minus(distance.tv, distance.se), not distance.is_significant
+
+    names = list(comparison.methods)
+    return [(row, [cell(row, column) for column in names]) for row in names]
 
 
 def _reliability_figures(comparison: Comparison) -> list[Picture]:
@@ -534,14 +542,16 @@ def _plus_minus(value: float, se: float, significant: int = 2) -> str:
     if not se > 0:
         return f"{value:.4f}"
     digits = min(max(significant - 1 - int(np.floor(np.log10(se))), 0), 4)
-    return f"{value:.{digits}f} ± {se:.{digits}f}"
+    return f"{value:.{digits}f} ±\N{NO-BREAK SPACE}{se:.{digits}f}"
 
 
 def _duration(seconds: float) -> str:
     if seconds < 0.995:
         return f"{1000 * seconds:.0f} ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     if seconds < 99.5:
-        return f"{seconds:.2g} s"
+        return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min"
 
 

@@ -217,7 +217,13 @@ def test_bad_input(estimators, keywords, error, message):
         compare(estimators, X_test, **keywords)
 
 
-def test_comparison_is_what_compare_returns(comparison):
+def test_every_pair_has_a_distance(comparison):
     assert isinstance(comparison, Comparison)
-    assert comparison.methods["finite"].distance is not None
-    assert comparison.methods["mcmc"].distance is None
+    assert list(comparison.distances) == [
+        ("finite", "gaussian"),
+        ("finite", "mcmc"),
+        ("gaussian", "mcmc"),
+    ]
+    assert comparison.distance("mcmc", "finite") == comparison.distance("finite", "mcmc")
+    assert comparison.distance("finite", "finite").tv == 0
+    assert comparison.distance("finite", "mcmc").tv == comparison.table.loc["finite", "tv"]

@@ -77,6 +77,15 @@ def test_table_shows_the_numbers(tmp_path):
         assert word in page.text
 
 
+def test_pairs_show_who_agrees(tmp_path):
+    compared = comparison()
+    text = report(tmp_path, compared)
+    distance = compared.distance("finite", "infinite")
+    agreeing = text.count('<td class="same">')
+    assert agreeing == 2 * sum(not d.is_significant for d in compared.distances.values())
+    assert f"{distance.tv:.4f}" in text
+
+
 def test_run_is_described(tmp_path):
     run = {"Data set": "bees and ants", "Training points": 123}
     page = Page(report(tmp_path, comparison(), title="Insects", run=run))
@@ -87,11 +96,11 @@ def test_run_is_described(tmp_path):
 def test_bad_chains_are_said_plainly(tmp_path):
     good = Page(report(tmp_path, comparison()))
     assert "No sign of trouble" in good.text
-    assert "not sampled well" not in good.text
+    assert "with care" not in good.text
     sentence = "7 of 400 draws diverged: do not trust them."
     bad = Page(report(tmp_path, comparison(sampler=diagnostics(warnings=(sentence,)))))
     assert bad.text.count(sentence) == 2  # in the summary and beside the diagnostics
-    assert "mcmc has not sampled well" in bad.text
+    assert "Take mcmc with care" in bad.text
     assert "No sign of trouble" not in bad.text
 
 
