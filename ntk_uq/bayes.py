@@ -593,8 +593,12 @@ class Diagnostics:
     rhat_high_by_chance : float
         How many latents would have an R-hat above 1.01 if the chains had mixed. The maximum over
         thousands of latents exceeds the threshold by the noise of few draws alone.
+    rhat_p_value : float
+        Probability, at most, that chains that have mixed show a latent with as extreme an R-hat
+        (for its ESS), by Bonferroni's bound over all latents.
     ess_bulk, ess_tail : arrays of shape [n, C]
-        Effective sample size of the rank-normalised latent, and of its 5% and 95% quantiles.
+        Effective sample size of the rank-normalised latent, and the smaller one of its 5% and 95%
+        quantiles (ArviZ's summary takes the quantiles of its setting `stats.ci_prob`).
     n_draws : int
         Draws over all chains.
     n_divergent : int
@@ -615,6 +619,7 @@ class Diagnostics:
 
     rhat: Floats
     rhat_high_by_chance: float
+    rhat_p_value: float
     ess_bulk: Floats
     ess_tail: Floats
     n_draws: int
@@ -662,8 +667,9 @@ def diagnostics(draws: PosteriorDraws) -> Diagnostics:
 
     .. math:: \hat R^2 \approx \frac{N - 1}{N} + \frac{M}{\mathrm{ESS}} \frac{\chi^2_{M-1}}{M - 1},
 
-    which gives the expected number of latents above 1.01 (`rhat_high_by_chance`). Latents of an ESS
-    below 400 count as if they had 400: theirs may be low because the chains disagree.
+    which gives the expected number of latents above 1.01 (`rhat_high_by_chance`) and the
+    probability of the most extreme one (`rhat_p_value`). Latents of an ESS below 400 count as if
+    they had 400: theirs may be low because the chains disagree.
 
     Parameters
     ----------
@@ -688,24 +694,26 @@ def diagnostics(draws: PosteriorDraws) -> Diagnostics:
     axes = {"chain_axis": 0, "draw_axis": 1}
     ess_bulk, ess_folded = (array_stats.ess(z, method="identity", **axes) for z in (bulk, folded))
     ess_tail = array_stats.ess(latents, method="tail", prob=0.05, **axes)
-    rhat, by_chance = np.full(n * n_outputs, np.nan), 0.0
+    rhat, by_chance, p_value = np.full(n * n_outputs, np.nan), 0.0, 1.0
     if n_chains > 1:
         with np.errstate(divide="ignore", invalid="ignore"):
-            rhat = np.maximum(
-                *(array_stats.rhat(z, method="identity", **axes) for z in (bulk, folded))
+            rhats = np.stack(
+                [array_stats.rhat(z, method="identity", **axes) for z in (bulk, folded)]
             )
-        mixed = [
-            1 - _chance_of_high_rhat(ess, 2 * n_chains, half) for ess in (ess_bulk, ess_folded)
-        ]
-        by_chance = float(np.sum(1 - mixed[0] * mixed[1]))
-    # A latent that never moved has no variance to compare; ArviZ gives it every draw as its ESS.
+        rhats[np.isnan(rhats)] = np.inf  # constant within every chain
+        rhat = np.max(rhats, axis=0)
+        exceeds = partial(_rhat_tail, ess=np.stack([ess_bulk, ess_folded]), shape=halves.shape)
+        by_chance = float(np.sum(1 - np.prod(1 - exceeds(_RHAT_HIGH), axis=0)))
+        p_value = min(1.0, rhats.size * float(np.min(exceeds(rhats))))
+    # Of a latent that never moved, every draw counts as effective in ArviZ.
     constant = np.all(latents == latents[:1, :1], axis=(0, 1))
-    rhat[constant], ess_bulk[constant], ess_tail[constant] = np.inf, 1.0, 1.0
+    ess_bulk[constant] = ess_tail[constant] = 1.0
     stats = draws.sample_stats
     kept_point = np.mean(np.diff(stats["lp"], axis=1) == 0, axis=1)
     result = Diagnostics(
         rhat=rhat.reshape(n, n_outputs),
         rhat_high_by_chance=by_chance,
+        rhat_p_value=p_value,
         ess_bulk=ess_bulk.reshape(n, n_outputs),
         ess_tail=ess_tail.reshape(n, n_outputs),
         n_draws=n_chains * n_draws,
@@ -728,9 +736,10 @@ def _rank_normalise(halves: Floats) -> Floats:
     return ndtri((ranks - 3 / 8) / (len(flat) + 1 / 4)).reshape(halves.shape)
 
 
-def _chance_of_high_rhat(ess: Floats, n_halves: int, half: int) -> Floats:
-    """Probability that R-hat exceeds 1.01 in chains that have mixed; see `diagnostics`."""
-    excess = (_RHAT_HIGH**2 - (half - 1) / half) * np.maximum(ess, _ESS_LOW) / n_halves
+def _rhat_tail(rhat: float | Floats, ess: Floats, shape: tuple[int, ...]) -> Floats:
+    """Probability that R-hat is exceeded in half chains that have mixed; see `diagnostics`."""
+    n_halves, half = shape[:2]
+    excess = (np.square(rhat) - (half - 1) / half) * np.maximum(ess, _ESS_LOW) / n_halves
     return chi2.sf(excess * (n_halves - 1), n_halves - 1)
 
 
@@ -756,7 +765,7 @@ def _warnings(result: Diagnostics, n_chains: int) -> Iterator[str]:
     if result.n_rhat_high:
         by_chance = result.rhat_high_by_chance
         # Neighbouring latents exceed together, so the count scatters more than a Poisson one.
-        explained = result.n_rhat_high <= 2 * by_chance + 3
+        explained = result.n_rhat_high <= 2 * by_chance + 3 and result.rhat_p_value > 0.01
         yield (
             f"R-hat is above {_RHAT_HIGH} for {result.n_rhat_high} of {n_latents} latents, at most "
             f"{result.rhat_max:.3f}; in chains that have mixed, about {by_chance:.1f} would be so "
