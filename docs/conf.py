@@ -11,6 +11,7 @@ exclude_patterns = ["_build"]
 default_role = "literal"
 
 html_theme = "furo"
+html_show_copyright = False
 html_title = f"ntk_uq {version}"
 
 # Types stand in the docstrings, with their shapes.
