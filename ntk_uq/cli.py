@@ -232,6 +232,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     comparison.to_html(
         arguments.output,
         title=f"How sure may a wide network be? Three answers on {dataset.name}",
+        about={_METHODS[name]: _about(name, arguments) for name in names},
         run=_description(dataset, parts, arguments),
         images=parts.images_test,
     )
@@ -262,6 +263,33 @@ def _estimator(name: str, arguments: argparse.Namespace) -> Any:
                 num_samples=arguments.samples,
                 num_chains=arguments.chains,
                 **shared,
+            )
+
+
+def _about(name: str, arguments: argparse.Namespace) -> str:
+    match name:
+        case "ensemble":
+            return (
+                f"{arguments.members} networks of width {arguments.width:,}, each trained to "
+                "convergence from its own random initialisation. Its uncertainty is the spread "
+                "over initialisations."
+            )
+        case "infinite":
+            return (
+                "The same spread for networks of infinite width, from the neural tangent kernel: "
+                f"{arguments.draws:,} networks at initialisation are drawn, and each is carried to "
+                "the end of its training by solving a convex problem."
+            )
+        case "gaussian":
+            return (
+                "The same again in closed form: Gaussian logits, right to first order in the "
+                "network at initialisation."
+            )
+        case _:
+            return (
+                "The Bayesian posterior whose most probable function is the trained network: a "
+                "Gaussian process, with the neural tangent kernel divided by reg as its prior "
+                f"covariance, sampled by {arguments.chains} Markov chains."
             )
 
 

@@ -79,6 +79,9 @@ class MethodSummary:
         Wall-clock times of the fit and of the predictions at the test points.
     diagnostics : Diagnostics or None
         A sampler's ``diagnostics_``.
+    warnings : tuple of str
+        What is wrong with the fit, in sentences: a sampler's diagnostics, or training that did not
+        converge. Empty where nothing is.
     """
 
     estimator: str
@@ -94,6 +97,7 @@ class MethodSummary:
     fit_seconds: float
     predict_seconds: float
     diagnostics: "Diagnostics | None"
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +179,7 @@ class Comparison:
         path: str | os.PathLike[str],
         *,
         title: str = "How sure may these predictions be?",
+        about: Mapping[str, str] | None = None,
         run: Mapping[str, object] | None = None,
         images: ArrayLike | None = None,
     ) -> None:
@@ -188,6 +193,8 @@ class Comparison:
             Where to write; an existing file is replaced.
         title : str
             Heading of the report.
+        about : mapping, optional
+            What the methods are: a sentence for each name.
         run : mapping, optional
             Facts about the run that the estimators do not know, such as ``{"Data set": "digits",
             "Training points": 300}``; shown as given, in this order.
@@ -197,14 +204,14 @@ class Comparison:
         Raises
         ------
         ValueError
-            If `images` do not match the test points.
+            If `images` do not match the test points, or `about` names no method.
         OSError
             If the file cannot be written.
         """
         # The report reads comparisons, and matplotlib and jinja2 load only for it.
         from ntk_uq.report import write_report
 
-        write_report(self, path, title=title, run=run or {}, images=images)
+        write_report(self, path, title=title, about=about or {}, run=run or {}, images=images)
 
 
 def compare(
@@ -309,6 +316,19 @@ def _summary(estimator: Any, prediction: Prediction, predict_seconds: float) -> 
         fit_seconds=float(estimator.fit_seconds_),
         predict_seconds=predict_seconds,
         diagnostics=getattr(estimator, "diagnostics_", None),
+        warnings=_warnings(estimator),
+    )
+
+
+def _warnings(estimator: Any) -> tuple[str, ...]:
+    if hasattr(estimator, "diagnostics_"):
+        return tuple(estimator.diagnostics_.warnings)
+    converged = np.atleast_1d(getattr(estimator, "converged_", True))
+    if converged.all():
+        return ()
+    return (
+        f"{np.sum(~converged)} of {converged.size} networks stopped before they reached their "
+        "minimum, so the spread of the ensemble is not that of trained networks alone.",
     )
 
 

@@ -150,6 +150,7 @@ def write_report(
     path: str | os.PathLike[str],
     *,
     title: str,
+    about: Mapping[str, str],
     run: Mapping[str, object],
     images: ArrayLike | None = None,
 ) -> None:
@@ -163,11 +164,18 @@ def write_report(
         Where to write; an existing file is replaced, and only by a complete one.
     title : str
         Heading.
+    about : mapping
+        A sentence about each method.
     run : mapping
         Facts about the run, shown as given.
     images : array of shape [m, height, width] or [m, height, width, 3], optional
         The test points as pictures.
     """
+    unknown = [name for name in about if name not in comparison.methods]
+    if unknown:
+        raise ValueError(
+            f"about describes {unknown}, but the methods are {list(comparison.methods)}."
+        )
     pictures = None if images is None else _validated_images(images, comparison.n_points)
     template = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -189,6 +197,7 @@ def write_report(
             small_ensembles=_small_ensembles(comparison),
             points=_point_figures(comparison, pictures),
             samplers=_sampler_checks(comparison),
+            about=about,
             run=run,
             versions=_versions(),
         )
@@ -482,7 +491,7 @@ def _sampler_checks(comparison: Comparison) -> list[SamplerCheck]:
         SamplerCheck(
             name,
             _diagnostic_figures(method.diagnostics),
-            method.diagnostics.warnings,
+            method.warnings,
             _diagnostic_pictures(name, method.diagnostics),
         )
         for name, method in comparison.methods.items()

@@ -1,8 +1,11 @@
 """Fitted classifiers that say what a test wants, and a comparison of them."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from ntk_uq.bayes import Diagnostics
+from ntk_uq import bayes
+from ntk_uq.bayes import GaussianProcessPrior, PosteriorDraws
 from ntk_uq.compare import compare
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
@@ -23,22 +26,20 @@ class StandIn:
 
 
 def diagnostics(warnings=(), n_chains=2):
+    """Diagnostics of independent draws, with the warnings that a test wants."""
+    shape = (n_chains, 200)
     rng = np.random.default_rng(0)
-    return Diagnostics(
-        rhat=np.abs(rng.normal(1, 0.005, (30, 3))) if n_chains > 1 else np.full((30, 3), np.nan),
-        rhat_high_by_chance=1.0,
-        ess_bulk=rng.normal(900, 50, (30, 3)),
-        ess_tail=rng.normal(700, 50, (30, 3)),
-        n_draws=400,
-        n_divergent=0,
-        n_max_treedepth=0,
-        n_stuck=0,
-        steps_per_draw=15.0,
-        acceptance_rate=0.85,
-        jitter=0.0,
-        seconds=12.0,
-        warnings=warnings,
-    )
+    latents = rng.standard_normal((*shape, 30, 3))
+    stats = {
+        "diverging": np.zeros(shape, bool),
+        "reached_max_treedepth": np.zeros(shape, bool),
+        "n_steps": np.full(shape, 15),
+        "acceptance_rate": np.full(shape, 0.85),
+        "lp": rng.standard_normal(shape),
+    }
+    prior = GaussianProcessPrior(factor=np.eye(30), jitter=0.0)
+    draws = PosteriorDraws(prior, latents, latents, stats, seconds=12.0)
+    return replace(bayes.diagnostics(draws), warnings=warnings)
 
 
 def comparison(

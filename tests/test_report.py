@@ -104,6 +104,20 @@ def test_bad_chains_are_said_plainly(tmp_path):
     assert "No sign of trouble" not in bad.text
 
 
+def test_networks_that_did_not_converge_are_said(tmp_path):
+    stand_in = StandIn(SamplePrediction(np.zeros((4, 5, 3)), joint=True))
+    stand_in.converged_ = np.array([True, False, True, False])
+    page = Page(report(tmp_path, compare({"ensemble": stand_in}, np.zeros((5, 1)))))
+    assert "Take ensemble with care" in page.text
+    assert "2 of 4 networks stopped before" in page.text
+
+
+def test_methods_are_described(tmp_path):
+    page = Page(report(tmp_path, comparison(), about={"finite": "Thirty-two <networks>."}))
+    assert "What is compared" in page.text
+    assert "Thirty-two <networks>." in page.text
+
+
 def test_one_chain_has_no_rhat(tmp_path):
     page = Page(report(tmp_path, comparison(sampler=diagnostics(n_chains=1))))
     assert "unknown: there is only one chain" in page.text
@@ -178,6 +192,8 @@ def test_bad_input(tmp_path):
         compared.to_html(tmp_path / "r.html", images=np.zeros((59, 4, 4)))
     with pytest.raises(ValueError, match="images must have shape"):
         compared.to_html(tmp_path / "r.html", images=np.zeros((60, 16)))
+    with pytest.raises(ValueError, match=r"about describes \['nuts'\]"):
+        compared.to_html(tmp_path / "r.html", about={"nuts": "a sampler"})
     with pytest.raises(OSError, match="not a regular file"):
         compared.to_html(tmp_path)
     with pytest.raises(FileNotFoundError):
