@@ -61,9 +61,10 @@ _ESS_LOW = 400
 _STUCK = 0.5
 _REPORT_SECONDS = 0.1
 # For estimates, measured on a 2-core machine: step size x d^(1/4) (0.8 to 1.4 for d = nC from 40
-# to 12,000), and seconds of a leapfrog step: at least, for each d, each n^2 and each n^2 C.
+# to 12,000), and seconds of a leapfrog step: at least, for each d, for each n^2 (a factor past the
+# caches; a quarter of it within) and each n^2 C.
 _STEP_SIZE = 1.0
-_STEP_SECONDS = (1e-5, 3e-8, 3e-10, 7e-11)
+_STEP_SECONDS = (1e-5, 3e-8, 1.2e-9, 7e-11)
 _TIME_UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
 # Latents of one block of points in a prediction: 2**22 doubles are 32 MiB.
 _CHUNK = 2**22
