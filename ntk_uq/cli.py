@@ -27,6 +27,8 @@ _METHODS = {
 _N_TRAIN = 300
 # NUTS runs that would take longer are refused.
 _MAX_NUTS_SECONDS = 1800
+# A shorter run needs no announcement, in seconds.
+_WORTH_SAYING = 30
 
 _EXAMPLES = """\
 examples:
@@ -97,7 +99,7 @@ def _add_compare(commands: Any) -> None:
         "compare",
         usage="%(prog)s [options]",
         help="compare finite ensemble, infinite ensemble and posterior on a data set",
-        description="Train an ensemble of wide networks, derive its infinite-width limit, sample "
+        description="Train an ensemble of wide networks, derive its infinite-width limit, sample\n"
         "the posterior by NUTS, and write a report that compares their predictions.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -214,7 +216,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     parts = split(dataset, n_train=n_train, n_test=arguments.n_test, seed=arguments.seed)
     titles = {name: _METHODS[name] for name in names}
     if "nuts" in names:
-        titles["nuts"] += f", {_check_nuts(arguments, parts)}"
+        titles["nuts"] += _check_nuts(arguments, parts)
 
     from ntk_uq.compare import compare
 
@@ -231,7 +233,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     )
     comparison.to_html(
         arguments.output,
-        title=f"How sure may a wide network be? Three answers on {dataset.name}",
+        title=f"Uncertainty of wide networks: {dataset.name}",
         about={_METHODS[name]: _about(name, arguments) for name in names},
         run=_description(dataset, parts, arguments),
         images=parts.images_test,
@@ -276,14 +278,14 @@ def _about(name: str, arguments: argparse.Namespace) -> str:
             )
         case "infinite":
             return (
-                "The same spread for networks of infinite width, from the neural tangent kernel: "
-                f"{arguments.draws:,} networks at initialisation are drawn, and each is carried to "
-                "the end of its training by solving a convex problem."
+                "An ensemble of networks of infinite width, from the neural tangent kernel: "
+                f"{arguments.draws:,} random initialisations are drawn, and a convex problem gives "
+                "the end of training of each."
             )
         case "gaussian":
             return (
-                "The same again in closed form: Gaussian logits, right to first order in the "
-                "network at initialisation."
+                "The infinite ensemble in closed form: Gaussian logits, right to first order in "
+                "the network at initialisation."
             )
         case _:
             return (
@@ -304,7 +306,7 @@ def _check_output(path: Path) -> None:
 
 
 def _check_nuts(arguments: argparse.Namespace, parts: "Split") -> str:
-    """Estimate what NUTS will take, or refuse what would take too long."""
+    """Say what NUTS will take where that is long, and refuse what would take too long."""
     from ntk_uq.bayes import estimate_cost
 
     n_train, n_classes = len(parts.y_train), len(set(parts.y_train.tolist()))
@@ -321,7 +323,7 @@ def _check_nuts(arguments: argparse.Namespace, parts: "Split") -> str:
             "points with --n-train, draw fewer with --warmup and --samples, or leave it out with "
             "--skip nuts"
         )
-    return str(cost)
+    return f", {cost}" if cost.seconds > _WORTH_SAYING else ""
 
 
 def _description(
