@@ -1,0 +1,176 @@
+"""Finite ensembles: against SciPy on tiny networks, and against the infinite ensemble."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from scipy import optimize
+
+from ntk_uq.analytic import exact_predictor, gaussian_predictor
+from ntk_uq.architectures import MLP, Kernels
+from ntk_uq.ensemble import ConvergenceWarning, train_ensemble
+from ntk_uq.likelihoods import Categorical
+
+N, M, D, C = 12, 6, 4, 3
+_RNG = np.random.default_rng(0)
+X, X_TEST = (_RNG.normal(size=(rows, D)).astype(np.float32) for rows in (N, M))
+Y = np.eye(C, dtype=np.float32)[_RNG.integers(C, size=N)]
+SOFT = 0.8 * Y + 0.2 / C
+
+
+def train(net, y=Y, *, reg=1.0, n_members=3, seed=0, **options):
+    return train_ensemble(
+        jax.random.key(seed), net, jnp.asarray(X), jnp.asarray(y), Categorical(), reg=reg,
+        n_members=n_members, **options,
+    )  # fmt: skip
+
+
+def scipy_objective(net, key, y, reg):
+    """Minimum of the objective near the initialisation, in float64 by BFGS."""
+    initial = net.init(key, D, C)
+    with jax.enable_x64(True):
+        initial = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), initial)
+        start, unravel = ravel_pytree(initial)
+
+        @jax.jit
+        def objective(flat):
+            logits = net.apply(unravel(flat), jnp.asarray(X, jnp.float64))
+            loss = -jnp.sum(jnp.asarray(y) * jax.nn.log_softmax(logits))
+            return loss + 0.5 * reg * jnp.sum((flat - start) ** 2)
+
+        gradient = jax.jit(jax.grad(objective))
+        result = optimize.minimize(
+            lambda v: float(objective(v)), np.asarray(start), jac=lambda v: np.asarray(gradient(v)),
+            method="BFGS", options={"gtol": 1e-6, "maxiter": 5000},
+        )  # fmt: skip
+        return float(result.fun)
+
+
+@pytest.mark.parametrize("reg", [0.3, 3.0])
+def test_objective_is_scipys_on_a_smooth_network(reg):
+    net = MLP(width=16, depth=1, activation="erf")
+    trained = train(net, reg=reg, n_members=2, tol=1e-6)
+    assert trained.converged.all()
+    for i in range(2):
+        expected = scipy_objective(net, jax.random.fold_in(jax.random.key(0), i), Y, reg)
+        # tol is relative to the objective, and single precision sums it to about 1e-6.
+        assert trained.objective[i] == pytest.approx(expected, rel=1e-5)
+
+
+def test_reported_objective_and_gradient_norm_are_those_of_the_members():
+    net = MLP(width=16, depth=1, activation="erf")
+    trained = train(net, n_members=2)
+    for i in range(2):
+        member = jax.tree.map(lambda leaf, i=i: leaf[i], trained.params)
+        initial = net.init(jax.random.fold_in(jax.random.key(0), i), D, C)
+
+        def objective(params, initial=initial):
+            loss = -jnp.sum(Y * jax.nn.log_softmax(net.apply(params, X)))
+            moved = ravel_pytree(params)[0] - ravel_pytree(initial)[0]
+            return loss + 0.5 * jnp.sum(moved**2)
+
+        assert trained.objective[i] == pytest.approx(float(objective(member)), rel=1e-5)
+        norm = float(jnp.linalg.norm(ravel_pytree(jax.grad(objective)(member))[0]))
+        assert trained.grad_norm[i] == pytest.approx(norm, rel=1e-2, abs=1e-4)
+
+
+def infinite(net, y, reg):
+    both = np.concatenate([X, X_TEST])
+    kernels = net.kernels(both)
+    with jax.enable_x64(True):
+        train_kernels, cross = (
+            Kernels(*(jnp.asarray(k[rows, :N]) for k in kernels))
+            for rows in (slice(N), slice(N, None))
+        )
+        diagonal = Kernels(*(jnp.asarray(np.diag(k)[N:]) for k in kernels))
+        problem = (train_kernels, y, reg, Categorical(), "initialization")
+        mean, cov = gaussian_predictor(*problem).moments(cross, diagonal)
+        draws = exact_predictor(jax.random.key(9), *problem, 4000).latents(cross, diagonal)
+        return np.asarray(mean), np.asarray(cov), np.asarray(draws)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["erf", "relu"])
+@pytest.mark.parametrize(("y", "reg"), [(Y, 0.5), (SOFT, 0.0)], ids=["reg", "smoothed"])
+def test_ensemble_has_the_law_of_the_infinite_one(activation, y, reg):
+    """Means and covariances within Monte-Carlo error plus a term that falls with the width."""
+    members = 512
+    errors = []
+    for width in (64, 512):
+        net = MLP(width=width, activation=activation)
+        mean, cov, draws = infinite(net, y, reg)
+        if reg > 0:  # the Gaussian is first order, so the exact draws are the yardstick
+            mean = draws.mean(axis=0)
+            cov = np.stack([np.cov(draws[:, j].T) for j in range(M)])
+        sd = np.sqrt(np.diagonal(cov, axis1=1, axis2=2))
+        latents = np.asarray(train(net, y, reg=reg, n_members=members, tol=1e-5).latents(X_TEST))
+        mean_error = np.max(np.abs(latents.mean(axis=0) - mean) / sd)
+        sample = np.stack([np.cov(latents[:, j].T) for j in range(M)])
+        cov_error = np.max(np.abs(sample - cov) / (sd[:, :, None] * sd[:, None, :]))
+        errors.append((mean_error, cov_error))
+    noise = np.sqrt(1 / members + (reg > 0) / 4000)
+    # 4 standard errors over 18 means; covariances of correlation r err by sqrt(1 + r^2) <= sqrt 2.
+    finite_width = 20 / 512  # the theory's rate is 1 / width, for means and covariances alike
+    assert errors[-1][0] < 4 * noise + finite_width
+    assert errors[-1][1] < 4.5 * np.sqrt(2) * noise + finite_width
+
+
+def test_small_ensemble_is_near_the_infinite_one():
+    """The default suite's version: one output's mean over members, at a few standard errors."""
+    net, members = MLP(width=256, depth=1, activation="erf"), 128
+    mean, cov, _ = infinite(net, SOFT, 0.0)
+    sd = np.sqrt(np.diagonal(cov, axis1=1, axis2=2))
+    latents = np.asarray(train(net, SOFT, reg=0.0, n_members=members).latents(X_TEST))
+    z = (latents.mean(axis=0) - mean) / sd * np.sqrt(members)
+    assert np.max(np.abs(z)) < 4 + 20 / 256 * np.sqrt(members)
+    ratio = latents.std(axis=0, ddof=1) / sd
+    assert np.max(np.abs(ratio - 1)) < 4 / np.sqrt(2 * members) + 20 / 256
+
+
+def test_no_regularisation_fits_soft_targets():
+    trained = train(MLP(width=128), SOFT, reg=0.0)
+    proba = jax.nn.softmax(trained.latents(X), axis=-1)
+    # Excess below 1e-4 nats in all: by Pinsker's inequality total variation < sqrt(excess / 2).
+    assert np.max(0.5 * np.sum(np.abs(proba - SOFT), axis=-1)) < np.sqrt(1e-4 / 2)
+
+
+def test_much_regularisation_leaves_the_members_where_they_start():
+    net = MLP(width=32, depth=1)
+    trained = train(net, reg=1e6, n_members=2)
+    for i in range(2):
+        initial = net.init(jax.random.fold_in(jax.random.key(0), i), D, C)
+        np.testing.assert_allclose(trained.latents(X)[i], net.apply(initial, X), atol=1e-3)
+
+
+def test_members_are_distinct_reproducible_and_kept():
+    net = MLP(width=32, depth=1, activation="erf")
+    few, again, many = (
+        np.asarray(train(net, n_members=n, members_at_once=k).latents(X_TEST))
+        for n, k in [(3, None), (3, None), (7, 4)]
+    )
+    np.testing.assert_array_equal(few, again)
+    np.testing.assert_allclose(many[:3], few, atol=2e-3)  # sums are rounded in another order
+    other = np.asarray(train(net, n_members=3, seed=1).latents(X_TEST))
+    distances = [
+        np.linalg.norm(a - b) for i, a in enumerate([*few, *other]) for b in [*few, *other][:i]
+    ]
+    assert min(distances) > 0.1
+
+
+def test_unconverged_members_are_named():
+    with pytest.warns(ConvergenceWarning, match=r"2 of 2 members .* max_iter=3 iterations: 0, 1"):
+        trained = train(MLP(width=32, depth=1), n_members=2, max_iter=3)
+    assert not trained.converged.any()
+    assert list(trained.n_iter) == [3, 3]
+
+
+def test_progress_counts_members_of_every_chunk():
+    seen = []
+    train(
+        MLP(width=16, depth=1), n_members=5, members_at_once=2,
+        progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert seen[-1] == (5, 5)
+    assert all(done <= total == 5 for done, total in seen)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
