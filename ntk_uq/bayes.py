@@ -42,6 +42,7 @@ __all__ = [
     "Diagnostics",
     "GaussianProcessPrior",
     "PosteriorDraws",
+    "SamplingWarning",
     "diagnostics",
     "estimate_cost",
     "predict_latents",
@@ -57,6 +58,8 @@ _BLOCK = 20
 # Vehtari et al. 2021, section 4: thresholds for the rank-normalised R-hat and for the ESS.
 _RHAT_HIGH = 1.01
 _ESS_LOW = 400
+# What `CostEstimate.is_excessive` takes for too much to start without being asked.
+_LONG, _LARGE = 1800, 16 * 2**30
 # A NUTS transition that keeps the old point is rare; a chain that mostly does is stuck.
 _STUCK = 0.5
 _REPORT_SECONDS = 0.1
@@ -68,6 +71,10 @@ _STEP_SECONDS = (1e-5, 3e-8, 1.2e-9, 7e-11)
 _TIME_UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
 # Latents of one block of points in a prediction: 2**22 doubles are 32 MiB.
 _CHUNK = 2**22
+
+
+class SamplingWarning(UserWarning):
+    """The diagnostics say that posterior draws cannot be trusted as they are."""
 
 
 class Prior(Protocol):
@@ -386,6 +393,11 @@ class CostEstimate:
     memory: int
     n_steps: int
 
+    @property
+    def is_excessive(self) -> bool:
+        """Whether it is more than half an hour or 16 GiB."""
+        return self.seconds > _LONG or self.memory > _LARGE
+
     def __str__(self) -> str:
         """Time and memory in convenient units."""
         unit, size = next((u, s) for u, s in _TIME_UNITS if self.seconds >= 2 * s or s == 1)
@@ -616,6 +628,8 @@ class Diagnostics:
         Wall seconds of sampling.
     warnings : tuple of str
         What is wrong, in plain language, and what to do about it; empty where nothing is.
+    notes : tuple of str
+        What looks odd and is not: R-hat above 1.01 where chance explains it, jitter.
     """
 
     rhat: Floats
@@ -632,6 +646,7 @@ class Diagnostics:
     jitter: float
     seconds: float
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def rhat_max(self) -> float:
@@ -726,8 +741,9 @@ def diagnostics(draws: PosteriorDraws) -> Diagnostics:
         jitter=draws.prior.jitter,
         seconds=draws.seconds,
         warnings=(),
+        notes=(),
     )
-    return replace(result, warnings=tuple(_warnings(result, n_chains)))
+    return replace(result, warnings=tuple(_warnings(result, n_chains)), notes=tuple(_notes(result)))
 
 
 def _rank_normalise(halves: Floats) -> Floats:
@@ -763,20 +779,8 @@ def _warnings(result: Diagnostics, n_chains: int) -> Iterator[str]:
             "One chain cannot show that it has converged: R-hat needs num_chains of 2 or more, "
             "best 4."
         )
-    if result.n_rhat_high:
-        by_chance = result.rhat_high_by_chance
-        # Neighbouring latents exceed together, so the count scatters more than a Poisson one.
-        explained = result.n_rhat_high <= 2 * by_chance + 3 and result.rhat_p_value > 0.01
-        yield (
-            f"R-hat is above {_RHAT_HIGH} for {result.n_rhat_high} of {n_latents} latents, at most "
-            f"{result.rhat_max:.3f}; in chains that have mixed, about {by_chance:.1f} would be so "
-            "by the noise of the draws. "
-            + (
-                "That explains it: a larger num_samples brings them down."
-                if explained
-                else "The chains have not mixed: raise num_warmup and num_samples."
-            )
-        )
+    if result.n_rhat_high and not _explained_by_chance(result):
+        yield f"{_high_rhat(result)} The chains have not mixed: raise num_warmup and num_samples."
     if result.n_ess_low:
         factor = _ESS_LOW / result.ess_min
         yield (
@@ -789,9 +793,28 @@ def _warnings(result: Diagnostics, n_chains: int) -> Iterator[str]:
             f"{result.n_max_treedepth} of {result.n_draws} draws were cut at the greatest "
             "trajectory length: they are valid, but move slowly. Raise num_warmup."
         )
+
+
+def _notes(result: Diagnostics) -> Iterator[str]:
+    if result.n_rhat_high and _explained_by_chance(result):
+        yield f"{_high_rhat(result)} That explains it: a larger num_samples brings them down."
     if result.jitter:
         yield (
             f"The prior covariance is singular to rounding (repeated points?): {result.jitter:.1e} "
             "was added to its diagonal, an independent noise of standard deviation "
             f"{math.sqrt(result.jitter):.1e} in each latent."
         )
+
+
+def _explained_by_chance(result: Diagnostics) -> bool:
+    # Neighbouring latents exceed together, so the count scatters more than a Poisson one.
+    few = result.n_rhat_high <= 2 * result.rhat_high_by_chance + 3
+    return few and result.rhat_p_value > 0.01
+
+
+def _high_rhat(result: Diagnostics) -> str:
+    return (
+        f"R-hat is above {_RHAT_HIGH} for {result.n_rhat_high} of {result.rhat.size} latents, at "
+        f"most {result.rhat_max:.3f}; in chains that have mixed, about "
+        f"{result.rhat_high_by_chance:.1f} would be so by the noise of the draws."
+    )

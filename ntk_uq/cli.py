@@ -25,8 +25,6 @@ _METHODS = {
 }
 # Training points unless asked otherwise: what NUTS samples in about a minute.
 _N_TRAIN = 300
-# NUTS runs that would take longer are refused.
-_MAX_NUTS_SECONDS = 1800
 # A shorter run needs no announcement, in seconds.
 _WORTH_SAYING = 30
 
@@ -317,7 +315,7 @@ def _check_nuts(arguments: argparse.Namespace, parts: "Split") -> str:
         num_samples=arguments.samples,
         num_chains=arguments.chains,
     )
-    if cost.seconds > _MAX_NUTS_SECONDS:
+    if cost.is_excessive:
         raise ValueError(
             f"NUTS on {n_train:,} points and {n_classes} classes would take {cost}; train on fewer "
             "points with --n-train, draw fewer with --warmup and --samples, or leave it out with "

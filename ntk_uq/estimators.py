@@ -31,10 +31,6 @@ __all__ = ["BayesianClassifier", "EnsembleClassifier", "NTKClassifier"]
 
 Floats = NDArray[np.float64]
 
-# NUTS on more than this is refused before it starts: seconds and bytes by `bayes.estimate_cost`.
-_MAX_SAMPLING_SECONDS = 3600
-_MAX_SAMPLING_BYTES = 16 * 2**30
-
 
 class _Classifier(ClassifierMixin, BaseEstimator):
     """What the three classifiers share: data in, labels and probabilities out."""
@@ -541,9 +537,15 @@ class BayesianClassifier(_Classifier):
             self.draws_, targets, self._likelihood, class_names=list(self.classes_)
         )
         self.diagnostics_ = bayes.diagnostics(self.draws_)
+        if self.diagnostics_.warnings:
+            warnings.warn(
+                "The posterior draws need care. " + " ".join(self.diagnostics_.warnings),
+                bayes.SamplingWarning,
+                stacklevel=3,
+            )
 
     def _refuse_too_large(self, cost: Any, n: int, outputs: int) -> None:
-        if cost.seconds > _MAX_SAMPLING_SECONDS or cost.memory > _MAX_SAMPLING_BYTES:
+        if cost.is_excessive:
             raise ValueError(
                 f"NUTS on {n} points and {outputs} classes would take {cost}. Sample a subset of "
                 "the training points, fewer draws or chains, or use "

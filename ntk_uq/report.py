@@ -483,6 +483,7 @@ class SamplerCheck:
     method: str
     figures: dict[str, str]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     pictures: list[Picture]
 
 
@@ -492,6 +493,7 @@ def _sampler_checks(comparison: Comparison) -> list[SamplerCheck]:
             name,
             _diagnostic_figures(method.diagnostics),
             method.warnings,
+            method.diagnostics.notes,
             _diagnostic_pictures(name, method.diagnostics),
         )
         for name, method in comparison.methods.items()

@@ -291,7 +291,7 @@ def test_latents_are_a_function_of_the_point_alone(problem):
 
 
 def test_duplicate_rows(problem):
-    train, cross, test, y = problem
+    train, _, _, y = problem
     twice = np.r_[np.arange(N), 0]
     doubled = Kernels(*(jnp.asarray(k[np.ix_(twice, twice)]) for k in train))
     with pytest.raises(ValueError, match="duplicate"):

@@ -232,7 +232,7 @@ def test_repeated_points_need_jitter_and_say_so():
     np.testing.assert_allclose(factor @ factor.T, singular + jitter * np.eye(5), atol=1e-14)
     difference = draws.latents[:, :, 3] - draws.latents[:, :, 4]
     assert np.abs(difference).max() < 6 * np.sqrt(2 * jitter)
-    assert any(f"{jitter:.1e}" in text for text in bayes.diagnostics(draws).warnings)
+    assert any(f"{jitter:.1e}" in text for text in bayes.diagnostics(draws).notes)
 
 
 @pytest.mark.parametrize("broken", [np.diag([1.0, -1.0]), np.full((2, 2), np.nan)])
@@ -345,7 +345,7 @@ def test_high_rhat_by_chance_is_foreseen(correlation, n_draws):
     assert result.n_rhat_high > 0
     assert abs(result.n_rhat_high - expected) < 3.3 * np.sqrt(expected)
     assert result.rhat_p_value > 0.01
-    assert any("explains it" in text for text in result.warnings)
+    assert any("explains it" in text for text in result.notes)
 
 
 def test_chains_that_disagree_are_reported():
