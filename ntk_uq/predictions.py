@@ -59,7 +59,8 @@ class _Prediction(ABC):
     @property
     def std(self) -> Floats:
         """Standard deviation of each latent: [m, C]."""
-        return np.sqrt(np.diagonal(self.cov, axis1=-2, axis2=-1))
+        variance = np.diagonal(self.cov, axis1=-2, axis2=-1)
+        return np.sqrt(np.maximum(variance, 0.0))  # a closed form's zero may round to below
 
     @cached_property
     def _response_moments(self) -> tuple[Floats, Floats, Floats]:
@@ -152,7 +153,7 @@ class _Prediction(ABC):
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GaussianPrediction(_Prediction):
     """Gaussian distribution of the latents at each of m test points.
 
@@ -190,9 +191,14 @@ class GaussianPrediction(_Prediction):
 
     @cached_property
     def _root(self) -> Floats:
-        """A square root A of each covariance, cov = A A^T, singular ones included: [m, C, C]."""
+        """Symmetric square root A of each covariance, cov = A A, singular ones included: [m, C, C].
+
+        Continuous in the covariance. Eigenvectors are not, where eigenvalues coincide: scaled and
+        used as a root, they let rounding turn the integration nodes.
+        """
         eigenvalues, vectors = np.linalg.eigh(self.cov)
-        return vectors * np.sqrt(np.maximum(eigenvalues, 0.0))[:, None, :]
+        roots = np.sqrt(np.maximum(eigenvalues, 0.0))
+        return (vectors * roots[:, None, :]) @ vectors.swapaxes(1, 2)
 
     @property
     def _n_latents(self) -> int:
@@ -224,7 +230,7 @@ class GaussianPrediction(_Prediction):
         return self.mean + np.einsum("mcd,nmd->nmc", self._root, noise)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SamplePrediction(_Prediction):
     """Draws of the latents at each of m test points.
 
@@ -263,9 +269,12 @@ class SamplePrediction(_Prediction):
                 "SamplePrediction takes samples of shape [S, m, C] with S >= 1, got "
                 f"{np.shape(self.samples)}."
             )
-        if self.n_chains is not None and len(self.samples) % self.n_chains:
+        if self.n_chains is not None and (
+            self.n_chains < 1 or len(self.samples) % self.n_chains != 0
+        ):
             raise ValueError(
-                f"{len(self.samples)} draws do not divide into {self.n_chains} equal chains."
+                f"{len(self.samples)} draws do not divide into {self.n_chains} equal chains; "
+                "n_chains is None for independent draws."
             )
 
     @cached_property
