@@ -12,11 +12,13 @@ from ntk_uq.architectures import MLP, Kernels
 from ntk_uq.ensemble import ConvergenceWarning, train_ensemble
 from ntk_uq.likelihoods import Categorical
 
-N, M, D, C = 12, 6, 4, 3
+# Few points in many dimensions: the NTK is well conditioned, so parameters move little against
+# the width and finite-width corrections are small.
+N, M, D, C = 8, 5, 12, 3
 _RNG = np.random.default_rng(0)
 X, X_TEST = (_RNG.normal(size=(rows, D)).astype(np.float32) for rows in (N, M))
 Y = np.eye(C, dtype=np.float32)[_RNG.integers(C, size=N)]
-SOFT = 0.8 * Y + 0.2 / C
+SOFT = 0.6 * Y + 0.4 / C
 
 
 def train(net, y=Y, *, reg=1.0, n_members=3, seed=0, **options):
@@ -110,7 +112,7 @@ def test_ensemble_has_the_law_of_the_infinite_one(activation, y, reg):
         cov_error = np.max(np.abs(sample - cov) / (sd[:, :, None] * sd[:, None, :]))
         errors.append((mean_error, cov_error))
     noise = np.sqrt(1 / members + (reg > 0) / 4000)
-    # 4 standard errors over 18 means; covariances of correlation r err by sqrt(1 + r^2) <= sqrt 2.
+    # 4 standard errors over 15 means; covariances of correlation r err by sqrt(1 + r^2) <= sqrt 2.
     finite_width = 20 / 512  # the theory's rate is 1 / width, for means and covariances alike
     assert errors[-1][0] < 4 * noise + finite_width
     assert errors[-1][1] < 4.5 * np.sqrt(2) * noise + finite_width
@@ -118,7 +120,7 @@ def test_ensemble_has_the_law_of_the_infinite_one(activation, y, reg):
 
 def test_small_ensemble_is_near_the_infinite_one():
     """The default suite's version: one output's mean over members, at a few standard errors."""
-    net, members = MLP(width=256, depth=1, activation="erf"), 128
+    net, members = MLP(width=256, depth=1, activation="erf"), 64
     mean, cov, _ = infinite(net, SOFT, 0.0)
     sd = np.sqrt(np.diagonal(cov, axis1=1, axis2=2))
     latents = np.asarray(train(net, SOFT, reg=0.0, n_members=members).latents(X_TEST))
