@@ -16,6 +16,7 @@ from .predictions import SamplePrediction as SamplePrediction
 from .estimators import EnsembleClassifier as EnsembleClassifier
 from .estimators import NTKClassifier as NTKClassifier
 from .estimators import BayesianClassifier as BayesianClassifier
+from .estimators import NTKRegressor as NTKRegressor
 from .compare import Comparison as Comparison
 from .compare import compare as compare
 

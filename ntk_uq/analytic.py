@@ -20,9 +20,11 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy
 from jax import Array
 from jax.scipy.linalg import cho_solve, solve_triangular
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._linalg import cholesky
 from ntk_uq._progress import Progress
@@ -34,6 +36,7 @@ __all__ = [
     "ExactPredictor",
     "GaussianPredictor",
     "Uncertainty",
+    "estimate_noise",
     "exact_predictor",
     "gaussian_predictor",
 ]
@@ -376,6 +379,58 @@ class ExactPredictor:
 
     def _prior(self, kernels: Kernels) -> Array:
         return kernels.nngp if self.uncertainty == "initialization" else kernels.ntk / self.reg
+
+
+def estimate_noise(ntk: ArrayLike, y: ArrayLike, reg: float) -> NDArray[np.float64]:
+    r"""Noise of a Gaussian likelihood that maximises the evidence, for each output.
+
+    With the eigenvalues :math:`s_i` of :math:`S = \Theta / reg` and targets :math:`z` in its
+    eigenbasis, :math:`\log p(y) = -\tfrac12 \sum_i z_i^2 / (s_i + \sigma^2)
+    + \log(s_i + \sigma^2) + const`.
+
+    Parameters
+    ----------
+    ntk : array of shape [n, n]
+        NTK of the training points.
+    y : array of shape [n, C]
+        Targets.
+    reg : float
+        Regularisation, > 0.
+
+    Returns
+    -------
+    array of shape [C]
+        Standard deviations in units of the target, between 1e-4 and 2 times the root mean square
+        of the output's targets.
+
+    References
+    ----------
+    Rasmussen & Williams (2006), eq. 5.8.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> estimate_noise(np.zeros((3, 3)), np.array([[2.0], [-2.0], [2.0]]), 1.0).round(3)
+    array([2.])
+    """
+    eigenvalues, vectors = scipy.linalg.eigh(np.asarray(ntk) / reg)
+    squares = (vectors.T @ np.asarray(y)) ** 2
+    scales = np.sqrt(np.mean(np.square(y), axis=0))
+
+    def deficit(log_noise: float, squares: NDArray) -> float:
+        variances = np.maximum(eigenvalues, 0.0) + np.exp(2 * log_noise)
+        return float(np.sum(squares / variances + np.log(variances)))
+
+    def best(squares: NDArray, scale: float) -> float:
+        # The evidence may have two maxima, one explaining by noise and one by signal: scan first.
+        grid = np.log(scale) + np.linspace(np.log(1e-4), np.log(2), 60)
+        centre = int(np.argmin([deficit(g, squares) for g in grid]))
+        bounds = grid[max(centre - 1, 0)], grid[min(centre + 1, len(grid) - 1)]
+        fit = scipy.optimize.minimize_scalar(deficit, bounds=bounds, args=(squares,))
+        return float(np.exp(fit.x))
+
+    # An output that never moves has no scale: any noise explains it.
+    return np.array([best(q, s) if s > 0 else 1.0 for q, s in zip(squares.T, scales, strict=True)])
 
 
 def _arrays(kernels: Kernels, y: ArrayLike) -> tuple[Kernels, Array]:

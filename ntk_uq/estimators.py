@@ -1,7 +1,10 @@
-"""The scikit-learn face: three classifiers that answer one question by three routes.
+"""The scikit-learn face: estimators that answer one question by three routes.
 
-Validation happens here, once; below are arrays only. Kernels and posteriors run in float64 and
-networks train in float32, whatever the user's JAX configuration, which is not touched.
+An estimator is a task (`_Classifier`, `_Regressor`: what targets are, what users are told) and a
+producer (`_NTK`, `_Ensemble`, `_Bayesian`: how the distribution of the latents comes about), which
+knows of the task only the targets and the likelihood. Validation happens here, once; below are
+arrays only. Kernels and posteriors run in float64 and networks train in float32, whatever the
+user's JAX configuration, which is not touched.
 """
 
 import math
@@ -15,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -24,21 +27,86 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ntk_uq import analytic, ensemble
 from ntk_uq._progress import progress_bar
 from ntk_uq.architectures import MLP, BaseArchitecture
-from ntk_uq.likelihoods import Categorical
+from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
-__all__ = ["BayesianClassifier", "EnsembleClassifier", "NTKClassifier"]
+__all__ = ["BayesianClassifier", "EnsembleClassifier", "NTKClassifier", "NTKRegressor"]
 
 Floats = NDArray[np.float64]
 
 
-class _Classifier(ClassifierMixin, BaseEstimator):
-    """What the three classifiers share: data in, labels and probabilities out."""
+class _Estimator(BaseEstimator):
+    """What every estimator shares: arguments, features, random state."""
 
     architecture: BaseArchitecture | None
     reg: float
     random_state: Any
     progress: bool | None
+    _likelihood: Likelihood
+    # Latents in units of the target are shift + scale * the network's.
+    _target_shift: Floats | float = 0.0
+    _target_scale: Floats | float = 1.0
+
+    @abstractmethod
+    def predict_distribution(self, X: ArrayLike) -> GaussianPrediction | SamplePrediction:
+        """Distribution of the latents at each test point."""
+
+    @abstractmethod
+    def _fit(self, X: Floats, targets: Floats) -> None:
+        """Fit the producer to features and targets as the network sees them."""
+
+    @property
+    @abstractmethod
+    def _output_names(self) -> list[Any]:
+        """A name for each output of the network."""
+
+    def _check_arguments(self) -> None:
+        if not (self.architecture is None or isinstance(self.architecture, BaseArchitecture)):
+            raise ValueError(
+                "architecture takes an ntk_uq architecture such as MLP(width=512), or None; got "
+                f"{self.architecture!r}."
+            )
+        _check_real("reg", self.reg, minimum=0.0)
+
+    def _start_fit(self, X: Any) -> Floats:
+        """Settle the network; the features as it sees them."""
+        self.architecture_ = MLP() if self.architecture is None else self.architecture
+        self._scaler = StandardScaler().fit(X) if self.architecture is None else None
+        return self._inputs(X)
+
+    def _inputs(self, X: Floats) -> Floats:
+        return X if self._scaler is None else self._scaler.transform(X)
+
+    def _validated(self, X: ArrayLike) -> Floats:
+        check_is_fitted(self)
+        return self._inputs(validate_data(self, X, dtype=np.float64, reset=False))
+
+    def _key(self) -> jax.Array:
+        return jax.random.key(int(check_random_state(self.random_state).randint(2**31 - 1)))
+
+    def _gaussian_prediction(self, mean: Any, cov: Any) -> GaussianPrediction:
+        """The producer's moments, in units of the target."""
+        scale = np.broadcast_to(self._target_scale, np.shape(mean)[-1:])
+        return GaussianPrediction(
+            self._target_shift + self._target_scale * np.asarray(mean),
+            np.asarray(cov) * np.outer(scale, scale),
+            self._observation_model,
+        )
+
+    def _sample_prediction(self, samples: Any, **kwargs: Any) -> SamplePrediction:
+        """The producer's draws, in units of the target."""
+        samples = self._target_shift + self._target_scale * np.asarray(samples)
+        return SamplePrediction(samples, self._observation_model, **kwargs)
+
+    @property
+    def _observation_model(self) -> Likelihood:
+        """The likelihood in units of the target."""
+        return self._likelihood
+
+
+class _Classifier(ClassifierMixin, _Estimator):
+    """Class labels in, labels and probabilities out."""
+
     _likelihood = Categorical()
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
@@ -69,11 +137,8 @@ class _Classifier(ClassifierMixin, BaseEstimator):
                 f"{type(self).__name__} needs at least two classes in y; the data have 1 class "
                 f"only, {self.classes_[0]!r}."
             )
-        targets = self._targets(np.eye(len(self.classes_))[labels])
         start = time.perf_counter()
-        self.architecture_ = MLP() if self.architecture is None else self.architecture
-        self._scaler = StandardScaler().fit(X) if self.architecture is None else None
-        self._fit(self._inputs(np.asarray(X)), targets)
+        self._fit(self._start_fit(X), self._targets(np.eye(len(self.classes_))[labels]))
         self.fit_seconds_ = time.perf_counter() - start
         return self
 
@@ -109,34 +174,12 @@ class _Classifier(ClassifierMixin, BaseEstimator):
         proba = self.predict_proba(X)
         return self.classes_[np.argmax(proba, axis=1)]
 
-    @abstractmethod
-    def predict_distribution(self, X: ArrayLike) -> GaussianPrediction | SamplePrediction:
-        """Distribution of the latents at each test point."""
-
-    @abstractmethod
-    def _fit(self, X: Floats, targets: Floats) -> None: ...
+    @property
+    def _output_names(self) -> list[Any]:
+        return list(self.classes_)
 
     def _targets(self, one_hot: Floats) -> Floats:
         return one_hot
-
-    def _inputs(self, X: Floats) -> Floats:
-        """Features as the network sees them."""
-        return X if self._scaler is None else self._scaler.transform(X)
-
-    def _validated(self, X: ArrayLike) -> Floats:
-        check_is_fitted(self)
-        return self._inputs(validate_data(self, X, dtype=np.float64, reset=False))
-
-    def _key(self) -> jax.Array:
-        return jax.random.key(int(check_random_state(self.random_state).randint(2**31 - 1)))
-
-    def _check_arguments(self) -> None:
-        if not (self.architecture is None or isinstance(self.architecture, BaseArchitecture)):
-            raise ValueError(
-                "architecture takes an ntk_uq architecture such as MLP(width=512), or None; got "
-                f"{self.architecture!r}."
-            )
-        _check_real("reg", self.reg, minimum=0.0)
 
 
 class _SmoothedClassifier(_Classifier):
@@ -161,7 +204,179 @@ class _SmoothedClassifier(_Classifier):
         return (1 - self.label_smoothing) * one_hot + self.label_smoothing / one_hot.shape[1]
 
 
-class NTKClassifier(_SmoothedClassifier):
+class _Regressor(MultiOutputMixin, RegressorMixin, _Estimator):
+    """Real targets in, means and standard deviations out."""
+
+    noise: float | None
+    noise_: Any
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit to training data.
+
+        Parameters
+        ----------
+        X : array-like of shape [n, d]
+            Training points, numeric and finite.
+        y : array-like of shape [n] or [n, C]
+            Targets, one column an output.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the data or an argument cannot be used; the message says why and what to do.
+        """
+        self._check_arguments()
+        X, y = validate_data(
+            self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2
+        )
+        start = time.perf_counter()
+        self._single_output = np.ndim(y) == 1
+        y = np.asarray(y, np.float64)
+        y = y[:, None] if self._single_output else y
+        X = self._start_fit(X)
+        if self.architecture is None:
+            scaler = StandardScaler().fit(y)
+            self._target_shift, self._target_scale = scaler.mean_, scaler.scale_
+        else:
+            self._target_shift, self._target_scale = np.zeros(y.shape[1]), np.ones(y.shape[1])
+        targets = (y - self._target_shift) / self._target_scale
+        noise: Any
+        if self.noise is None:
+            noise = analytic.estimate_noise(self.architecture_.kernels(X).ntk, targets, self.reg)
+        else:
+            noise = self.noise / self._target_scale
+        self._likelihood = Gaussian(noise)
+        self.noise_ = noise * self._target_scale
+        self._fit(X, targets)
+        self.fit_seconds_ = time.perf_counter() - start
+        return self
+
+    def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
+        """Mean of the predictor at each point.
+
+        Parameters
+        ----------
+        X : array-like of shape [m, d]
+            Test points.
+        return_std : bool, default False
+            Whether to return the standard deviation too.
+
+        Returns
+        -------
+        mean : array of shape [m] or [m, C]
+            As `y` was given.
+        std : array of the same shape
+            Standard deviation of the latent function, observation noise (`noise_`) not included.
+            Only with `return_std`.
+        """
+        prediction = self.predict_distribution(X)
+        columns = 0 if self._single_output else slice(None)
+        mean = prediction.mean[:, columns]
+        return (mean, prediction.std[:, columns]) if return_std else mean
+
+    @property
+    def _output_names(self) -> list[Any]:
+        return list(range(len(self.noise_)))
+
+    @property
+    def _observation_model(self) -> Likelihood:
+        return Gaussian(self.noise_)
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        if self.noise is not None:
+            _check_real("noise", self.noise, minimum=0.0)
+            if self.noise == 0:
+                raise ValueError(
+                    "noise must be positive: it is the standard deviation of the observation noise."
+                    " A small one, a thousandth of the targets' standard deviation for example, "
+                    "nearly interpolates."
+                )
+        elif self.reg == 0:
+            raise ValueError(
+                "noise=None is estimated under the prior GP(0, Theta / reg), which reg=0 leaves "
+                "without a scale. Set reg > 0, or give the noise."
+            )
+
+
+class _NTK(_Estimator):
+    """The infinite ensemble as a producer."""
+
+    uncertainty: analytic.Uncertainty
+    method: Literal["exact", "gaussian"]
+    n_draws: int
+    predictor_: Any
+
+    def predict_distribution(
+        self, X: ArrayLike, *, joint: bool = False
+    ) -> GaussianPrediction | SamplePrediction:
+        """Distribution of the latents (logits) at each test point.
+
+        Parameters
+        ----------
+        X : array-like of shape [m, d]
+            Test points.
+        joint : bool, default False
+            For method="exact": whether a draw is one function, jointly over the test points. By
+            default it is right at each point, and a function of that point alone.
+
+        Returns
+        -------
+        GaussianPrediction or SamplePrediction
+            By `method`.
+        """
+        X = self._validated(X)
+        cross = self.architecture_.kernels(X, self._X)
+        with jax.enable_x64(True):
+            if joint:
+                if self.method == "gaussian":
+                    raise NotImplementedError(
+                        'joint=True of method="gaussian": use method="exact" for joint draws.'
+                    )
+                key = jax.random.fold_in(self._draw_key, 1)
+                latents = self.predictor_.joint_latents(key, cross, self.architecture_.kernels(X))
+                return self._sample_prediction(latents, joint=True)
+            diagonal = self.architecture_.kernel_diag(X)
+            if self.method == "gaussian":
+                mean, cov = self.predictor_.moments(cross, diagonal)
+                return self._gaussian_prediction(mean, cov)
+            return self._sample_prediction(self.predictor_.latents(cross, diagonal))
+
+    def _fit(self, X: Floats, targets: Floats) -> None:
+        kernels = self.architecture_.kernels(X)
+        self._X = X
+        with jax.enable_x64(True):
+            problem = (kernels, jnp.asarray(targets), self.reg, self._likelihood, self.uncertainty)
+            if self.method == "gaussian":
+                self.predictor_ = _numpy_leaves(analytic.gaussian_predictor(*problem))
+                self.jitter_ = 0.0
+                return
+            self._draw_key = self._key()
+            with progress_bar("infinite ensemble", self.n_draws, self.progress) as progress:
+                predictor = analytic.exact_predictor(
+                    jax.random.fold_in(self._draw_key, 0), *problem, self.n_draws, progress=progress
+                )
+            self.predictor_ = _numpy_leaves(predictor)
+            self.jitter_ = self.predictor_.jitter
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        _check_uncertainty(self.uncertainty)
+        if self.uncertainty == "posterior" and self.reg == 0:
+            raise ValueError(
+                'uncertainty="posterior" belongs to the prior GP(0, Theta / reg), whose variance '
+                "is infinite at reg=0. Set reg > 0."
+            )
+        if self.method not in ("exact", "gaussian"):
+            raise ValueError(f'method must be "exact" or "gaussian"; got {self.method!r}.')
+        _check_count("n_draws", self.n_draws)
+
+
+class NTKClassifier(_NTK, _SmoothedClassifier):
     r"""Infinite ensemble of wide networks, from the NTK and the NNGP kernel.
 
     The distribution, over random initialisations, of a network of infinite width trained on
@@ -176,8 +391,10 @@ class NTKClassifier(_SmoothedClassifier):
     reg : float, default 1.0
         Strength of the pull towards the initialisation, against a sum over data of the loss in
         nats; 1 is the Bayesian prior N(theta_0, I). Zero needs `label_smoothing` > 0.
-    uncertainty : {"initialization"}, default "initialization"
-        Whose spread: "initialization" is that of networks over their random initialisation.
+    uncertainty : {"initialization", "posterior", "none"}, default "initialization"
+        Whose spread: "initialization" is that of networks over their random initialisation;
+        "posterior" that of the Bayesian posterior, to first order; "none" has none, and is the
+        posterior's mode. See docs/theory, "Relation to Bayes".
     method : {"exact", "gaussian"}, default "exact"
         "exact" solves the convex problem for each of `n_draws` prior functions; "gaussian" is the
         closed form, exact for reg=0 and to first order in the prior function otherwise.
@@ -223,7 +440,7 @@ class NTKClassifier(_SmoothedClassifier):
         self,
         architecture: BaseArchitecture | None = None,
         reg: float = 1.0,
-        uncertainty: Literal["initialization"] = "initialization",
+        uncertainty: analytic.Uncertainty = "initialization",
         method: Literal["exact", "gaussian"] = "exact",
         n_draws: int = 256,
         label_smoothing: float = 0.0,
@@ -239,68 +456,134 @@ class NTKClassifier(_SmoothedClassifier):
         self.random_state = random_state
         self.progress = progress
 
-    def predict_distribution(
-        self, X: ArrayLike, *, joint: bool = False
-    ) -> GaussianPrediction | SamplePrediction:
-        """Distribution of the latents (logits) at each test point.
+
+class NTKRegressor(_NTK, _Regressor):
+    r"""Infinite ensemble of wide networks for regression, from the NTK and the NNGP kernel.
+
+    The distribution, over random initialisations, of a network of infinite width trained on
+    squared error / (2 noise^2) with :math:`\tfrac{reg}{2}\|\theta - \theta_0\|^2`; with
+    ``uncertainty="posterior"``, the posterior of a Gaussian process with the kernel Theta / reg.
+    Both are exactly Gaussian.
+
+    Parameters
+    ----------
+    architecture : MLP or other architecture, optional
+        The network. None takes ``MLP()``, on features and targets that are standardised by the
+        mean and standard deviation of the training data; a network that you give sees both as
+        they are.
+    reg : float, default 1.0
+        Strength of the pull towards the initialisation; 1 is the Bayesian prior N(theta_0, I).
+    uncertainty : {"initialization", "posterior", "none"}, default "initialization"
+        As in `NTKClassifier`.
+    noise : float, optional
+        Standard deviation of the observation noise, in the units of the target. None estimates it
+        by the evidence, for each output.
+    method : {"gaussian", "exact"}, default "gaussian"
+        The closed form, or `n_draws` draws from it.
+    n_draws : int, default 256
+        Number of draws of method="exact".
+    random_state : int, RandomState or None, default 0
+        Decides the draws of method="exact".
+    progress : bool or None, default None
+        Progress bar; None shows it at a terminal only.
+
+    Attributes
+    ----------
+    noise_ : array of shape [C]
+        Standard deviation of the observation noise of each output, in the units of the target.
+    predictor_, jitter_, n_features_in_, feature_names_in_, fit_seconds_
+        As in `NTKClassifier`.
+
+    References
+    ----------
+    docs/theory, "Gaussian likelihood".
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from ntk_uq import NTKRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> reg = NTKRegressor(uncertainty="posterior").fit(X[::2], y[::2])
+    >>> mean, std = reg.predict(X[1::2], return_std=True)
+    >>> mean.shape, std.shape
+    ((221,), (221,))
+    """
+
+    def __init__(
+        self,
+        architecture: BaseArchitecture | None = None,
+        reg: float = 1.0,
+        uncertainty: analytic.Uncertainty = "initialization",
+        noise: float | None = None,
+        method: Literal["exact", "gaussian"] = "gaussian",
+        n_draws: int = 256,
+        random_state: Any = 0,
+        progress: bool | None = None,
+    ):
+        self.architecture = architecture
+        self.reg = reg
+        self.uncertainty = uncertainty
+        self.noise = noise
+        self.method = method
+        self.n_draws = n_draws
+        self.random_state = random_state
+        self.progress = progress
+
+
+class _Ensemble(_Estimator):
+    """The finite ensemble as a producer."""
+
+    n_members: int
+    uncertainty: Literal["initialization"]
+
+    def predict_distribution(self, X: ArrayLike) -> SamplePrediction:
+        """Latents (logits) of every member at each test point.
 
         Parameters
         ----------
         X : array-like of shape [m, d]
             Test points.
-        joint : bool, default False
-            For method="exact": whether a draw is one function, jointly over the test points. By
-            default it is right at each point, and a function of that point alone.
 
         Returns
         -------
-        GaussianPrediction or SamplePrediction
-            By `method`.
+        SamplePrediction
+            Its draws are functions, jointly over the test points.
         """
         X = self._validated(X)
-        cross = self.architecture_.kernels(X, self._X)
+        # Trained in single, evaluated in double precision: a point's logits are then the same to
+        # all digits that matter, whatever the batch that it comes in.
         with jax.enable_x64(True):
-            if joint:
-                if self.method == "gaussian":
-                    raise NotImplementedError(
-                        'joint=True of method="gaussian": use method="exact" for joint draws.'
-                    )
-                key = jax.random.fold_in(self._draw_key, 1)
-                latents = self.predictor_.joint_latents(key, cross, self.architecture_.kernels(X))
-                return SamplePrediction(np.asarray(latents), joint=True)
-            diagonal = self.architecture_.kernel_diag(X)
-            if self.method == "gaussian":
-                mean, cov = self.predictor_.moments(cross, diagonal)
-                return GaussianPrediction(np.asarray(mean), np.asarray(cov))
-            return SamplePrediction(np.asarray(self.predictor_.latents(cross, diagonal)))
-
-    predictor_: Any
+            latents = self.ensemble_.latents(jnp.asarray(X))
+        return self._sample_prediction(latents, joint=True)
 
     def _fit(self, X: Floats, targets: Floats) -> None:
-        kernels = self.architecture_.kernels(X)
-        self._X = X
-        with jax.enable_x64(True):
-            problem = (kernels, jnp.asarray(targets), self.reg, self._likelihood, self.uncertainty)
-            if self.method == "gaussian":
-                self.predictor_ = analytic.gaussian_predictor(*problem)
-                self.jitter_ = 0.0
-                return
-            self._draw_key = self._key()
-            with progress_bar("infinite ensemble", self.n_draws, self.progress) as progress:
-                self.predictor_ = analytic.exact_predictor(
-                    jax.random.fold_in(self._draw_key, 0), *problem, self.n_draws, progress=progress
-                )
-            self.jitter_ = self.predictor_.jitter
+        with (
+            jax.enable_x64(False),
+            progress_bar("finite ensemble", self.n_members, self.progress) as progress,
+        ):
+            self.ensemble_ = ensemble.train_ensemble(
+                self._key(),
+                self.architecture_,
+                jnp.asarray(X, jnp.float32),
+                jnp.asarray(targets, jnp.float32),
+                self._likelihood,
+                reg=self.reg,
+                n_members=self.n_members,
+                uncertainty=self.uncertainty,
+                progress=progress,
+            )
+        self.n_iter_ = self.ensemble_.n_iter
+        self.converged_ = self.ensemble_.converged
+        self.objective_ = self.ensemble_.objective
+        self.grad_norm_ = self.ensemble_.grad_norm
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
         _check_uncertainty(self.uncertainty)
-        if self.method not in ("exact", "gaussian"):
-            raise ValueError(f'method must be "exact" or "gaussian"; got {self.method!r}.')
-        _check_count("n_draws", self.n_draws)
+        _check_count("n_members", self.n_members)
 
 
-class EnsembleClassifier(_SmoothedClassifier):
+class EnsembleClassifier(_Ensemble, _SmoothedClassifier):
     r"""Finite ensemble: wide networks trained from independent random initialisations.
 
     Each minimises the softmax cross-entropy plus :math:`\tfrac{reg}{2}\|\theta - \theta_0\|^2` to
@@ -365,54 +648,105 @@ class EnsembleClassifier(_SmoothedClassifier):
         self.random_state = random_state
         self.progress = progress
 
-    def predict_distribution(self, X: ArrayLike) -> SamplePrediction:
-        """Latents (logits) of every member at each test point.
+
+class _Bayesian(_Estimator):
+    """NUTS as a producer."""
+
+    prior: Literal["ntk", "nngp"]
+    num_warmup: int
+    num_samples: int
+    num_chains: int
+
+    def predict_distribution(self, X: ArrayLike, *, joint: bool = False) -> SamplePrediction:
+        """Posterior draws of the latents (logits) at each test point.
 
         Parameters
         ----------
         X : array-like of shape [m, d]
             Test points.
+        joint : bool, default False
+            Whether a draw is one function, jointly over the test points. By default it is right
+            at each point, and a function of that point alone.
 
         Returns
         -------
         SamplePrediction
-            Its draws are functions, jointly over the test points.
         """
+        from ntk_uq import bayes
+
         X = self._validated(X)
-        # Trained in single, evaluated in double precision: a point's logits are then the same to
-        # all digits that matter, whatever the batch that it comes in.
+        cross = self._covariance(self.architecture_.kernels(X, self._X))
+        test = self.architecture_.kernels(X) if joint else self.architecture_.kernel_diag(X)
         with jax.enable_x64(True):
-            latents = self.ensemble_.latents(jnp.asarray(X))
-        return SamplePrediction(np.asarray(latents), joint=True)
+            latents = bayes.predict_latents(
+                self._predict_key, self.draws_, cross, self._covariance(test), joint=joint
+            )
+        return self._sample_prediction(latents, n_chains=self.num_chains, joint=joint)
+
+    def _covariance(self, kernels: Any) -> Floats:
+        return kernels.ntk / self.reg if self.prior == "ntk" else kernels.nngp
 
     def _fit(self, X: Floats, targets: Floats) -> None:
+        from ntk_uq import bayes
+
+        sizes = {
+            "num_warmup": self.num_warmup,
+            "num_samples": self.num_samples,
+            "num_chains": self.num_chains,
+        }
+        self._refuse_too_large(bayes.estimate_cost(*targets.shape, **sizes), *targets.shape)
+        self._X = X
+        covariance = self._covariance(self.architecture_.kernels(X))
+        total = self.num_chains * (self.num_warmup + self.num_samples)
         with (
-            jax.enable_x64(False),
-            progress_bar("finite ensemble", self.n_members, self.progress) as progress,
+            jax.enable_x64(True),
+            progress_bar("NUTS", total, self.progress) as progress,
         ):
-            self.ensemble_ = ensemble.train_ensemble(
-                self._key(),
-                self.architecture_,
-                jnp.asarray(X, jnp.float32),
-                jnp.asarray(targets, jnp.float32),
-                self._likelihood,
-                reg=self.reg,
-                n_members=self.n_members,
-                uncertainty=self.uncertainty,
-                progress=progress,
+            sample_key, self._predict_key = jax.random.split(self._key())
+            self.draws_ = bayes.sample_latents(
+                sample_key, covariance, targets, self._likelihood, **sizes, progress=progress
             )
-        self.n_iter_ = self.ensemble_.n_iter
-        self.converged_ = self.ensemble_.converged
-        self.objective_ = self.ensemble_.objective
-        self.grad_norm_ = self.ensemble_.grad_norm
+        self.posterior_ = bayes.to_datatree(
+            self.draws_, targets, self._likelihood, class_names=self._output_names
+        )
+        self.diagnostics_ = bayes.diagnostics(self.draws_)
+        if self.diagnostics_.warnings:
+            warnings.warn(
+                "The posterior draws need care. " + " ".join(self.diagnostics_.warnings),
+                bayes.SamplingWarning,
+                stacklevel=3,
+            )
+
+    def _refuse_too_large(self, cost: Any, n: int, outputs: int) -> None:
+        if cost.is_excessive:
+            raise ValueError(
+                f"NUTS on {n} points and {outputs} classes would take {cost}. Sample a subset of "
+                "the training points, fewer draws or chains, or use "
+                'NTKClassifier(uncertainty="posterior"), which needs no sampling.'
+            )
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
-        _check_uncertainty(self.uncertainty)
-        _check_count("n_members", self.n_members)
+        if self.prior not in ("ntk", "nngp"):
+            raise ValueError(f'prior must be "ntk" or "nngp"; got {self.prior!r}.')
+        if self.prior == "ntk" and self.reg == 0:
+            raise ValueError(
+                "reg=0 leaves no prior: GP(0, Theta / reg) has infinite variance. Set reg > 0."
+            )
+        if self.prior == "nngp" and self.reg != 1:
+            warnings.warn(
+                f'prior="nngp" is GP(0, K), in which reg does not occur: reg={self.reg!r} has no '
+                'effect. Use prior="ntk", or scale the kernel by w_std and b_std.',
+                UserWarning,
+                stacklevel=3,
+            )
+        for name in ("num_warmup", "num_samples", "num_chains"):
+            _check_count(name, getattr(self, name))
+        if self.num_samples < 4:
+            raise ValueError(f"num_samples must be at least 4; got {self.num_samples}.")
 
 
-class BayesianClassifier(_Classifier):
+class BayesianClassifier(_Bayesian, _Classifier):
     r"""Bayesian posterior of a Gaussian-process classifier, sampled by NUTS.
 
     Softmax likelihood and independent Gaussian processes for the logits, whose covariance is that
@@ -484,99 +818,16 @@ class BayesianClassifier(_Classifier):
         self.random_state = random_state
         self.progress = progress
 
-    def predict_distribution(self, X: ArrayLike, *, joint: bool = False) -> SamplePrediction:
-        """Posterior draws of the latents (logits) at each test point.
 
-        Parameters
-        ----------
-        X : array-like of shape [m, d]
-            Test points.
-        joint : bool, default False
-            Whether a draw is one function, jointly over the test points. By default it is right
-            at each point, and a function of that point alone.
-
-        Returns
-        -------
-        SamplePrediction
-        """
-        from ntk_uq import bayes
-
-        X = self._validated(X)
-        cross = self._covariance(self.architecture_.kernels(X, self._X))
-        test = self.architecture_.kernels(X) if joint else self.architecture_.kernel_diag(X)
-        with jax.enable_x64(True):
-            latents = bayes.predict_latents(
-                self._predict_key, self.draws_, cross, self._covariance(test), joint=joint
-            )
-        return SamplePrediction(latents, n_chains=self.num_chains, joint=joint)
-
-    def _covariance(self, kernels: Any) -> Floats:
-        return kernels.ntk / self.reg if self.prior == "ntk" else kernels.nngp
-
-    def _fit(self, X: Floats, targets: Floats) -> None:
-        from ntk_uq import bayes
-
-        sizes = {
-            "num_warmup": self.num_warmup,
-            "num_samples": self.num_samples,
-            "num_chains": self.num_chains,
-        }
-        self._refuse_too_large(bayes.estimate_cost(*targets.shape, **sizes), *targets.shape)
-        self._X = X
-        covariance = self._covariance(self.architecture_.kernels(X))
-        total = self.num_chains * (self.num_warmup + self.num_samples)
-        with (
-            jax.enable_x64(True),
-            progress_bar("NUTS", total, self.progress) as progress,
-        ):
-            sample_key, self._predict_key = jax.random.split(self._key())
-            self.draws_ = bayes.sample_latents(
-                sample_key, covariance, targets, self._likelihood, **sizes, progress=progress
-            )
-        self.posterior_ = bayes.to_datatree(
-            self.draws_, targets, self._likelihood, class_names=list(self.classes_)
-        )
-        self.diagnostics_ = bayes.diagnostics(self.draws_)
-        if self.diagnostics_.warnings:
-            warnings.warn(
-                "The posterior draws need care. " + " ".join(self.diagnostics_.warnings),
-                bayes.SamplingWarning,
-                stacklevel=3,
-            )
-
-    def _refuse_too_large(self, cost: Any, n: int, outputs: int) -> None:
-        if cost.is_excessive:
-            raise ValueError(
-                f"NUTS on {n} points and {outputs} classes would take {cost}. Sample a subset of "
-                "the training points, fewer draws or chains, or use "
-                'NTKClassifier(uncertainty="posterior"), which needs no sampling.'
-            )
-
-    def _check_arguments(self) -> None:
-        super()._check_arguments()
-        if self.prior not in ("ntk", "nngp"):
-            raise ValueError(f'prior must be "ntk" or "nngp"; got {self.prior!r}.')
-        if self.prior == "ntk" and self.reg == 0:
-            raise ValueError(
-                "reg=0 leaves no prior: GP(0, Theta / reg) has infinite variance. Set reg > 0."
-            )
-        if self.prior == "nngp" and self.reg != 1:
-            warnings.warn(
-                f'prior="nngp" is GP(0, K), in which reg does not occur: reg={self.reg!r} has no '
-                'effect. Use prior="ntk", or scale the kernel by w_std and b_std.',
-                UserWarning,
-                stacklevel=3,
-            )
-        for name in ("num_warmup", "num_samples", "num_chains"):
-            _check_count(name, getattr(self, name))
-        if self.num_samples < 4:
-            raise ValueError(f"num_samples must be at least 4; got {self.num_samples}.")
+def _numpy_leaves(tree: Any) -> Any:
+    """JAX arrays as NumPy's: unpickled without x64, JAX would round them to single precision."""
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, tree
+    )
 
 
 def _check_uncertainty(value: Any) -> None:
-    if value in ("posterior", "none"):
-        raise NotImplementedError(f"uncertainty={value!r} is not there yet.")
-    if value != "initialization":
+    if value not in ("initialization", "posterior", "none"):
         raise ValueError(
             f'uncertainty must be "initialization", "posterior" or "none"; got {value!r}.'
         )
