@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Progress = Callable[[int, int], None]
+Progress = Callable[..., None]  # (done, total), and figures by name
 
 
 @contextmanager
@@ -23,8 +23,9 @@ def progress_bar(label: str, total: int, show: bool | None = None) -> Iterator[P
     Yields
     ------
     progress : callable or None
-        ``progress(done, total)`` moves the bar to `done` out of `total` steps. None where no bar is
-        shown, so that the functional layer runs as if nobody had asked.
+        ``progress(done, total)`` moves the bar to `done` out of `total` steps, and shows figures
+        given by name, ``gap=0.01``, behind it. None where no bar is shown, so that the functional
+        layer runs as if nobody had asked.
 
     Examples
     --------
@@ -42,8 +43,11 @@ def progress_bar(label: str, total: int, show: bool | None = None) -> Iterator[P
 
     with tqdm(desc=label, total=total, file=sys.stderr, dynamic_ncols=True) as bar:
 
-        def progress(done: int, total: int) -> None:
+        def progress(done: int, total: int, **figures: float) -> None:
             bar.total = total
+            bar.set_postfix(
+                {name: f"{value:.1e}" for name, value in figures.items()}, refresh=False
+            )
             bar.update(done - bar.n)
 
         yield progress

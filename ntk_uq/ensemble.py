@@ -3,14 +3,27 @@ r"""The finite ensemble: many wide networks, trained side by side over their ini
 Member i minimises, over its parameters,
 
 .. math::
-    L(\theta) = -\sum_j \log p(y_j \mid f(x_j; \theta))
-                + \tfrac{reg}{2} \|\theta - \theta_0\|^2,
+    L(\theta) = \sum_j \bigl[-\log p(y_j \mid g(x_j; \theta)) + \varepsilon_j^\top g(x_j; \theta)
+                \bigr] + \tfrac{reg}{2} \|\theta - \theta_0\|^2,
 
-a sum over data, from its own :math:`\theta_0`. All members of a chunk take their steps in one
-vmapped program. docs/theory: "Objective" and "Training finite networks".
+a sum over data, from its own :math:`\theta_0`. By `uncertainty`:
+
+- "initialization": g = f, the network, and no label noise :math:`\varepsilon`.
+- "none": g = f - f0, a shifted network; every member is a posterior mode.
+- "posterior": f0 gives way to a function from the tangent kernel's prior,
+  :math:`g = f - f_0 + J \tilde\theta / \sqrt{reg}` with :math:`\tilde\theta \sim N(0, I)`, and
+  :math:`\varepsilon_j \sim N(0, W_j)` with the curvature W of the loss at the mode; members are
+  approximate posterior samples.
+
+docs/theory: "Objective", "Relation to Bayes", "Training finite networks".
 """
 
+import hashlib
+import os
+import re
+import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -18,46 +31,55 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array, lax
+from jax.sharding import AxisType, Mesh
+from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
+from ntk_uq._checkpoint import Checkpoint
 from ntk_uq._progress import Progress
+from ntk_uq._training import (
+    ConjugateGradients,
+    Member,
+    Method,
+    Optax,
+    Problem,
+    leaves_jacobian_span,
+    norm,
+    objective,
+)
 from ntk_uq.architectures import BaseArchitecture
 from ntk_uq.likelihoods import Likelihood
 
-__all__ = ["ConvergenceWarning", "TrainedEnsemble", "train_ensemble"]
+__all__ = ["ConvergenceWarning", "PathWarning", "TrainedEnsemble", "train_ensemble"]
+
+Uncertainty = Literal["initialization", "posterior", "none"]
+
+_MEMBERS = "members"  # the axis over which devices share the work
 
 # Iterations between two looks from outside: at progress, interrupts, and whether all are done.
 _BLOCK = 5
-# Decrease is judged over this many iterations: one iteration of conjugate gradients may do little.
-_WINDOW = 5
-# Memory that one chunk of members may take by default, in bytes.
-_CHUNK_BYTES = 2**31
+# Seconds between two checkpoints of members in training; finished ones are saved at once.
+_CHECKPOINT_SECONDS = 60.0
+# Members that a device trains together where memory allows: enough to hide the cost of starting
+# an operation on small networks, and few enough that one slow member keeps few others waiting.
+_AT_ONCE = 8
+# Share of the free memory that a chunk of members takes by default.
+_MEMORY_SHARE = 0.5
 # Points that a member is evaluated at together.
 _ROWS = 512
-# Newton steps of the line search, in one scalar per member: plenty, and of no cost.
-_LINE_SEARCH_STEPS = 8
-# A new step is at most this many times the last one; the linear model of f that it trusts was
-# measured at the last one's length.
-_GROWTH = 4.0
+# Shifted networks whose mean is the posterior mode that label noise is drawn at: out of the way of
+# the members, which count from 0.
+_MODE_MEMBERS = range(2**31 - 4, 2**31)
 
 
 class ConvergenceWarning(UserWarning):
     """Some members of an ensemble stopped before the criterion was met."""
 
 
-class _Member(NamedTuple):
-    """State of one member's optimisation; a vmapped axis of all leaves is the ensemble."""
-
-    params: Any
-    gradient: Any
-    direction: Any
-    latents: Array  # f at the training points, [n, C]
-    objective: Array
-    recent: Array  # objectives of the last iterations, [_WINDOW], newest last
-    step: Array  # length of the last accepted step
-    n_iter: Array
-    converged: Array
+class PathWarning(UserWarning):
+    """Without regularisation, an optimizer ends elsewhere than gradient flow."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +100,16 @@ class TrainedEnsemble:
         Objective reached, in nats.
     grad_norm : array of shape [M]
         Euclidean norm of the gradient there. Networks with kinks (relu) keep a floor.
+    key : Array
+        PRNG key that members' initialisations and prior functions are drawn again from.
+    in_features, out_features : int
+        Features of a point (for images a shape), and outputs.
+    reg : float
+        Regularisation.
+    uncertainty : str
+        Whose spread the members show.
+    mode : array of shape [n, C] or None
+        The posterior mode at the training points, where label noise was drawn.
     """
 
     architecture: BaseArchitecture
@@ -86,10 +118,37 @@ class TrainedEnsemble:
     converged: NDArray[np.bool_]
     objective: NDArray[np.floating]
     grad_norm: NDArray[np.floating]
+    key: Array
+    in_features: int | tuple[int, ...]
+    out_features: int
+    reg: float
+    uncertainty: Uncertainty
+    mode: NDArray[np.floating] | None = None
+
+    def __len__(self) -> int:
+        return len(self.n_iter)
 
     def latents(self, X: Array) -> Array:
         """Outputs (logits) of every member at m points, in the precision of X: [M, m, C]."""
-        return _apply_members(self.architecture, self.params, X)
+        return jnp.stack([self._member_latents(i, X) for i in range(len(self))])
+
+    def member(self, i: int) -> tuple[Any, Any]:
+        """Initial and trained parameters of one member."""
+        params = jax.tree.map(lambda leaf: leaf[i], self.params)
+        return self._drawn_again(i, params)[0], params
+
+    def _member_latents(self, i: int, X: Array) -> Array:
+        params = jax.tree.map(lambda leaf: leaf[i], self.params)
+        if self.uncertainty == "initialization":
+            return _latents(self.architecture, self.uncertainty, params, None, None, self.reg, X)
+        initial, tangent = self._drawn_again(i, params)
+        return _latents(self.architecture, self.uncertainty, params, initial, tangent, self.reg, X)
+
+    def _drawn_again(self, i: int, params: Any) -> tuple[Any, Any]:
+        """Initial parameters and prior tangent, in the precision that they were trained in."""
+        double = any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(params))
+        with jax.enable_x64(double):
+            return _draw(self.architecture, self.key, i, self.in_features, self.out_features)
 
 
 def train_ensemble(
@@ -101,10 +160,16 @@ def train_ensemble(
     *,
     reg: float,
     n_members: int,
-    uncertainty: Literal["initialization"] = "initialization",
+    uncertainty: Uncertainty = "initialization",
     tol: float = 1e-4,
     max_iter: int = 1000,
-    members_at_once: int | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    batch_size: int | None = None,
+    check_condition: bool = True,
+    memory: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    warm_start: TrainedEnsemble | None = None,
+    checkpoint: str | os.PathLike | None = None,
     progress: Progress | None = None,
 ) -> TrainedEnsemble:
     r"""Train an ensemble of networks to convergence.
@@ -125,42 +190,70 @@ def train_ensemble(
     With reg = 0 the scale is not the objective, which the entropy of soft targets dominates,
     but 1 nat: the excess over the least possible loss, or the gain, is below tol nats.
 
+    A network is not convex, and no criterion promises its minimum: docs/theory, "Training finite
+    networks", says how far above the best that any method found this one ends.
+
     Parameters
     ----------
     key : Array
-        PRNG key. Member i is initialised from ``fold_in(key, i)``: a larger ensemble keeps its
-        earlier members.
+        PRNG key. Member i depends on ``fold_in(key, i)`` alone: a larger ensemble keeps its earlier
+        members, bit for bit on the same devices.
     architecture : BaseArchitecture
         Gives ``init`` and ``apply``.
-    X : Array of shape [n, d]
+    X : Array of shape [n, d], or images [n, h, w, c]
         Training points.
     y : Array of shape [n, C]
         Targets as the likelihood takes them.
     likelihood : Likelihood
-        Observation model.
+        Observation model; `Weighted` gives points weights.
     reg : float
         Regularisation, >= 0. Zero needs targets that are not degenerate.
     n_members : int
         Number of members M.
-    uncertainty : {"initialization"}
-        Plain random-initialisation ensemble.
+    uncertainty : {"initialization", "posterior", "none"}
+        Whose spread the members show: see the module.
     tol : float
         Tolerance of the criterion.
     max_iter : int
         At most this many iterations.
-    members_at_once : int, optional
-        Members trained together; None takes what fits into 2 GiB.
+    optimizer : optax.GradientTransformation, optional
+        Takes the place of conjugate gradients, learning rate included. An iteration is then a
+        pass over the data, and a member is done when twenty have gained less than tol.
+    batch_size : int, optional
+        Points in a mini-batch of `optimizer`; None takes all.
+    check_condition : bool
+        False trains also where the theory says that there is no solution (reg = 0 and degenerate
+        targets), until max_iter.
+    memory : int, optional
+        Bytes that training may take on each device. None takes half of what is free.
+    devices : sequence of jax.Device, optional
+        Members are spread over these; None takes all that JAX sees.
+    warm_start : TrainedEnsemble, optional
+        An ensemble trained with the same arguments and fewer members, which are kept.
+    checkpoint : path, optional
+        Directory of this run's results so far. A run that was killed goes on from there, to the
+        same result.
     progress : callable, optional
-        ``progress(done, total)`` is told iterations' worth of members that are done.
+        ``progress(done, total, gap=gap)`` is told members done, and what is the largest relative
+        gap among those in training: it ends below tol.
 
     Returns
     -------
     TrainedEnsemble
 
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, targets are none of the likelihood's, the condition of the theory
+        fails, memory does not hold one member, or the checkpoint is damaged or of another run.
+
     Warns
     -----
     ConvergenceWarning
         Names members that reached `max_iter`.
+    PathWarning
+        If reg = 0 and `optimizer` leaves the span of the gradients, as Adam does: its end point is
+        then not the one that the theory describes.
 
     Examples
     --------
@@ -173,50 +266,61 @@ def train_ensemble(
     >>> trained.latents(X).shape
     (3, 2, 2)
     """
-    if uncertainty != "initialization":
-        raise NotImplementedError(f"uncertainty={uncertainty!r} of finite ensembles.")
-    size = members_at_once or _members_that_fit(architecture, X, y)
-    size = -(-n_members // -(-n_members // size))  # chunks of one size compile once
-    problem = _Problem(X, y, likelihood, jnp.float32(reg), jnp.float32(tol))
-    chunks = []
-    for start in range(0, n_members, size):
-        # The last chunk is filled up with members that are not asked for.
-        members = jnp.arange(start, start + size)
-        initial, state = _start(architecture, key, members, problem)
-        for done in range(0, max_iter, _BLOCK):
-            limit = min(done + _BLOCK, max_iter)
-            state = _advance(architecture, initial, state, problem, limit)
-            n_done = int(jnp.sum(state.converged))  # waits for the block
-            if progress is not None:
-                progress(min(start + n_done, n_members), n_members)
-            if n_done == size:
-                break
-        result = (state.params, state.n_iter, state.converged, state.objective)
-        chunks.append((*result, jax.vmap(_norm)(state.gradient)))
-    params, n_iter, converged, objective, grad_norm = jax.tree.map(
-        lambda *parts: jnp.concatenate(parts)[:n_members], *chunks
-    )
-    trained = TrainedEnsemble(
-        architecture,
-        params,
-        np.asarray(n_iter),
-        np.asarray(converged),
-        np.asarray(objective, dtype=np.float64),
-        np.asarray(grad_norm, dtype=np.float64),
-    )
-    if not trained.converged.all():
-        late = np.flatnonzero(~trained.converged)
-        warnings.warn(
-            f"{len(late)} of {n_members} members did not converge in max_iter={max_iter} "
-            f"iterations: {', '.join(map(str, late[:10]))}{', ...' if len(late) > 10 else ''}. "
-            "Raise max_iter or tol, or reg.",
-            ConvergenceWarning,
-            stacklevel=2,
+    _check_problem(architecture, X, y, likelihood, reg, uncertainty)
+    if check_condition and reg == 0 and bool(jnp.any(likelihood.degenerate(y))):
+        raise ValueError(
+            "reg=0 with degenerate targets (a class of probability zero, a count of zero) has no "
+            "solution: the loss falls for ever as the outputs grow, and training leaves the lazy "
+            "regime. Set reg > 0, or smooth the targets."
         )
+    method = _method(optimizer, batch_size, reg, len(X))
+    if warm_start is not None:
+        _check_warm_start(warm_start, key, architecture, reg, uncertainty)
+    data = _Data(X, y, likelihood, jnp.asarray(reg, X.dtype), jnp.asarray(tol, X.dtype))
+    trainer = _Trainer(
+        architecture, method, key, data, max_iter,
+        *_layout(architecture, method, data, memory, devices),
+    )  # fmt: skip
+    run = None if checkpoint is None else trainer.checkpoint(checkpoint, uncertainty)
+
+    mode = None
+    if uncertainty == "posterior":
+        if warm_start is None:
+            shifted = trainer.train(_MODE_MEMBERS, "none", None, run, "mode")
+            mode = np.mean(shifted.latents, axis=0)
+        else:
+            mode = warm_start.mode
+    kept = 0 if warm_start is None else min(len(warm_start), n_members)
+    results = trainer.train(range(kept, n_members), uncertainty, mode, run, "member", progress)
+    if warm_start is not None:
+        earlier = _Results(
+            warm_start.params, warm_start.n_iter, warm_start.converged, warm_start.objective,
+            warm_start.grad_norm, results.latents[:0],
+        )  # fmt: skip
+        results = jax.tree.map(
+            lambda a, b: np.concatenate([a[:kept], b[: n_members - kept]]), earlier, results
+        )
+    trained = TrainedEnsemble(
+        architecture=architecture,
+        params=results.params,
+        n_iter=results.n_iter,
+        converged=results.converged,
+        objective=results.objective.astype(np.float64),
+        grad_norm=results.grad_norm.astype(np.float64),
+        key=key,
+        in_features=_in_features(X),
+        out_features=y.shape[1],
+        reg=float(reg),
+        uncertainty=uncertainty,
+        mode=mode,
+    )
+    _warn_unconverged(trained, max_iter)
     return trained
 
 
-class _Problem(NamedTuple):
+class _Data(NamedTuple):
+    """The arrays of a `Problem`."""
+
     X: Array
     y: Array
     likelihood: Likelihood
@@ -224,165 +328,380 @@ class _Problem(NamedTuple):
     tol: Array
 
 
-def _objective(architecture, params, initial, problem: _Problem):
-    """L(theta), and f at the training points."""
-    latents = architecture.apply(params, problem.X)
-    loss = -jnp.sum(problem.likelihood.log_density(latents, problem.y))
-    displacement = jax.tree.map(jnp.subtract, params, initial)
-    return loss + 0.5 * problem.reg * _vdot(displacement, displacement), latents
+class _Results(NamedTuple):
+    """What is kept of trained members; a leading axis of all leaves is the ensemble."""
+
+    params: Any
+    n_iter: Any
+    converged: Any
+    objective: Any
+    grad_norm: Any
+    latents: Any  # at the training points
 
 
-@partial(jax.jit, static_argnums=0)
-def _start(architecture, key, members, problem: _Problem):
-    """Initial parameters and state of the members."""
+@dataclass(frozen=True)
+class _Trainer:
+    """Trains any members, chunk by chunk.
 
-    def one(i):
-        initial = architecture.init(
-            jax.random.fold_in(key, i), problem.X.shape[-1], problem.y.shape[-1]
+    A chunk is always of the same shape, and a member always at the same place of it: programs for
+    other shapes round differently, in the last bits of vectorised functions.
+    """
+
+    architecture: BaseArchitecture
+    method: Method
+    key: Array
+    data: _Data
+    max_iter: int
+    mesh: Mesh
+    chunk: int
+
+    def train(
+        self,
+        members: range,
+        uncertainty: Uncertainty,
+        mode: NDArray | None,
+        run: Checkpoint | None,
+        name: str,
+        progress: Progress | None = None,
+    ) -> _Results:
+        """Train consecutive members."""
+        first = members.start // self.chunk * self.chunk
+        chunks = []
+        for start in range(first, max(members.stop, first + 1), self.chunk):
+            wanted = range(max(start, members.start), min(start + self.chunk, members.stop))
+            report = None
+            if progress is not None:
+                report = partial(_report, progress, wanted.start, members.stop)
+            name_of_chunk = f"{name}-{wanted.start}-{wanted.stop}"
+            results = self._train_chunk(
+                start, wanted, uncertainty, mode, run, name_of_chunk, report
+            )
+            places = _within(wanted, start)
+            chunks.append(jax.tree.map(lambda leaf, places=places: leaf[places], results))
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+
+    def _train_chunk(self, start, wanted, uncertainty, mode, run, name, report) -> _Results:
+        indices = jnp.arange(self.chunk, dtype=jnp.uint32) + jnp.uint32(start)
+        settings = (self.architecture, self.method, self.mesh)
+        members, state = _start(*settings, uncertainty, self.key, indices, self.data, mode)
+        # Places of members that are not asked for are idle.
+        idle = np.ones(self.chunk, bool)
+        idle[_within(wanted, start)] = False
+        state = state._replace(converged=state.converged | idle)
+        results_like = jax.eval_shape(partial(_finish, *settings), members, state, self.data)
+        if run is not None:
+            results = run.load(name, results_like)
+            if results is not None:
+                return results
+            saved_state = run.load(f"{name}-training", state)
+            state = state if saved_state is None else saved_state
+        saved = time.monotonic()
+        while True:
+            taken = int(jnp.max(state.n_iter))
+            limit = min(taken + _BLOCK, self.max_iter)
+            state = _advance(*settings, members, state, self.data, limit)
+            converged = np.asarray(state.converged)  # waits for the block
+            if report is not None:
+                report(converged & ~idle, np.asarray(state.gap)[~idle & ~converged])
+            if converged.all() or limit == self.max_iter:
+                break
+            if run is not None and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                run.save(f"{name}-training", state)
+                saved = time.monotonic()
+        results = jax.tree.map(np.asarray, _finish(*settings, members, state, self.data))
+        if run is not None:
+            run.save(name, results)
+            run.remove(f"{name}-training")
+        return results
+
+    def checkpoint(self, directory: str | os.PathLike, uncertainty: Uncertainty) -> Checkpoint:
+        """Checkpoint for what this trains, labelled with all that its results depend on."""
+        X, y, likelihood, reg, tol = self.data
+        return Checkpoint(
+            directory,
+            {
+                "architecture": _name(self.architecture),
+                "method": _name(self.method),
+                "X": _digest(X),
+                "y": _digest(y),
+                "likelihood": f"{type(likelihood).__name__} {_digest(likelihood)}",
+                "uncertainty": uncertainty,
+                "reg": repr(float(reg)),
+                "tol": repr(float(tol)),
+                "max_iter": str(self.max_iter),
+                "key": _digest(jax.random.key_data(self.key)),
+                "members at once": str(self.chunk),
+            },
         )
-        (objective, latents), gradient = jax.value_and_grad(_objective, 1, has_aux=True)(
-            architecture, initial, initial, problem
-        )
-        return initial, _Member(
-            params=initial,
-            gradient=gradient,
-            direction=jax.tree.map(jnp.negative, gradient),
-            latents=latents,
-            objective=objective,
-            recent=jnp.full(_WINDOW, jnp.inf),
-            # A move of the parameters by 1e-2, much less than one weight's standard deviation:
-            # the first line search extrapolates from it.
-            step=1e-2 / (_norm(gradient) + 1e-30),
-            n_iter=jnp.int32(0),
-            converged=jnp.bool_(False),
-        )
-
-    return jax.vmap(one)(members)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=2)
-def _advance(architecture, initial, state: _Member, problem: _Problem, limit):
+def _within(members: range, start: int) -> slice:
+    """Places of members in the chunk that starts at `start`."""
+    return slice(members.start - start, members.stop - start)
+
+
+def _report(progress: Progress, first: int, total: int, done: NDArray, gaps: NDArray) -> None:
+    progress(first + int(done.sum()), total, gap=float(gaps.max(initial=0.0)))
+
+
+def _name(thing: Any) -> str:
+    """Representation without addresses in memory."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
+
+
+def _digest(arrays: Any) -> str:
+    sha = hashlib.sha256()
+    for leaf in jax.tree.leaves(arrays):
+        sha.update(np.ascontiguousarray(leaf).tobytes())
+    return sha.hexdigest()[:16]
+
+
+# Programs. Each device runs its own part of a chunk, with its own loop.
+
+
+def _on_each_device(mesh: Mesh, function, *args, everywhere: Any = ()):
+    """function(*args, *everywhere) with the leading axis of `args` spread over the devices."""
+    specs = (*[P(_MEMBERS)] * len(args), *[P()] * len(everywhere))
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=specs, out_specs=P(_MEMBERS), check_vma=False
+    )(*args, *everywhere)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _start(architecture, method, mesh, uncertainty, key, indices, data: _Data, mode):
+    """Members and the state in which they start."""
+    X, y, likelihood, reg, _ = data
+
+    def one(i, key, data, mode):
+        initial, tangent = _draw(architecture, key, i, _in_features(X), y.shape[1])
+        shift = _prior(architecture, uncertainty, initial, tangent, reg, X)
+        noise_key, batch_key = _member_keys(key, i)[2:]
+        noise = jnp.zeros_like(y)
+        if uncertainty == "posterior":
+            noise = likelihood.curvature(mode, y).sqrt_matvec(
+                jax.random.normal(noise_key, y.shape, y.dtype)
+            )
+        member = Member(initial, jnp.broadcast_to(shift, y.shape), noise, batch_key)
+        return member, method.start(Problem(architecture.apply, *data), member)
+
+    def device(indices, *everywhere):
+        return jax.vmap(one, (0, None, None, None))(indices, *everywhere)
+
+    return _on_each_device(mesh, device, indices, everywhere=(key, data, mode))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
+def _advance(architecture, method, mesh, members, state, data: _Data, limit):
     """Iterate until `limit` iterations were taken or every member has converged."""
-    step = jax.vmap(partial(_iterate, architecture, problem))
 
-    def unfinished(state: _Member):
-        return jnp.any(~state.converged & (state.n_iter < limit))
+    def device(members, state, data, limit):
+        step = jax.vmap(partial(method.step, Problem(architecture.apply, *data)))
 
-    return lax.while_loop(unfinished, lambda state: step(state, initial), state)
+        def unfinished(state):
+            return jnp.any(~state.converged & (state.n_iter < limit))
+
+        return lax.while_loop(unfinished, lambda state: step(members, state), state)
+
+    return _on_each_device(mesh, device, members, state, everywhere=(data, limit))
 
 
-def _iterate(architecture, problem: _Problem, member: _Member, initial) -> _Member:
-    """One step of conjugate gradients of one member."""
-    reg, tol = problem.reg, problem.tol
-    trial = _move(member.params, member.step, member.direction)
-    change = (architecture.apply(trial, problem.X) - member.latents) / member.step
-    step = _line_search(problem, member, initial, change)
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _finish(architecture, method, mesh, members, state, data: _Data) -> _Results:
+    """What is kept of members that are done."""
 
-    params = _move(member.params, step, member.direction)
-    (objective, latents), gradient = jax.value_and_grad(_objective, 1, has_aux=True)(
-        architecture, params, initial, problem
+    def one(member, state, data):
+        problem = Problem(architecture.apply, *data)
+        (value, latents), gradient = jax.value_and_grad(objective, 2, has_aux=True)(
+            problem, member, state.params
+        )
+        return _Results(state.params, state.n_iter, state.converged, value, norm(gradient), latents)
+
+    def device(members, state, data):
+        return jax.vmap(one, (0, 0, None))(members, state, data)
+
+    return _on_each_device(mesh, device, members, state, everywhere=(data,))
+
+
+def _member_keys(key: Array, i: Array | int) -> Array:
+    """Keys of member i: initial parameters, prior function, label noise, mini-batches."""
+    return jax.random.split(jax.random.fold_in(key, i), 4)
+
+
+@partial(jax.jit, static_argnums=(0, 3, 4))
+def _draw(architecture, key, i, in_features, out_features):
+    """Initial parameters of member i, and the direction of its prior function."""
+    init_key, prior_key = _member_keys(key, i)[:2]
+    initial = architecture.init(init_key, in_features, out_features)
+    leaves, structure = jax.tree.flatten(initial)
+    keys = jax.random.split(prior_key, len(leaves))
+    tangent = [
+        jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)
+    ]
+    return initial, jax.tree.unflatten(structure, tangent)
+
+
+def _prior(architecture, uncertainty, initial, tangent, reg, X):
+    """What is added to the network's outputs at X: [n, C], or zero."""
+    if uncertainty == "initialization":
+        return jnp.zeros((), X.dtype)
+    if uncertainty == "none":
+        return -architecture.apply(initial, X)
+    f0, change = jax.jvp(lambda params: architecture.apply(params, X), (initial,), (tangent,))
+    return change / jnp.sqrt(reg) - f0
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _latents(architecture, uncertainty, params, initial, tangent, reg, X):
+    """Outputs [m, C] of one member, in the precision of X."""
+    params, initial, tangent, reg = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, X.dtype), (params, initial, tangent, reg)
     )
-    squared_norm, last_squared_norm = (
-        _vdot(gradient, gradient),
-        _vdot(member.gradient, member.gradient),
+
+    def one_point(x):
+        prior = _prior(architecture, uncertainty, initial, tangent, reg, x[None])
+        return (architecture.apply(params, x[None]) + prior)[0]
+
+    return lax.map(one_point, X, batch_size=_ROWS)
+
+
+# At the door.
+
+
+def _in_features(X) -> int | tuple[int, ...]:
+    """Features of a table, or the shape of an image."""
+    return X.shape[1] if X.ndim == 2 else X.shape[1:]
+
+
+def _method(optimizer, batch_size, reg, n) -> Method:
+    if optimizer is None:
+        if batch_size is not None:
+            raise ValueError(
+                "batch_size needs an optimizer, optax.sgd(0.1, momentum=0.9) for example: "
+                "conjugate gradients search along directions of the whole objective."
+            )
+        return ConjugateGradients()
+    if batch_size is not None and not 1 <= batch_size <= n:
+        raise ValueError(f"batch_size must be between 1 and the {n} points; got {batch_size}.")
+    if reg == 0 and leaves_jacobian_span(optimizer):
+        warnings.warn(
+            "reg=0 and an optimizer whose updates leave the span of the gradients (as Adam's and "
+            "weight decay's do): training ends at another of the many minima than gradient flow, "
+            "and no kernel describes it. Leave optimizer out, use optax.sgd, or set reg > 0.",
+            PathWarning,
+            stacklevel=3,
+        )
+    return Optax(optimizer, batch_size)
+
+
+def _check_problem(architecture, X, y, likelihood, reg, uncertainty) -> None:
+    if not reg >= 0:
+        raise ValueError(f"reg must be at least 0; got {reg!r}.")
+    if uncertainty not in ("initialization", "posterior", "none"):
+        raise ValueError(
+            f'uncertainty must be "initialization", "posterior" or "none"; got {uncertainty!r}.'
+        )
+    if uncertainty == "posterior" and reg == 0:
+        raise ValueError(
+            'uncertainty="posterior" needs reg > 0: with reg=0 the prior GP(0, Theta / reg) has '
+            "infinite variance."
+        )
+    if X.ndim < 2 or y.ndim != 2 or len(X) != len(y):
+        raise ValueError(
+            f"X is [n, d] or [n, h, w, c] and y [n, C], with the same n; got {X.shape} and "
+            f"{y.shape}."
+        )
+    leaves = jax.tree.leaves(likelihood)
+    if any(not isinstance(leaf, (Array, np.ndarray, float, int)) for leaf in leaves):
+        raise ValueError(
+            f"likelihood {type(likelihood).__name__} is not known to JAX: decorate its class with "
+            "jax.tree_util.register_dataclass (its fields arrays) or register_static."
+        )
+    likelihood.check_targets(np.asarray(y))
+    f = jax.eval_shape(
+        lambda key: architecture.apply(
+            architecture.init(key, _in_features(X), y.shape[1]), jnp.zeros(X.shape, X.dtype)
+        ),
+        jax.random.key(0),
     )
-    conjugacy = (squared_norm - _vdot(gradient, member.gradient)) / (last_squared_norm + 1e-30)
-    conjugacy = jnp.maximum(conjugacy, 0.0)
-    slope = conjugacy * _vdot(gradient, member.direction) - squared_norm
-    conjugacy = jnp.where(slope < 0, conjugacy, 0.0)
-    direction = _move(jax.tree.map(jnp.negative, gradient), conjugacy, member.direction)
-
-    # Single precision sums the objective to about this relative error.
-    accepted = objective <= member.objective + 1e-6 * jnp.abs(member.objective)
-    recent = jnp.roll(member.recent, -1).at[-1].set(objective)
-    least, scale = _least_loss(problem), jnp.maximum(jnp.abs(objective), 1.0)
-    scale = jnp.where(reg > 0, scale, 1.0)
-    gap = jnp.where(reg > 0, squared_norm / (2 * reg), objective - least)
-    stalled = member.recent[0] - objective < tol * scale
-    moved = _Member(
-        params,
-        gradient,
-        direction,
-        latents,
-        objective,
-        recent,
-        step,
-        member.n_iter + 1,
-        (gap < tol * scale) | stalled,
-    )
-    # A step that failed is taken back; a shorter one from there goes straight downhill.
-    retry = member._replace(
-        direction=jax.tree.map(jnp.negative, member.gradient),
-        step=member.step / _GROWTH**2,
-        recent=jnp.roll(member.recent, -1).at[-1].set(member.objective),
-        n_iter=member.n_iter + 1,
-        converged=member.recent[0] - member.objective < tol * scale,
-    )
-    return _select(member.converged, member, _select(accepted, moved, retry))
+    if f.shape != y.shape:
+        raise ValueError(
+            f"The network gives outputs of shape {f.shape} where the targets have {y.shape}: a "
+            "module maps a batch of n points to [n, out_features]."
+        )
 
 
-def _line_search(problem: _Problem, member: _Member, initial, change: Array) -> Array:
-    """Step that minimises the objective with f linear in the step; convex in one variable."""
-    likelihood, reg = problem.likelihood, problem.reg
-    displacement = jax.tree.map(jnp.subtract, member.params, initial)
-    offset = reg * _vdot(displacement, member.direction)
-    stretch = reg * _vdot(member.direction, member.direction)
-
-    def newton(_, t):
-        latents = member.latents + t * change
-        slope = offset + t * stretch - jnp.sum(likelihood.gradient(latents, problem.y) * change)
-        curvature = likelihood.curvature(latents, problem.y)
-        bend = stretch + jnp.sum(change * curvature.matvec(change))
-        return jnp.clip(t - slope / (bend + 1e-30), t / _GROWTH, t * _GROWTH)
-
-    first = member.n_iter == 0
-    t = lax.fori_loop(0, _LINE_SEARCH_STEPS, newton, member.step)
-    return jnp.where(first, t, jnp.clip(t, member.step / _GROWTH, member.step * _GROWTH))
+def _check_warm_start(earlier: TrainedEnsemble, key, architecture, reg, uncertainty) -> None:
+    same = {
+        "key": bool(jnp.all(jax.random.key_data(earlier.key) == jax.random.key_data(key))),
+        "architecture": earlier.architecture == architecture,
+        "reg": earlier.reg == float(reg),
+        "uncertainty": earlier.uncertainty == uncertainty,
+    }
+    different = [name for name, equal in same.items() if not equal]
+    if different:
+        raise ValueError(
+            f"warm_start was trained with another {', '.join(different)}: only the number of "
+            "members may change."
+        )
 
 
-def _least_loss(problem: _Problem) -> Array:
-    """The least loss that any outputs have: the entropy of soft targets, zero for one-hot ones."""
-    degenerate = problem.likelihood.degenerate(problem.y)
-    y = problem.y
-    best = problem.likelihood.log_density(problem.likelihood.optimum(y), y)
-    return -jnp.sum(jnp.where(degenerate, 0.0, best))
+def _warn_unconverged(trained: TrainedEnsemble, max_iter: int) -> None:
+    late = np.flatnonzero(~trained.converged)
+    if late.size:
+        warnings.warn(
+            f"{len(late)} of {len(trained)} members did not converge in max_iter={max_iter} "
+            f"iterations: {', '.join(map(str, late[:10]))}{', ...' if len(late) > 10 else ''}. "
+            "Raise max_iter or tol, or reg.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
 
 
-def _select(condition, a, b):
-    return jax.tree.map(partial(jnp.where, condition), a, b)
+def _layout(architecture, method, data: _Data, memory, devices) -> tuple[Mesh, int]:
+    """Devices, and members that they train at once."""
+    devices = jax.devices() if devices is None else list(devices)
+    needed = _member_bytes(architecture, method, data)
+    given = _free_bytes(devices) * _MEMORY_SHARE if memory is None else memory
+    if given < needed:
+        raise ValueError(
+            f"Training one member takes about {needed / 2**20:.0f} MiB, and the memory to use is "
+            f"{given / 2**20:.0f} MiB on each device. Give more memory, a smaller network, or an "
+            "optimizer with a batch_size."
+        )
+    mesh = jax.make_mesh((len(devices),), (_MEMBERS,), (AxisType.Auto,), devices=devices)
+    return mesh, len(devices) * int(min(_AT_ONCE, given // needed))
 
 
-def _move(a, t, b):
-    """A + t b."""
-    return jax.tree.map(lambda x, y: x + t * y, a, b)
+def _free_bytes(devices: Sequence[jax.Device]) -> float:
+    """Free memory of each device."""
+    statistics = devices[0].memory_stats()
+    if statistics and "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
+    try:
+        pages, size = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # no such count on this system
+        return 4 * 2**30
+    return pages * size / len(devices)
 
 
-def _vdot(a, b) -> Array:
-    return jax.tree.reduce(jnp.add, jax.tree.map(jnp.vdot, a, b))
+def _member_bytes(architecture, method, data: _Data) -> int:
+    """Memory that training one member takes: states, parameters on the way, activations."""
+
+    def start(key):
+        initial = architecture.init(key, _in_features(data.X), data.y.shape[1])
+        member = Member(initial, jnp.zeros_like(data.y), jnp.zeros_like(data.y), key)
+        return member, method.start(Problem(architecture.apply, *data), member)
+
+    def saved_for_gradient(params, X):
+        return jax.vjp(lambda params: architecture.apply(params, X), params)[1]
+
+    member, state = jax.eval_shape(start, jax.random.key(0))
+    rows = getattr(method, "batch_size", None) or len(data.X)
+    activations = jax.eval_shape(saved_for_gradient, member.initial, data.X[:rows])
+    # The old state and the new one; two sets of parameters between them; each saved activation
+    # meets a cotangent of its size.
+    return _bytes(member.initial) * 3 + 2 * _bytes(state) + 2 * _bytes(activations)
 
 
-def _norm(a) -> Array:
-    return jnp.sqrt(_vdot(a, a))
-
-
-@partial(jax.jit, static_argnums=0)
-def _apply_members(architecture, params, X):
-    def one_member(member):
-        member = jax.tree.map(lambda leaf: leaf.astype(X.dtype), member)
-        rows = lax.map(lambda x: architecture.apply(member, x[None])[0], X, batch_size=_ROWS)
-        return rows
-
-    return lax.map(one_member, params)
-
-
-def _members_that_fit(architecture, X, y) -> int:
-    """Members whose state and activations fit into the default memory of a chunk."""
-    shapes = jax.eval_shape(
-        lambda key: architecture.init(key, X.shape[-1], y.shape[-1]), jax.random.key(0)
-    )
-    n_params = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-    # Parameters, their start, gradient, direction, and as many again while a step is taken;
-    # activations and their gradients take about 16 floats for each input of a layer's unit.
-    widths = sum(leaf.shape[-1] for leaf in jax.tree.leaves(shapes) if leaf.ndim > 1)
-    member_bytes = 4 * (8 * n_params + 16 * len(X) * widths)
-    return max(1, _CHUNK_BYTES // member_bytes)
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -5,14 +5,15 @@ targets [n, C]. A likelihood is a frozen pytree: its parameters are traced, not 
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, dataclass_transform
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.special import gammaln
 
-__all__ = ["Bernoulli", "Categorical", "Curvature", "Gaussian", "Likelihood", "Poisson"]
+__all__ = ["Bernoulli", "Categorical", "Curvature", "Gaussian", "Likelihood", "Poisson", "Weighted"]
 
 
 class Curvature(NamedTuple):
@@ -93,7 +94,12 @@ class Likelihood(Protocol):
         """Part of f that the likelihood can see, the rest projected out: [..., n, C]."""
         ...
 
+    def check_targets(self, y: np.ndarray) -> None:
+        """Raise a ValueError that says what is wrong with targets [n, C], finite numbers."""
+        ...
 
+
+@dataclass_transform(frozen_default=True)
 def _likelihood(cls):
     """Make a frozen dataclass whose fields are pytree leaves."""
     return jax.tree_util.register_dataclass(dataclass(frozen=True)(cls))
@@ -147,6 +153,17 @@ class Categorical:
         """P f: softmax does not see a constant added to all classes."""
         return f - jnp.mean(f, axis=-1, keepdims=True)
 
+    def check_targets(self, y):
+        """Rows are probabilities that sum to one."""
+        _check_between(y, 0, 1, "class probabilities")
+        sums = np.sum(y, axis=-1)
+        worst = int(np.argmax(np.abs(sums - 1)))
+        if abs(sums[worst] - 1) > _SIMPLEX_TOLERANCE:
+            raise ValueError(
+                f"Targets must sum to one over the classes; row {worst} sums to {sums[worst]:.6g}. "
+                "One-hot rows, or soft ones such as y / y.sum(axis=1, keepdims=True), are needed."
+            )
+
 
 @_likelihood
 class Bernoulli:
@@ -186,6 +203,10 @@ class Bernoulli:
     def identified(self, f):
         """All of f."""
         return f
+
+    def check_targets(self, y):
+        """Probabilities of a one."""
+        _check_between(y, 0, 1, "probabilities of a one (0 and 1 for labels)")
 
 
 @_likelihood
@@ -233,6 +254,9 @@ class Gaussian:
         """All of f."""
         return f
 
+    def check_targets(self, y):
+        """Any finite number is a target."""
+
 
 @_likelihood
 class Poisson:
@@ -272,3 +296,88 @@ class Poisson:
     def identified(self, f):
         """All of f."""
         return f
+
+    def check_targets(self, y):
+        """Counts."""
+        _check_between(y, 0, np.inf, "counts")
+        if np.any(y != np.round(y)):
+            raise ValueError(
+                f"Poisson targets are counts, whole numbers; got {y[y != np.round(y)][0]:.6g}. "
+                "For rates over unequal exposures, use whole counts and give weights."
+            )
+
+
+@_likelihood
+class Weighted:
+    r"""A likelihood with a weight for each training point: :math:`w_i \log p(y_i | f_i)`.
+
+    A weight of 2 counts a point twice. It describes the training points, in their order; their
+    outputs have the shape [..., n, C].
+
+    Attributes
+    ----------
+    likelihood : Likelihood
+        What is weighted.
+    weights : Array of shape [n]
+        Positive. Leave points of weight zero out.
+    """
+
+    likelihood: Likelihood
+    weights: Array
+
+    def take(self, rows):
+        """The likelihood of some of the training points."""
+        return Weighted(self.likelihood, self.weights[rows])
+
+    def log_density(self, f, y):
+        """Log density, w_i log p(y_i | f_i): [..., n] nats."""
+        return self.weights * self.likelihood.log_density(f, y)
+
+    def gradient(self, f, y):
+        """Gradient, times w_i: [..., n, C]."""
+        return self.weights[:, None] * self.likelihood.gradient(f, y)
+
+    def curvature(self, f, y):
+        """Curvature, times w_i."""
+        diagonal, direction = self.likelihood.curvature(f, y)
+        weights = self.weights[:, None]
+        return Curvature(
+            weights * diagonal, None if direction is None else direction / jnp.sqrt(weights)
+        )
+
+    def response(self, f):
+        """Expected target E[y | f]: [..., n, C]."""
+        return self.likelihood.response(f)
+
+    def sample(self, key, f):
+        """One target drawn for each latent: [..., n, C]."""
+        return self.likelihood.sample(key, f)
+
+    def degenerate(self, y):
+        """As without weights."""
+        return self.likelihood.degenerate(y)
+
+    def optimum(self, y):
+        """As without weights."""
+        return self.likelihood.optimum(y)
+
+    def identified(self, f):
+        """As without weights."""
+        return self.likelihood.identified(f)
+
+    def check_targets(self, y):
+        """As without weights."""
+        self.likelihood.check_targets(y)
+
+
+# Single-precision probabilities over thousands of classes sum to one within this.
+_SIMPLEX_TOLERANCE = 1e-4
+
+
+def _check_between(y: np.ndarray, low: float, high: float, what: str) -> None:
+    outside = (y < low) | (y > high)
+    if np.any(outside):
+        raise ValueError(
+            f"Targets are {what}, from {low:g} to {high:g}; got {y[outside].flat[0]:.6g} "
+            f"in row {int(np.argwhere(outside)[0, 0])}."
+        )
