@@ -11,11 +11,14 @@ from .likelihoods import Bernoulli as Bernoulli
 from .likelihoods import Categorical as Categorical
 from .likelihoods import Gaussian as Gaussian
 from .likelihoods import Poisson as Poisson
+from .likelihoods import Weighted as Weighted
+from .likelihoods import Likelihood as Likelihood
 from .predictions import GaussianPrediction as GaussianPrediction
 from .predictions import SamplePrediction as SamplePrediction
 from .estimators import EnsembleClassifier as EnsembleClassifier
 from .estimators import NTKClassifier as NTKClassifier
 from .estimators import BayesianClassifier as BayesianClassifier
+from .estimators import NTKRegressor as NTKRegressor
 from .estimators import NTKRegressor as NTKRegressor
 from .compare import Comparison as Comparison
 from .compare import compare as compare
