@@ -19,7 +19,7 @@ from .estimators import EnsembleClassifier as EnsembleClassifier
 from .estimators import NTKClassifier as NTKClassifier
 from .estimators import BayesianClassifier as BayesianClassifier
 from .estimators import NTKRegressor as NTKRegressor
-from .estimators import NTKRegressor as NTKRegressor
+from .estimators import EnsembleRegressor as EnsembleRegressor
 from .compare import Comparison as Comparison
 from .compare import compare as compare
 

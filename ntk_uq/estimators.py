@@ -9,6 +9,7 @@ user's JAX configuration, which is not touched.
 
 import math
 import numbers
+import os
 import time
 import warnings
 from abc import abstractmethod
@@ -26,13 +27,22 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ntk_uq import analytic, ensemble
 from ntk_uq._progress import progress_bar
-from ntk_uq.architectures import MLP, BaseArchitecture
+from ntk_uq.architectures import MLP, BaseArchitecture, Kernels
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
-__all__ = ["BayesianClassifier", "EnsembleClassifier", "NTKClassifier", "NTKRegressor"]
+__all__ = [
+    "BayesianClassifier",
+    "EnsembleClassifier",
+    "EnsembleRegressor",
+    "NTKClassifier",
+    "NTKRegressor",
+]
 
 Floats = NDArray[np.float64]
+
+# Test points whose kernels with the training points are held at once.
+_POINTS_AT_ONCE = 1024
 
 
 class _Estimator(BaseEstimator):
@@ -84,13 +94,18 @@ class _Estimator(BaseEstimator):
     def _key(self) -> jax.Array:
         return jax.random.key(int(check_random_state(self.random_state).randint(2**31 - 1)))
 
-    def _gaussian_prediction(self, mean: Any, cov: Any) -> GaussianPrediction:
+    def _gaussian_prediction(
+        self, mean: Any, cov: Any, joint_cov: Any = None
+    ) -> GaussianPrediction:
         """The producer's moments, in units of the target."""
         scale = np.broadcast_to(self._target_scale, np.shape(mean)[-1:])
+        if joint_cov is not None:
+            joint_cov = scale[:, None, None] * np.asarray(joint_cov) * scale
         return GaussianPrediction(
             self._target_shift + self._target_scale * np.asarray(mean),
             np.asarray(cov) * np.outer(scale, scale),
             self._observation_model,
+            joint_cov,
         )
 
     def _sample_prediction(self, samples: Any, **kwargs: Any) -> SamplePrediction:
@@ -321,8 +336,9 @@ class _NTK(_Estimator):
         X : array-like of shape [m, d]
             Test points.
         joint : bool, default False
-            For method="exact": whether a draw is one function, jointly over the test points. By
-            default it is right at each point, and a function of that point alone.
+            Whether the prediction is of functions, jointly over the test points: draws of
+            method="exact", and `joint_cov` of method="gaussian". By default it is right at each
+            point, and a function of that point alone.
 
         Returns
         -------
@@ -330,21 +346,31 @@ class _NTK(_Estimator):
             By `method`.
         """
         X = self._validated(X)
-        cross = self.architecture_.kernels(X, self._X)
+        if joint:
+            return self._joint_prediction(X)
+        blocks = [X[start : start + _POINTS_AT_ONCE] for start in range(0, len(X), _POINTS_AT_ONCE)]
         with jax.enable_x64(True):
-            if joint:
-                if self.method == "gaussian":
-                    raise NotImplementedError(
-                        'joint=True of method="gaussian": use method="exact" for joint draws.'
-                    )
-                key = jax.random.fold_in(self._draw_key, 1)
-                latents = self.predictor_.joint_latents(key, cross, self.architecture_.kernels(X))
-                return self._sample_prediction(latents, joint=True)
-            diagonal = self.architecture_.kernel_diag(X)
             if self.method == "gaussian":
-                mean, cov = self.predictor_.moments(cross, diagonal)
-                return self._gaussian_prediction(mean, cov)
-            return self._sample_prediction(self.predictor_.latents(cross, diagonal))
+                parts = [self.predictor_.moments(*self._kernels_at(block)) for block in blocks]
+                means, covs = zip(*parts, strict=True)
+                return self._gaussian_prediction(np.concatenate(means), np.concatenate(covs))
+            draws = [self.predictor_.latents(*self._kernels_at(block)) for block in blocks]
+            return self._sample_prediction(np.concatenate(draws, axis=1))
+
+    def _kernels_at(self, X: Floats) -> tuple[Kernels, Kernels]:
+        """Kernels of test points with the training points, and of each with itself."""
+        return self.architecture_.kernels(X, self._X), self.architecture_.kernel_diag(X)
+
+    def _joint_prediction(self, X: Floats) -> GaussianPrediction | SamplePrediction:
+        kernels = self.architecture_.kernels(X, self._X), self.architecture_.kernels(X)
+        with jax.enable_x64(True):
+            if self.method == "gaussian":
+                mean, joint = self.predictor_.joint_moments(*kernels)
+                cov = np.einsum("mcmd->mcd", joint)
+                return self._gaussian_prediction(mean, cov, joint)
+            key = jax.random.fold_in(self._draw_key, 1)
+            latents = self.predictor_.joint_latents(key, *kernels)
+            return self._sample_prediction(latents, joint=True)
 
     def _fit(self, X: Floats, targets: Floats) -> None:
         kernels = self.architecture_.kernels(X)
@@ -534,7 +560,15 @@ class _Ensemble(_Estimator):
     """The finite ensemble as a producer."""
 
     n_members: int
-    uncertainty: Literal["initialization"]
+    uncertainty: ensemble.Uncertainty
+    tol: float
+    max_iter: int
+    optimizer: Any
+    batch_size: int | None
+    memory: int | None
+    warm_start: bool
+    checkpoint: str | os.PathLike | None
+    ensemble_: ensemble.TrainedEnsemble
 
     def predict_distribution(self, X: ArrayLike) -> SamplePrediction:
         """Latents (logits) of every member at each test point.
@@ -570,6 +604,13 @@ class _Ensemble(_Estimator):
                 reg=self.reg,
                 n_members=self.n_members,
                 uncertainty=self.uncertainty,
+                tol=self.tol,
+                max_iter=self.max_iter,
+                optimizer=self.optimizer,
+                batch_size=self.batch_size,
+                memory=self.memory,
+                warm_start=getattr(self, "ensemble_", None) if self.warm_start else None,
+                checkpoint=self.checkpoint,
                 progress=progress,
             )
         self.n_iter_ = self.ensemble_.n_iter
@@ -580,14 +621,24 @@ class _Ensemble(_Estimator):
     def _check_arguments(self) -> None:
         super()._check_arguments()
         _check_uncertainty(self.uncertainty)
-        _check_count("n_members", self.n_members)
+        for name in ("n_members", "max_iter"):
+            _check_count(name, getattr(self, name))
+        _check_real("tol", self.tol, minimum=0.0)
+        for name in ("batch_size", "memory"):
+            if getattr(self, name) is not None:
+                _check_count(name, getattr(self, name))
+        if self.optimizer is not None and not hasattr(self.optimizer, "update"):
+            raise ValueError(
+                "optimizer takes an optax optimizer, optax.adam(0.01) for example, or None; got "
+                f"{self.optimizer!r}."
+            )
 
 
 class EnsembleClassifier(_Ensemble, _SmoothedClassifier):
     r"""Finite ensemble: wide networks trained from independent random initialisations.
 
     Each minimises the softmax cross-entropy plus :math:`\tfrac{reg}{2}\|\theta - \theta_0\|^2` to
-    convergence; all are trained side by side.
+    convergence; all are trained side by side, in single precision.
 
     Parameters
     ----------
@@ -599,10 +650,27 @@ class EnsembleClassifier(_Ensemble, _SmoothedClassifier):
         Number of networks.
     reg : float, default 1.0
         As in `NTKClassifier`.
-    uncertainty : {"initialization"}, default "initialization"
-        As in `NTKClassifier`.
+    uncertainty : {"initialization", "posterior", "none"}, default "initialization"
+        Whose spread. "initialization": that of networks over their random initialisation.
+        "posterior": approximate posterior samples, members start from functions of the tangent
+        kernel's prior, and their labels carry noise. "none": shifted networks f - f0, each the
+        posterior mode.
     label_smoothing : float, default 0.0
         As in `NTKClassifier`.
+    tol, max_iter : float, int, default 1e-4, 1000
+        Criterion of convergence, and the limit of iterations: `ensemble.train_ensemble` says what
+        they promise.
+    optimizer : optax.GradientTransformation, optional
+        Takes the place of conjugate gradients, which need no learning rate.
+    batch_size : int, optional
+        Points in a mini-batch of `optimizer`.
+    memory : int, optional
+        Bytes that training may take on each device. None takes half of what is free.
+    warm_start : bool, default False
+        Whether `fit` keeps the members of the last `fit`, on the same data, and trains only those
+        that `n_members` has more.
+    checkpoint : path, optional
+        Directory of the results so far: a `fit` that was killed goes on from there.
     random_state : int, RandomState or None, default 0
         Decides the initialisations. A larger ensemble keeps the members of a smaller one.
     progress : bool or None, default None
@@ -620,6 +688,15 @@ class EnsembleClassifier(_Ensemble, _SmoothedClassifier):
     n_features_in_, feature_names_in_, fit_seconds_
         Number and names of features, wall seconds of `fit`.
 
+    Warns
+    -----
+    ConvergenceWarning
+        Names members that did not converge.
+
+    References
+    ----------
+    docs/theory, "Objective", "Relation to Bayes" and "Training finite networks".
+
     Examples
     --------
     >>> from sklearn.datasets import load_iris
@@ -635,8 +712,15 @@ class EnsembleClassifier(_Ensemble, _SmoothedClassifier):
         architecture: BaseArchitecture | None = None,
         n_members: int = 32,
         reg: float = 1.0,
-        uncertainty: Literal["initialization"] = "initialization",
+        uncertainty: ensemble.Uncertainty = "initialization",
         label_smoothing: float = 0.0,
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+        optimizer: Any = None,
+        batch_size: int | None = None,
+        memory: int | None = None,
+        warm_start: bool = False,
+        checkpoint: str | os.PathLike | None = None,
         random_state: Any = 0,
         progress: bool | None = None,
     ):
@@ -645,6 +729,98 @@ class EnsembleClassifier(_Ensemble, _SmoothedClassifier):
         self.reg = reg
         self.uncertainty = uncertainty
         self.label_smoothing = label_smoothing
+        self.tol = tol
+        self.max_iter = max_iter
+        self.optimizer = optimizer
+        self.batch_size = batch_size
+        self.memory = memory
+        self.warm_start = warm_start
+        self.checkpoint = checkpoint
+        self.random_state = random_state
+        self.progress = progress
+
+
+class EnsembleRegressor(_Ensemble, _Regressor):
+    r"""Finite ensemble for regression: wide networks trained from random initialisations.
+
+    Each minimises squared error / (2 noise^2) plus :math:`\tfrac{reg}{2}\|\theta - \theta_0\|^2`
+    to convergence; all are trained side by side, in single precision.
+
+    Parameters
+    ----------
+    architecture : MLP or other architecture, optional
+        The network. None takes ``MLP()``, on features and targets that are standardised by the
+        mean and standard deviation of the training data; a network that you give sees both as
+        they are.
+    n_members : int, default 32
+        Number of networks.
+    reg : float, default 1.0
+        As in `NTKRegressor`.
+    uncertainty : {"initialization", "posterior", "none"}, default "initialization"
+        As in `EnsembleClassifier`.
+    noise : float, optional
+        As in `NTKRegressor`; None needs an architecture with a kernel.
+    tol, max_iter, optimizer, batch_size, memory, warm_start, checkpoint, random_state, progress
+        As in `EnsembleClassifier`.
+
+    Attributes
+    ----------
+    noise_ : array of shape [C]
+        Standard deviation of the observation noise of each output, in the units of the target.
+    ensemble_, n_iter_, converged_, objective_, grad_norm_
+        As in `EnsembleClassifier`.
+    n_features_in_, feature_names_in_, fit_seconds_
+        Number and names of features, wall seconds of `fit`.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Names members that did not converge.
+
+    References
+    ----------
+    docs/theory, "Gaussian likelihood".
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from ntk_uq import MLP, EnsembleRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> reg = EnsembleRegressor(n_members=4, noise=50.0).fit(X[::4], y[::4])
+    >>> mean, std = reg.predict(X[1::4], return_std=True)
+    >>> mean.shape, std.shape
+    ((111,), (111,))
+    """
+
+    def __init__(
+        self,
+        architecture: BaseArchitecture | None = None,
+        n_members: int = 32,
+        reg: float = 1.0,
+        uncertainty: ensemble.Uncertainty = "initialization",
+        noise: float | None = None,
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+        optimizer: Any = None,
+        batch_size: int | None = None,
+        memory: int | None = None,
+        warm_start: bool = False,
+        checkpoint: str | os.PathLike | None = None,
+        random_state: Any = 0,
+        progress: bool | None = None,
+    ):
+        self.architecture = architecture
+        self.n_members = n_members
+        self.reg = reg
+        self.uncertainty = uncertainty
+        self.noise = noise
+        self.tol = tol
+        self.max_iter = max_iter
+        self.optimizer = optimizer
+        self.batch_size = batch_size
+        self.memory = memory
+        self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.random_state = random_state
         self.progress = progress
 
