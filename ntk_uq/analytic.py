@@ -15,14 +15,13 @@ of the kernels.
 """
 
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
-from jax import Array
+from jax import Array, lax
 from jax.scipy.linalg import cho_solve, solve_triangular
 from numpy.typing import ArrayLike, NDArray
 
@@ -30,7 +29,7 @@ from ntk_uq._linalg import cholesky
 from ntk_uq._progress import Progress
 from ntk_uq._solver import solve_dual
 from ntk_uq.architectures import Kernels
-from ntk_uq.likelihoods import Likelihood
+from ntk_uq.likelihoods import Curvature, Likelihood
 
 __all__ = [
     "ExactPredictor",
@@ -100,38 +99,77 @@ def gaussian_predictor(
     """
     kernels, y = _arrays(kernels, y)
     ntk = kernels.ntk
+    nngp = kernels.nngp if uncertainty == "initialization" else None
+    resolvent: _Shared | _PerOutput | None = None
     if reg > 0:
         solution = solve_dual(ntk, reg, y, jnp.zeros_like(y)[None], likelihood)
-        alpha, latents = solution.alpha[0], solution.latents[0]
-        curvature = likelihood.curvature(latents, y)
-        inverses = _resolvents(ntk, reg, curvature.diagonal)
+        alpha, gap = solution.alpha[0], solution.gap[0]
+        if uncertainty != "none":
+            resolvent = _resolvent(ntk, reg, likelihood.curvature(solution.latents[0], y), nngp)
     else:
         factor = _interpolation_factor(ntk)
-        optimum = likelihood.optimum(y)
-        alpha = cho_solve((factor, True), optimum)
-        curvature = likelihood.curvature(optimum, y)
-        inverse = cho_solve((factor, True), jnp.eye(len(ntk), dtype=ntk.dtype))
-        inverses = jnp.broadcast_to(inverse, (y.shape[1], *inverse.shape))
-    q = curvature.direction
-    return GaussianPredictor(
-        alpha=alpha,
-        inverses=inverses,
-        coupling=None if q is None else _coupling(q, inverses),
-        nngp=kernels.nngp,
-        reg=reg,
-        uncertainty=uncertainty,
-    )
+        alpha, gap = cho_solve((factor, True), likelihood.optimum(y)), jnp.zeros((), ntk.dtype)
+        if uncertainty != "none":
+            inverse = cho_solve((factor, True), jnp.eye(len(ntk), dtype=ntk.dtype))
+            resolvent = _Shared(inverse, likelihood.identified(jnp.eye(y.shape[1])))
+    return GaussianPredictor(alpha, resolvent, nngp, reg, uncertainty, gap)
 
 
-class _Coupling(NamedTuple):
-    """What the rank-one part of the curvature adds to G.
+class _Shared(NamedTuple):
+    """G = E x Q, where every output has the same curvature."""
 
-    G = blockdiag(E_c) - [E_c q_c M^-1 q_d E_d]_{cd}, Rasmussen & Williams (2006), eq. 3.45 f.,
-    where q = 1 and M = sum_c E_c for softmax.
+    inverse: Array  # E, [n, n]
+    outputs: Array  # Q, a projection, [C, C]
+
+    def reduction(self, cross: Kernels, nngp: Array | None) -> Array:
+        a = cross.ntk @ self.inverse
+        if nngp is None:
+            per_point = jnp.sum(a * cross.ntk, axis=1)
+        else:
+            per_point = jnp.sum(a * (2 * cross.nngp - a @ nngp), axis=1)
+        return per_point[:, None, None] * self.outputs
+
+    def columns(self, ntk: Array) -> Array:
+        return jnp.einsum("ij,mj,cd->icmd", self.inverse, ntk, self.outputs)
+
+
+class _PerOutput(NamedTuple):
+    """G = blockdiag(E_c) - [E_c q_c M^-1 q_d E_d]_{cd}, with M = sum_c q_c E_c q_c.
+
+    Rasmussen & Williams (2006), eq. 3.45 f., where q = 1. There is no second term where the
+    likelihood factorises over outputs.
     """
 
-    direction: Array  # q, [n, C]
-    factor: Array  # Cholesky factor of M, [n, n]
+    inverses: Array  # E_c, [C, n, n]
+    direction: Array | None = None  # q, [n, C]
+    whitening: Array | None = None  # R with R^T R = M^-1, [n, n]
+    mixing: Array | None = None  # R (sum_c q_c E_c K E_c q_c) R^T, [n, n]
+
+    # Below, points come before training points: rows are contiguous where they are summed over.
+
+    def reduction(self, cross: Kernels, nngp: Array | None) -> Array:
+        a = cross.ntk @ self.inverses  # [C, m, n]
+        change = cross.ntk if nngp is None else 2 * cross.nngp - a @ nngp
+        reduction = _diagonal(jnp.sum(a * change, axis=-1).T)
+        if self.direction is None or self.whitening is None:
+            return reduction
+        q = self.direction.T[:, None, :]
+        h = (q * a) @ self.whitening.T
+        if nngp is None:
+            return reduction - _pairs(h, h)
+        # With V = G Theta_Xx, output by output: V_dc = [d = c] a_c - E_d q_d M^-1 q_c a_c.
+        mixed = (q * ((a @ nngp - cross.nngp) @ self.inverses)) @ self.whitening.T
+        half = _pairs(mixed - 0.5 * h @ self.mixing, h)
+        return reduction + half + half.swapaxes(1, 2)
+
+    def columns(self, ntk: Array) -> Array:
+        a = ntk @ self.inverses
+        columns = jnp.einsum("cmi,cd->icmd", a, jnp.eye(len(a), dtype=a.dtype))
+        if self.direction is None or self.whitening is None:
+            return columns
+        q = self.direction.T[:, None, :]
+        h = (q * a) @ self.whitening.T @ self.whitening
+        return columns - jnp.einsum("cij,jc,dmj->icmd", self.inverses, self.direction, h)
 
 
 @jax.tree_util.register_dataclass
@@ -143,24 +181,25 @@ class GaussianPredictor:
     ----------
     alpha : Array of shape [n, C]
         Dual coefficients of the mean.
-    inverses : Array of shape [C, n, n]
-        E_c, the inverse of Theta + reg diag(d_c)^-1 with the diagonal d of the curvature.
-    coupling : _Coupling or None
-        The rest of G; None where the likelihood factorises over outputs.
-    nngp : Array of shape [n, n]
-        NNGP kernel of the training points.
+    resolvent : pytree or None
+        G in a structured form, [n, n] for likelihoods that treat all outputs alike and [C, n, n]
+        otherwise; None for "none".
+    nngp : Array of shape [n, n] or None
+        NNGP kernel of the training points, for "initialization".
     reg : float
         Regularisation.
     uncertainty : str
         Which prior functions.
+    gap : Array of shape []
+        Upper bound of the distance of the mode's objective to its minimum, in nats.
     """
 
     alpha: Array
-    inverses: Array
-    coupling: _Coupling | None
-    nngp: Array
+    resolvent: _Shared | _PerOutput | None
+    nngp: Array | None
     reg: float
     uncertainty: Uncertainty = field(metadata={"static": True})
+    gap: Array
 
     @jax.jit
     def moments(self, cross: Kernels, diagonal: Kernels) -> tuple[Array, Array]:
@@ -179,47 +218,45 @@ class GaussianPredictor:
         cov : Array of shape [m, C, C]
         """
         mean = cross.ntk @ self.alpha
-        outputs = self.alpha.shape[1]
-        if self.uncertainty == "none":
-            return mean, jnp.zeros((*mean.shape, outputs), mean.dtype)
+        if self.resolvent is None:
+            return mean, jnp.zeros((*mean.shape, mean.shape[1]), mean.dtype)
+        reduction = self.resolvent.reduction(cross, self.nngp)
         if self.uncertainty == "posterior":
-            prior, reduction = diagonal.ntk, self._laplace_reduction(cross.ntk)
-            return mean, _covariance(prior, reduction) / self.reg
-        return mean, _covariance(diagonal.nngp, self._initialization_reduction(cross))
+            return mean, _covariance(diagonal.ntk, reduction) / self.reg
+        return mean, _covariance(diagonal.nngp, reduction)
 
-    def _laplace_reduction(self, ntk: Array) -> Array:
-        """Theta_xX G Theta_Xx: [m, C, C]."""
-        a = jnp.einsum("cij,mj->cim", self.inverses, ntk)
-        reduction = _diagonal(jnp.einsum("mi,cim->mc", ntk, a))
-        if self.coupling is None:
-            return reduction
-        b = self.coupling.direction.T[:, :, None] * a
-        h = _solve_each(self.coupling.factor, b)
-        return reduction - jnp.einsum("cim,dim->mcd", b, h)
+    @jax.jit
+    def joint_moments(self, cross: Kernels, test: Kernels) -> tuple[Array, Array]:
+        """Mean and covariance of the predictor, jointly over m test points.
 
-    def _initialization_reduction(self, cross: Kernels) -> Array:
-        r"""What training takes from the prior covariance at each point: [m, C, C].
+        Parameters
+        ----------
+        cross : Kernels
+            Kernels between test and training points, [m, n].
+        test : Kernels
+            Kernels of the test points, [m, m].
 
-        With V = G Theta_Xx: V^T K_Xx + K_xX V - V^T K V.
+        Returns
+        -------
+        mean : Array of shape [m, C]
+        cov : Array of shape [m, C, m, C]
         """
-        a = jnp.einsum("cij,mj->cim", self.inverses, cross.ntk)
-        ka = jnp.einsum("ij,cjm->cim", self.nngp, a)
-        reduction = _diagonal(
-            2 * jnp.einsum("cim,mi->mc", a, cross.nngp) - jnp.einsum("cim,cim->mc", a, ka)
-        )
-        if self.coupling is None:
-            return reduction
-        # V_dc = [d = c] a_c - E_d q_d h_c, with h_c = M^-1 q_c a_c.
-        q = self.coupling.direction.T[:, :, None]
-        h = _solve_each(self.coupling.factor, q * a)
-        e_q = self.inverses * q.swapaxes(1, 2)  # E_c q_c, [C, n, n]
-        k_eq = jnp.einsum("ij,cjk->cik", self.nngp, e_q)
-        twice = jnp.einsum("cji,cjk->ik", e_q, k_eq)  # sum_c q_c E_c K E_c q_c
-        v_cross = jnp.einsum("cji,mj->cim", e_q, cross.nngp)  # q_c E_c K_Xx
-        t = jnp.einsum("cji,cjm->cim", e_q, ka)  # q_c E_c K a_c
-        # [c, d] pairs: u_c is an array at output c, h_d at output d.
-        mixed = jnp.einsum("cim,dim->mcd", t - v_cross, h)
-        return reduction + mixed + mixed.swapaxes(1, 2) - jnp.einsum("cim,ij,djm->mcd", h, twice, h)
+        mean = cross.ntk @ self.alpha
+        if self.resolvent is None:
+            return mean, jnp.zeros(mean.shape * 2, mean.dtype)
+        identity = jnp.eye(mean.shape[1], dtype=mean.dtype)
+        columns = self.resolvent.columns(cross.ntk)  # G Theta_Xx
+        if self.nngp is None:
+            prior = jnp.einsum("mp,cd->mcpd", test.ntk, identity)
+            cov = (prior - jnp.einsum("mi,icpd->mcpd", cross.ntk, columns)) / self.reg
+        else:
+            prior = jnp.einsum("mp,cd->mcpd", test.nngp, identity)
+            # B K B^T with B = [-V^T, I]: half of the quadratic part goes with either cross term.
+            rows = 0.5 * jnp.einsum("ij,jcmd->icmd", self.nngp, columns)
+            half = jnp.einsum("icmd,icpe->mdpe", rows, columns)
+            half = half - jnp.einsum("mi,icpd->mcpd", cross.nngp, columns)
+            cov = prior + half + half.transpose(2, 3, 0, 1)
+        return mean, 0.5 * (cov + cov.transpose(2, 3, 0, 1))
 
 
 def exact_predictor(
@@ -458,20 +495,45 @@ def _solve_draws(ntk, reg, y, f0, likelihood, linear, progress):
     return tuple(jnp.concatenate(part)[:n_draws] for part in zip(*parts, strict=True))
 
 
-@jax.jit
-@partial(jax.vmap, in_axes=(None, None, 1))
-def _resolvents(ntk: Array, reg: Array | float, d: Array) -> Array:
-    """(Theta + reg diag(d_c)^-1)^-1 for every output, safe where d underflows: [C, n, n]."""
-    root = jnp.sqrt(d)
-    inner = root[:, None] * ntk * root + reg * jnp.eye(len(ntk), dtype=ntk.dtype)
-    factor = jnp.linalg.cholesky(inner)
-    half = solve_triangular(factor, jnp.diag(root), lower=True)
-    return half.T @ half
+def _resolvent(
+    ntk: Array, reg: Array | float, curvature: Curvature, nngp: Array | None
+) -> _Shared | _PerOutput:
+    """G = (reg I + W Theta)^-1 W, and for the prior covariance K what its use takes."""
+    d = curvature.diagonal
+    if curvature.direction is None and bool(jnp.all(d == d[:, :1])):
+        one = _per_output(ntk, reg, Curvature(d[:, :1], None), None)
+        return _Shared(one.inverses[0], jnp.eye(d.shape[1], dtype=d.dtype))
+    return _per_output(ntk, reg, curvature, nngp)
 
 
 @jax.jit
-def _coupling(q: Array, inverses: Array) -> _Coupling:
-    return _Coupling(q, jnp.linalg.cholesky(jnp.einsum("ic,cij,jc->ij", q, inverses, q)))
+def _per_output(
+    ntk: Array, reg: Array | float, curvature: Curvature, nngp: Array | None
+) -> _PerOutput:
+    def inverse(d: Array) -> Array:
+        """(Theta + reg diag(d)^-1)^-1, safe where d underflows."""
+        root = jnp.sqrt(d)
+        inner = root[:, None] * ntk * root + reg * jnp.eye(len(ntk), dtype=ntk.dtype)
+        half = solve_triangular(jnp.linalg.cholesky(inner), jnp.diag(root), lower=True)
+        return half.T @ half
+
+    # One output after another: work space is that of one.
+    inverses = lax.map(inverse, curvature.diagonal.T)
+    if curvature.direction is None:
+        return _PerOutput(inverses)
+
+    def add(total: tuple[Array, Array], output: tuple[Array, Array]) -> tuple[Any, None]:
+        e, q = output
+        e_q = e * q
+        mixing = total[1] if nngp is None else total[1] + e_q.T @ (nngp @ e_q)
+        return (total[0] + q[:, None] * e_q, mixing), None
+
+    zero = jnp.zeros_like(ntk)
+    (m, total), _ = lax.scan(add, (zero, zero), (inverses, curvature.direction.T))
+    identity = jnp.eye(len(ntk), dtype=ntk.dtype)
+    whitening = solve_triangular(jnp.linalg.cholesky(m), identity, lower=True)
+    mixing = None if nngp is None else whitening @ total @ whitening.T
+    return _PerOutput(inverses, curvature.direction, whitening, mixing)
 
 
 def _interpolation_factor(ntk: Array) -> Array:
@@ -487,9 +549,9 @@ def _interpolation_factor(ntk: Array) -> Array:
     return factor
 
 
-def _solve_each(factor: Array, b: Array) -> Array:
-    """M^-1 b for b of shape [C, n, m]."""
-    return jax.vmap(lambda x: cho_solve((factor, True), x))(b)
+def _pairs(u: Array, v: Array) -> Array:
+    """Inner products of every two outputs: [C, m, n], [C, m, n] -> [m, C, C]."""
+    return jnp.einsum("cmi,dmi->mcd", u, v)
 
 
 def _diagonal(values: Array) -> Array:

@@ -165,6 +165,8 @@ class GaussianPrediction(_Prediction):
         Covariance over the C outputs at each point, positive semi-definite.
     likelihood : Likelihood
         Turns latents into class probabilities.
+    joint_cov : array of shape [m, C, m, C], optional
+        Covariance jointly over the test points, of which `cov` holds the blocks on the diagonal.
 
     Examples
     --------
@@ -180,6 +182,7 @@ class GaussianPrediction(_Prediction):
     mean: Floats
     cov: Floats
     likelihood: Likelihood = field(default_factory=Categorical)
+    joint_cov: Floats | None = None
 
     def __post_init__(self) -> None:
         m, c = np.shape(self.mean) if np.ndim(self.mean) == 2 else (None, None)
@@ -187,6 +190,11 @@ class GaussianPrediction(_Prediction):
             raise ValueError(
                 "GaussianPrediction takes mean of shape [m, C] and cov of shape [m, C, C], got "
                 f"{np.shape(self.mean)} and {np.shape(self.cov)}."
+            )
+        if self.joint_cov is not None and np.shape(self.joint_cov) != (m, c, m, c):
+            raise ValueError(
+                f"joint_cov must have the shape [m, C, m, C], {(m, c, m, c)}; got "
+                f"{np.shape(self.joint_cov)}."
             )
 
     @cached_property
@@ -196,9 +204,7 @@ class GaussianPrediction(_Prediction):
         Continuous in the covariance. Eigenvectors are not, where eigenvalues coincide: scaled and
         used as a root, they let rounding turn the integration nodes.
         """
-        eigenvalues, vectors = np.linalg.eigh(self.cov)
-        roots = np.sqrt(np.maximum(eigenvalues, 0.0))
-        return (vectors * roots[:, None, :]) @ vectors.swapaxes(1, 2)
+        return _symmetric_root(self.cov)
 
     @property
     def _n_latents(self) -> int:
@@ -212,7 +218,7 @@ class GaussianPrediction(_Prediction):
         return p.reshape(_SCRAMBLES, _SOBOL_POINTS, *p.shape[1:]).mean(axis=1)
 
     def sample(self, key: jax.Array, n: int) -> Floats:
-        """Draw latents, independently at each point.
+        """Draw latents: of functions where `joint_cov` is known, else independently at each point.
 
         Parameters
         ----------
@@ -227,7 +233,10 @@ class GaussianPrediction(_Prediction):
         """
         with jax.enable_x64(True):
             noise = np.asarray(jax.random.normal(key, (n, *self.mean.shape), dtype="float64"))
-        return self.mean + np.einsum("mcd,nmd->nmc", self._root, noise)
+        if self.joint_cov is None:
+            return self.mean + np.einsum("mcd,nmd->nmc", self._root, noise)
+        root = _symmetric_root(self.joint_cov.reshape(self.mean.size, -1))
+        return self.mean + (noise.reshape(n, -1) @ root).reshape(noise.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,6 +334,13 @@ class SamplePrediction(_Prediction):
         array of shape [n, m, C]
         """
         return self.samples[np.asarray(jax.random.randint(key, (n,), 0, len(self.samples)))]
+
+
+def _symmetric_root(cov: Floats) -> Floats:
+    """Symmetric square roots of covariances [..., k, k], singular ones included."""
+    eigenvalues, vectors = np.linalg.eigh(cov)
+    roots = np.sqrt(np.maximum(eigenvalues, 0.0))
+    return (vectors * roots[..., None, :]) @ vectors.swapaxes(-2, -1)
 
 
 def _entropy(p: Floats) -> Floats:

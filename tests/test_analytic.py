@@ -317,3 +317,48 @@ def test_progress_counts_every_draw(problem):
         progress=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
     assert seen == [(100, 300), (200, 300), (300, 300)]
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "reg", "uncertainty"),
+    [
+        (Categorical(), 0.3, "initialization"),
+        (Categorical(), 0.3, "posterior"),
+        (Categorical(), 0.3, "none"),
+        (Categorical(), 0.0, "initialization"),
+        (Bernoulli(), 0.3, "initialization"),
+        (Bernoulli(), 0.3, "posterior"),
+        (Gaussian(0.4), 0.3, "initialization"),
+        (Gaussian(0.4), 0.3, "posterior"),
+    ],
+    ids=str,
+)
+def test_joint_covariance(problem, likelihood, reg, uncertainty):
+    """Against B K B^T and Laplace's formula in full matrices, with W by automatic derivatives."""
+    train, cross, test, y = problem
+    y = soft_targets(y)
+    predictor = gaussian_predictor(jaxed(train), y, reg, likelihood, uncertainty)
+    mean, cov = predictor.moments(jaxed(cross), diagonal(test))
+    joint_mean, joint = predictor.joint_moments(jaxed(cross), jaxed(test))
+    np.testing.assert_allclose(joint_mean, mean, rtol=1e-12)
+    np.testing.assert_allclose(np.einsum("mcmd->mcd", joint), cov, atol=1e-10)
+    joint = np.asarray(joint).reshape(M * C, M * C)
+    np.testing.assert_allclose(joint, joint.T, rtol=1e-14, atol=1e-15)
+    if uncertainty == "none":
+        assert np.all(joint == 0)
+        return
+    f = jnp.asarray(train.ntk @ np.asarray(predictor.alpha))
+    hessian = jax.hessian(lambda f: -jnp.sum(likelihood.log_density(f, jnp.asarray(y))))(f)
+    w = np.asarray(hessian).reshape(N * C, N * C)
+    if reg > 0:
+        gain = np.linalg.solve(reg * np.eye(N * C) + w @ wide(train.ntk), w)
+    else:
+        gain = np.kron(np.linalg.inv(train.ntk), np.eye(C) - 1 / C)
+    a = wide(cross.ntk) @ gain
+    if uncertainty == "posterior":
+        expected = (wide(test.ntk) - a @ wide(cross.ntk).T) / reg
+    else:
+        b = np.hstack([-a, np.eye(M * C)])
+        prior = np.block([[train.nngp, cross.nngp.T], [cross.nngp, test.nngp]])
+        expected = b @ wide(prior) @ b.T
+    np.testing.assert_allclose(joint, expected, rtol=1e-6, atol=1e-8)
