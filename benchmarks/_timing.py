@@ -11,9 +11,12 @@ import numpy as np
 
 from ntk_uq.datasets import load_dataset, split
 
+# Seconds that a turn takes at least: much more than a clock's grain or a thread's start.
+_SHORTEST = 0.1
+
 
 class Times:
-    """Seconds of several functions that took turns, [rounds] each."""
+    """Seconds a call of several functions that took turns, [rounds] each."""
 
     def __init__(self, seconds: dict[str, list[float]]):
         self._seconds = seconds
@@ -29,15 +32,24 @@ class Times:
 
 
 def take_turns(functions: dict[str, Callable[[], Any]], rounds: int) -> Times:
-    """Time each function once a round, after one round that compiles."""
+    """Time each function once a round, short ones repeatedly, after a first call that compiles."""
+    calls = {}
+    for name, function in functions.items():
+        jax.block_until_ready(function())
+        calls[name] = max(1, round(_SHORTEST / _seconds(function)))
     seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for round_ in range(rounds + 1):
+    for _ in range(rounds):
         for name, function in functions.items():
-            start = time.perf_counter()
-            jax.block_until_ready(function())
-            if round_ > 0:
-                seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(_seconds(function, calls[name]))
     return Times(seconds)
+
+
+def _seconds(function: Callable[[], Any], calls: int = 1) -> float:
+    """Wall seconds of one call."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        jax.block_until_ready(function())
+    return (time.perf_counter() - start) / calls
 
 
 def square_product(dtype: str, size: int = 2000) -> tuple[Callable[[], Any], float]:

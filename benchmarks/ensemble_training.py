@@ -1,0 +1,116 @@
+"""Training an ensemble vmapped over its members, against a loop over them with the same code."""
+
+import argparse
+import itertools
+import warnings
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+from _timing import digits, heading, square_product, take_turns
+
+from ntk_uq import MLP, Categorical, ensemble
+
+
+def flops(net, x, outputs):
+    """Operations of the matrix products of one forward pass, and of forward and backward pass."""
+    sizes = [x.shape[1], *[net.width] * net.depth, outputs]
+    layers = [2.0 * len(x) * a * b for a, b in itertools.pairwise(sizes)]
+    # Backward: gradients of each layer's weights and inputs, but for the first one's inputs.
+    return sum(layers), 3 * sum(layers) - layers[0]
+
+
+def run(net, n, reg, n_members, n_looped, rounds):
+    x, y = (jnp.asarray(a, jnp.float32) for a in digits(n))
+    likelihood, key = Categorical(), jax.random.key(0)
+    at_once = min(ensemble._AT_ONCE, n_members)
+
+    def train(n_members, at_once):
+        with mock.patch.object(ensemble, "_AT_ONCE", at_once):
+            return ensemble.train_ensemble(key, net, x, y, likelihood, reg=reg, n_members=n_members)
+
+    # An iteration is a forward pass, a forward and backward pass, and the rest.
+    params = jax.vmap(lambda i: net.init(jax.random.fold_in(key, i), x.shape[1], y.shape[1]))(
+        jnp.arange(at_once)
+    )
+
+    def loss(member):
+        return -jnp.sum(likelihood.log_density(net.apply(member, x), y))
+
+    forward, both = jax.jit(jax.vmap(loss)), jax.jit(jax.vmap(jax.value_and_grad(loss)))
+    product, product_flops = square_product("float32")
+    times = take_turns(
+        {
+            "chunks": lambda: train(n_members, at_once).params,
+            "loop": lambda: train(n_looped, 1).params,
+            "all at once": lambda: train(n_members, n_members).params,
+            "forward": lambda: forward(params),
+            "both": lambda: both(params),
+            "product": product,
+        },
+        rounds,
+    )
+
+    n_iter = train(n_members, at_once).n_iter
+    executed = sum(max(n_iter[i : i + at_once]) for i in range(0, n_members, at_once))
+    iteration = times["chunks"] / executed
+    shares = {
+        "forward pass": times["forward"] / iteration,
+        "forward and backward pass": times["both"] / iteration,
+    }
+    shares["rest (line search, updates of parameters)"] = 1 - sum(shares.values())
+    rate = product_flops / times["product"]
+    forward_flops, both_flops = flops(net, x, y.shape[1])
+
+    def reached(operations, seconds):
+        return f"{operations / seconds / rate:.0%}"
+
+    n_params = sum(leaf.size for leaf in jax.tree.leaves(params)) // at_once
+    print(
+        f"width {net.width}, depth {net.depth}, n = {n}, reg = {reg}, {n_members} members of "
+        f"{n_params:,} parameters, float32\n"
+        f"  {at_once} at once {1e3 * times['chunks'] / n_members:.0f} ms a member, all at once "
+        f"{1e3 * times['all at once'] / n_members:.0f} ms, loop "
+        f"{1e3 * times['loop'] / n_looped:.0f} ms (over {n_looped})\n"
+        f"  faster than the loop: {times.ratio('loop', 'chunks', n_members / n_looped)} times; "
+        f"all at once {times.ratio('loop', 'all at once', n_members / n_looped)}\n"
+        f"  iterations: {n_iter.min()} to {n_iter.max()}, mean {n_iter.mean():.0f}; members wait "
+        f"for the last of their chunk, {n_iter.sum() / (executed * at_once):.0%} of steps count\n"
+        f"  fraction of the rate of a large square ({rate / 1e9:.0f} GFLOP/s): "
+        f"{reached(n_iter.sum() * (forward_flops + both_flops), times['chunks'])}; "
+        f"forward pass alone {reached(at_once * forward_flops, times['forward'])}, "
+        f"forward and backward {reached(at_once * both_flops, times['both'])}\n"
+        f"  an iteration of {at_once} members takes {1e3 * iteration:.1f} ms: "
+        + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()),
+        flush=True,
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--width", type=int, nargs="+", default=[64, 512])
+    parser.add_argument("--n", type=int, default=300)
+    parser.add_argument("--members", type=int, default=32)
+    parser.add_argument("--looped", type=int, default=4, help="members that the loop trains")
+    parser.add_argument("--reg", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="small networks, once")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.width, arguments.n, arguments.members = [16], 40, 4
+        arguments.looped, arguments.rounds = 2, 1
+    heading("Ensemble training, vmapped against a loop over members")
+    warnings.simplefilter("error", ensemble.ConvergenceWarning)
+    for width in arguments.width:
+        run(
+            MLP(width=width),
+            arguments.n,
+            arguments.reg,
+            arguments.members,
+            arguments.looped,
+            arguments.rounds,
+        )
+
+
+if __name__ == "__main__":
+    main()
