@@ -5,6 +5,7 @@ from . import kernels as kernels
 from . import metrics as metrics
 from . import plots as plots
 from .architectures import MLP as MLP
+from .architectures import ConvNet as ConvNet
 from .architectures import Architecture as Architecture
 from .architectures import Kernels as Kernels
 from .likelihoods import Bernoulli as Bernoulli

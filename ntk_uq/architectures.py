@@ -14,8 +14,8 @@ import itertools
 import math
 import numbers
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ from flax import nnx
 from jax import lax
 from numpy.typing import ArrayLike
 
+# Covariances between all positions of two images, of the pairs in a block.
+_TILE_BYTES = 2**26
 _TILE = 256  # Rows of a kernel block: some float64 blocks fit a core's cache, dispatch is hidden.
 
 
@@ -45,9 +47,12 @@ class Kernels(NamedTuple):
 
 
 class ModuleFactory(Protocol):
-    """What makes a network: ``module(in_features, out_features, rngs=rngs)``, a Flax NNX module."""
+    """What makes a network: ``module(in_features, out_features, rngs=rngs)``, a Flax NNX module.
 
-    def __call__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
+    `in_features` is the number of features, or the shape (h, w, c) of an image.
+    """
+
+    def __call__(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
         """Build one randomly initialised network."""
 
 
@@ -202,7 +207,7 @@ def _complement(u1: jax.Array, u2: jax.Array, same: bool) -> jax.Array:
     return h + lax.stop_gradient(corrected - h)
 
 
-@functools.partial(jax.jit, static_argnames=("depth", "activation"))
+@functools.partial(jax.jit, static_argnames=("depth", "activation", "residual"))
 def mlp_kernels(
     x1: jax.Array,
     x2: jax.Array | None = None,
@@ -211,6 +216,7 @@ def mlp_kernels(
     b_std: jax.Array | float,
     depth: int,
     activation: str,
+    residual: bool = False,
 ) -> Kernels:
     """Kernels of an infinitely wide fully connected network, as a pure JAX function.
 
@@ -230,6 +236,8 @@ def mlp_kernels(
         Number of hidden layers.
     activation : {"relu", "erf", "gelu"}
         Activation function.
+    residual : bool
+        Whether hidden layers after the first are added to their input.
 
     Returns
     -------
@@ -259,10 +267,15 @@ def mlp_kernels(
     h = _complement(u1, u2, x2 is None)
     s1, s2, h = _affine(s1, s2, h, w_std, b_std)
     ntk = s1 * s2 * (1 - h)
-    for _ in range(depth):
+    for layer in range(1, depth + 1):
+        skipped = s1, s2, h, ntk
         h, derivative = dual.pair(s1, s2, h)
         s1, s2, h = _affine(dual.spread(s1), dual.spread(s2), h, w_std, b_std)
         ntk = w_std**2 * derivative * ntk + s1 * s2 * (1 - h)
+        if residual and layer < depth:  # all but the read-out
+            *skipped_moments, skipped_ntk = skipped
+            s1, s2, h = _sum(skipped_moments, (s1, s2, h))
+            ntk = skipped_ntk + ntk
     return Kernels(s1 * s2 * (1 - h), ntk)
 
 
@@ -283,7 +296,20 @@ def _affine(
     return out1, out2, lax.optimization_barrier(h)
 
 
-@functools.partial(jax.jit, static_argnames=("depth", "activation"))
+def _sum(a: Any, b: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Moments of the sum of two independent variables, as of unit vectors laid end to end."""
+
+    def shares(sa: jax.Array, sb: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        out = _safe_sqrt(sa**2 + sb**2)
+        return lax.optimization_barrier((out, _ratio(sa, out), _ratio(sb, out)))
+
+    (a1, a2, ha), (b1, b2, hb) = a, b
+    (out1, p1, q1), (out2, p2, q2) = shares(a1, b1), shares(a2, b2)
+    h = p1 * p2 * ha + q1 * q2 * hb + ((p1 - p2) ** 2 + (q1 - q2) ** 2) / 2
+    return out1, out2, lax.optimization_barrier(h)
+
+
+@functools.partial(jax.jit, static_argnames=("depth", "activation", "residual"))
 def mlp_kernel_diag(
     x: jax.Array,
     *,
@@ -291,10 +317,16 @@ def mlp_kernel_diag(
     b_std: jax.Array | float,
     depth: int,
     activation: str,
+    residual: bool = False,
 ) -> Kernels:
     """Diagonals of `mlp_kernels`, [n] each, in time proportional to n. Parameters as there."""
     kernels = functools.partial(
-        mlp_kernels, w_std=w_std, b_std=b_std, depth=depth, activation=activation
+        mlp_kernels,
+        w_std=w_std,
+        b_std=b_std,
+        depth=depth,
+        activation=activation,
+        residual=residual,
     )
     return Kernels(*(values[:, 0, 0] for values in jax.vmap(kernels)(x[:, None])))
 
@@ -303,6 +335,11 @@ class BaseArchitecture(abc.ABC):
     """What every architecture offers: networks of finite width, and kernels of infinite width."""
 
     module: ModuleFactory
+    ndim: ClassVar[int | None] = 2  # axes of the points: 2 for tables, 4 for images, None for both
+
+    def tile_rows(self, point: np.ndarray) -> int:
+        """Points on a side of a kernel's block that is computed at once."""
+        return _TILE
 
     @abc.abstractmethod
     def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
@@ -312,7 +349,7 @@ class BaseArchitecture(abc.ABC):
     def kernel_diag_block(self, x: jax.Array) -> Kernels:
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
 
-    def init(self, key: jax.Array, in_features: int, out_features: int) -> nnx.Module:
+    def init(self, key: jax.Array, in_features: Any, out_features: int) -> nnx.Module:
         """Draw the parameters of one network.
 
         Parameters
@@ -320,7 +357,7 @@ class BaseArchitecture(abc.ABC):
         key : PRNG key
             Decides every parameter; ``jax.vmap`` over keys gives an ensemble.
         in_features, out_features : int
-            Number of inputs d and of outputs C.
+            Number of inputs d and of outputs C; for images [h, w, c] `in_features` is this shape.
 
         Returns
         -------
@@ -356,9 +393,9 @@ class BaseArchitecture(abc.ABC):
 
         Parameters
         ----------
-        X1 : array of shape [n1, d]
+        X1 : array of shape [n1, d], or images [n1, h, w, c]
             Points.
-        X2 : array of shape [n2, d], optional
+        X2 : array of shape [n2, d] or [n2, h, w, c], optional
             Points. Left out: those of `X1`; each pair is then computed once.
 
         Returns
@@ -370,31 +407,33 @@ class BaseArchitecture(abc.ABC):
         Raises
         ------
         ValueError
-            If an array is not numeric, two-dimensional, non-empty and finite, or the numbers of
-            features differ.
+            If an array is not numeric, of the right number of axes, non-empty and finite, or the
+            points differ in shape.
         """
-        rows = _as_points(X1, "X1")
-        columns = rows if X2 is None else _as_points(X2, "X2")
-        if rows.shape[1] != columns.shape[1]:
+        rows = _as_points(X1, "X1", self.ndim)
+        columns = rows if X2 is None else _as_points(X2, "X2", self.ndim)
+        if rows.shape[1:] != columns.shape[1:]:
+            sizes = [x.shape[1] if x.ndim == 2 else x.shape[1:] for x in (rows, columns)]
             raise ValueError(
-                f"X1 has {rows.shape[1]} features, X2 has {columns.shape[1]}: points of one space "
+                f"X1 has {sizes[0]} features, X2 has {sizes[1]}: points of one space "
                 "are needed. Rows are points, columns are features."
             )
+        size = self.tile_rows(rows[0])
         blocks = Kernels(*(np.empty((len(rows), len(columns))) for _ in Kernels._fields))
         with jax.enable_x64(True):
-            for i in range(0, len(rows), _TILE):
-                for j in range(i if X2 is None else 0, len(columns), _TILE):
+            for i in range(0, len(rows), size):
+                for j in range(i if X2 is None else 0, len(columns), size):
                     diagonal = X2 is None and i == j
                     tile = self.kernel_block(
-                        _tile(rows, i), None if diagonal else _tile(columns, j)
+                        _tile(rows, i, size), None if diagonal else _tile(columns, j, size)
                     )
                     for block, values in zip(blocks, tile, strict=True):
-                        target = block[i : i + _TILE, j : j + _TILE]
+                        target = block[i : i + size, j : j + size]
                         target[...] = np.asarray(values)[: target.shape[0], : target.shape[1]]
                         if diagonal:
                             target[...] = (target + target.T) / 2
                         elif X2 is None:
-                            block[j : j + _TILE, i : i + _TILE] = target.T
+                            block[j : j + size, i : i + size] = target.T
         return blocks
 
     def kernel_diag(self, X: ArrayLike) -> Kernels:
@@ -402,7 +441,7 @@ class BaseArchitecture(abc.ABC):
 
         Parameters
         ----------
-        X : array of shape [n, d]
+        X : array of shape [n, d], or images [n, h, w, c]
             Points.
 
         Returns
@@ -411,18 +450,20 @@ class BaseArchitecture(abc.ABC):
             Prior variance ``.nngp`` and squared norm of the gradient ``.ntk`` at each point, NumPy
             float64 of shape [n].
         """
-        points = _as_points(X, "X")
+        points = _as_points(X, "X", self.ndim)
+        size = self.tile_rows(points[0])
         diagonals = Kernels(*(np.empty(len(points)) for _ in Kernels._fields))
         with jax.enable_x64(True):
-            for i in range(0, len(points), _TILE):
-                tile = self.kernel_diag_block(_tile(points, i))
+            for i in range(0, len(points), size):
+                tile = self.kernel_diag_block(_tile(points, i, size))
                 for diagonal, values in zip(diagonals, tile, strict=True):
-                    target = diagonal[i : i + _TILE]
+                    target = diagonal[i : i + size]
                     target[...] = np.asarray(values)[: len(target)]
         return diagonals
 
 
-def _as_points(X: ArrayLike, name: str) -> np.ndarray:
+def _as_points(X: ArrayLike, name: str, ndim: int | None) -> np.ndarray:
+    """Numeric, finite points of `ndim` axes in all; None allows tables and images."""
     try:
         points = np.asarray(X, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -430,7 +471,12 @@ def _as_points(X: ArrayLike, name: str) -> np.ndarray:
             f"{name} must be a numeric array of shape [n, d], but {error}. "
             "Encode text and categories as numbers first, and give every row the same length."
         ) from error
-    if points.ndim != 2:
+    if ndim == 4 and points.ndim != 4:
+        raise ValueError(
+            f"{name} must be images, [points, height, width, channels]; its shape is "
+            f"{points.shape}. Use X.reshape(n, height, width, channels), channels 1 for grey."
+        )
+    if points.ndim != ndim and not (ndim is None and points.ndim in (2, 4)):
         raise ValueError(
             f"{name} must be two-dimensional, [points, features]; its shape is {points.shape}. "
             "Use X.reshape(-1, 1) for a single feature, X.reshape(1, -1) for a single point."
@@ -442,10 +488,11 @@ def _as_points(X: ArrayLike, name: str) -> np.ndarray:
     return points
 
 
-def _tile(points: np.ndarray, start: int) -> jax.Array:
+def _tile(points: np.ndarray, start: int, size: int) -> jax.Array:
     """Rows from `start`, filled up with zeros to one shape, so that JAX compiles once."""
-    rows = points[start : start + _TILE]
-    return jnp.asarray(np.pad(rows, [(0, _TILE - len(rows)), (0, 0)]))
+    rows = points[start : start + size]
+    fill = [(0, size - len(rows)), *[(0, 0)] * (points.ndim - 1)]
+    return jnp.asarray(np.pad(rows, fill))
 
 
 class _Dense(nnx.Module):
@@ -465,19 +512,48 @@ class _Dense(nnx.Module):
 
 class _FullyConnected(nnx.Module):
     def __init__(
-        self, sizes: list[int], activation: str, w_std: float, b_std: float, *, rngs: nnx.Rngs
+        self,
+        sizes: list[int],
+        activation: str,
+        residual: bool,
+        w_std: float,
+        b_std: float,
+        *,
+        rngs: nnx.Rngs,
     ):
         self.layers = nnx.List(
             _Dense(fan_in, fan_out, w_std, b_std, rngs=rngs)
             for fan_in, fan_out in itertools.pairwise(sizes)
         )
         self.activation = activation
+        self.residual = residual
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        *hidden, readout = self.layers
-        for layer in hidden:
-            x = _ACTIVATIONS[self.activation].function(layer(x))
-        return readout(x)
+        activation = _ACTIVATIONS[self.activation].function
+        first, *later = self.layers
+        h = first(x)
+        for i, layer in enumerate(later, start=1):
+            out = layer(activation(h))
+            h = h + out if self.residual and i < len(later) else out
+        return h
+
+
+def _check_integers(architecture: Any, **least: int) -> None:
+    for name, minimum in least.items():
+        value = getattr(architecture, name)
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
+            raise ValueError(f"{name} must be an integer, at least {minimum}; got {value!r}.")
+
+
+def _check_layers(activation: str, w_std: float, b_std: float) -> None:
+    if activation not in list(_ACTIVATIONS):
+        raise ValueError(
+            f"Unknown activation {activation!r}: choose one of {', '.join(_ACTIVATIONS)}."
+        )
+    if not (isinstance(w_std, numbers.Real) and 0 < w_std < math.inf):
+        raise ValueError(f"w_std must be a positive number; got {w_std!r}.")
+    if not (isinstance(b_std, numbers.Real) and 0 <= b_std < math.inf):
+        raise ValueError(f"b_std must be a number, at least 0; got {b_std!r}.")
 
 
 @dataclass(frozen=True)
@@ -499,6 +575,9 @@ class MLP(BaseArchitecture):
         Scale of the weights, > 0. With sqrt(2) relu layers keep the variance of their input.
     b_std : float, default 0.3
         Scale of the biases, >= 0.
+    residual : bool, default False
+        Whether each hidden layer after the first is added to its input:
+        ``h + w_std / sqrt(width) W activation(h) + b_std b``.
 
     Raises
     ------
@@ -523,25 +602,18 @@ class MLP(BaseArchitecture):
     activation: str = "relu"
     w_std: float = 2**0.5
     b_std: float = 0.3
+    residual: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("width", 1), ("depth", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-                raise ValueError(f"{name} must be an integer, at least {least}; got {value!r}.")
-        if self.activation not in list(_ACTIVATIONS):
-            raise ValueError(
-                f"Unknown activation {self.activation!r}: choose one of {', '.join(_ACTIVATIONS)}."
-            )
-        if not (isinstance(self.w_std, numbers.Real) and 0 < self.w_std < math.inf):
-            raise ValueError(f"w_std must be a positive number; got {self.w_std!r}.")
-        if not (isinstance(self.b_std, numbers.Real) and 0 <= self.b_std < math.inf):
-            raise ValueError(f"b_std must be a number, at least 0; got {self.b_std!r}.")
+        _check_integers(self, width=1, depth=0)
+        _check_layers(self.activation, self.w_std, self.b_std)
 
-    def module(self, in_features: int, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
+    def module(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
         """Build one randomly initialised network."""
         sizes = [in_features, *[self.width] * self.depth, out_features]
-        return _FullyConnected(sizes, self.activation, self.w_std, self.b_std, rngs=rngs)
+        return _FullyConnected(
+            sizes, self.activation, self.residual, self.w_std, self.b_std, rngs=rngs
+        )
 
     def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
         """Kernels [n1, n2] as JAX arrays in the points' dtype; of `x1` with itself without `x2`."""
@@ -555,6 +627,147 @@ class MLP(BaseArchitecture):
     def _limit(self) -> dict[str, Any]:
         """What is left of the specification at infinite width."""
         return {name: value for name, value in asdict(self).items() if name != "width"}
+
+
+class _Conv(nnx.Module):
+    """Convolution w_std / sqrt(fan_in) W * x + b_std b, as large as its input, W, b ~ N(0, 1)."""
+
+    def __init__(
+        self, size: int, channels: int, width: int, w_std: float, b_std: float, *, rngs: nnx.Rngs
+    ):
+        shape = (size, size, channels, width)
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), shape))
+        self.bias = nnx.Param(jax.random.normal(rngs.params(), (width,)))
+        self.w_scale = w_std / math.sqrt(size * size * channels)
+        self.b_scale = b_std
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        convolved = lax.conv_general_dilated(
+            x, self.kernel[...], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return self.w_scale * convolved + self.b_scale * self.bias[...]
+
+
+class _Convolutional(nnx.Module):
+    def __init__(
+        self, image: tuple[int, int, int], outputs: int, net: "ConvNet", *, rngs: nnx.Rngs
+    ):
+        height, width, channels = image
+        scales = net.w_std, net.b_std
+        sizes = [channels, *[net.width] * net.depth]
+        self.layers = nnx.List(
+            _Conv(net.kernel_size, fan_in, fan_out, *scales, rngs=rngs)
+            for fan_in, fan_out in itertools.pairwise(sizes)
+        )
+        positions = height * width if net.readout == "flatten" else 1
+        self.readout = _Dense(positions * net.width, outputs, *scales, rngs=rngs)
+        self.pooled = net.readout == "pool"
+        self.activation = net.activation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for layer in self.layers:
+            x = _ACTIVATIONS[self.activation].function(layer(x))
+        return self.readout(jnp.mean(x, axis=(1, 2)) if self.pooled else x.reshape(len(x), -1))
+
+
+@dataclass(frozen=True)
+class ConvNet(BaseArchitecture):
+    """Convolutional network on images [n, h, w, c], in NTK parameterisation.
+
+    Every weight and bias is N(0, 1) at initialisation; a layer, the read-out included, computes
+    ``w_std / sqrt(fan_in) W * x + b_std b``. Convolutions keep the size of the image, zeros beyond
+    its edge. Kernels need the extra ``stax``, and time and memory that grow with the fourth power
+    of the image's side where the read-out pools.
+
+    Parameters
+    ----------
+    width : int, default 64
+        Channels of each hidden layer. The kernels are those of the limit and do not depend on it.
+    depth : int, default 2
+        Convolutions.
+    kernel_size : int, default 3
+        Side of a convolution's window.
+    readout : {"pool", "flatten"}, default "pool"
+        What the last, linear layer sees: the mean over positions, or all of them.
+    activation : {"relu", "erf", "gelu"}, default "relu"
+        Activation function; gelu is the exact one, not its tanh approximation.
+    w_std : float, default sqrt(2)
+        Scale of the weights, > 0.
+    b_std : float, default 0.3
+        Scale of the biases, >= 0.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range, or the activation unknown.
+
+    References
+    ----------
+    Novak et al. 2019, arXiv 1810.05148; Arora et al. 2019, arXiv 1904.11955.
+
+    Examples
+    --------
+    >>> import jax
+    >>> net = ConvNet(width=8, depth=1)
+    >>> params = net.init(jax.random.key(0), in_features=(4, 4, 1), out_features=3)
+    >>> net.apply(params, jax.numpy.ones((5, 4, 4, 1))).shape
+    (5, 3)
+    """
+
+    width: int = 64
+    depth: int = 2
+    kernel_size: int = 3
+    readout: str = "pool"
+    activation: str = "relu"
+    w_std: float = 2**0.5
+    b_std: float = 0.3
+    ndim: ClassVar[int | None] = 4
+
+    def __post_init__(self) -> None:
+        _check_integers(self, width=1, depth=1, kernel_size=1)
+        _check_layers(self.activation, self.w_std, self.b_std)
+        if self.readout not in ("pool", "flatten"):
+            raise ValueError(f'readout must be "pool" or "flatten"; got {self.readout!r}.')
+
+    def module(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
+        """Build one randomly initialised network for images of shape (h, w, c)."""
+        if np.shape(in_features) != (3,):
+            raise ValueError(
+                f"ConvNet takes images [n, h, w, c]; got points with {in_features} features. "
+                "Use X.reshape(n, height, width, channels), or MLP."
+            )
+        return _Convolutional(in_features, out_features, self, rngs=rngs)
+
+    def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
+        """Kernels [n1, n2] as JAX arrays in the points' dtype; of `x1` with itself without `x2`."""
+        return _stax_kernels(_conv_kernel_fn(replace(self, width=1)), x1, x2)
+
+    def kernel_diag_block(self, x: jax.Array) -> Kernels:
+        """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
+        return _stax_kernel_diag(_conv_kernel_fn(replace(self, width=1)), x)
+
+    def tile_rows(self, point: np.ndarray) -> int:
+        """Points on a side of a kernel's block that is computed at once."""
+        height, width, _ = point.shape
+        positions = height * width
+        pair_bytes = 8 * (positions**2 if self.readout == "pool" else positions)
+        return int(np.clip(math.isqrt(_TILE_BYTES // pair_bytes), 1, _TILE))
+
+
+@functools.lru_cache
+def _conv_kernel_fn(net: ConvNet) -> Callable[..., Any]:
+    from ntk_uq._neural_tangents import stax
+
+    scales = {"W_std": net.w_std, "b_std": net.b_std}
+    window = (net.kernel_size, net.kernel_size)
+    activation = {"relu": stax.Relu, "erf": stax.Erf, "gelu": stax.Gelu}[net.activation]
+    layers = [
+        layer
+        for _ in range(net.depth)
+        for layer in (stax.Conv(1, window, padding="SAME", **scales), activation())
+    ]
+    pool = stax.GlobalAvgPool() if net.readout == "pool" else stax.Flatten()
+    return stax.serial(*layers, pool, stax.Dense(1, **scales))[2]
 
 
 @dataclass(frozen=True)
@@ -587,6 +800,7 @@ class Architecture(BaseArchitecture):
 
     module: ModuleFactory
     kernel_fn: Callable[..., Any] | None = None
+    ndim: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         if isinstance(self.module, nnx.Module) or not callable(self.module):

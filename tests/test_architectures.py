@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from scipy import special, stats
+from scipy import signal, special, stats
 
 from ntk_uq._neural_tangents import stax
-from ntk_uq.architectures import MLP, Architecture, mlp_kernel_diag, mlp_kernels
+from ntk_uq.architectures import MLP, Architecture, ConvNet, mlp_kernel_diag, mlp_kernels
+from ntk_uq.kernels import empirical_nngp, empirical_ntk
 
 ACTIVATIONS = ["relu", "erf", "gelu"]
 
@@ -396,3 +397,120 @@ def test_bad_module():
     for kernels in (Architecture(Residual).kernels, Architecture(Residual).kernel_diag):
         with pytest.raises(ValueError, match="no infinite-width kernel"):
             kernels(points(3))
+
+
+# --- Residual connections and images --------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:`FanIn` layers")
+@pytest.mark.parametrize("activation", ["relu", "erf"])
+def test_residual_kernels_equal_neural_tangents(activation):
+    scales = {"W_std": 1.2, "b_std": 0.4}
+    layer = {"relu": stax.Relu, "erf": stax.Erf}[activation]()
+
+    def block():
+        branch = stax.serial(layer, stax.Dense(1, **scales))
+        return stax.serial(stax.FanOut(2), stax.parallel(stax.Identity(), branch), stax.FanInSum())
+
+    dense = stax.Dense(1, **scales)
+    _, _, kernel_fn = stax.serial(dense, block(), block(), layer, dense)
+    net = MLP(depth=3, activation=activation, w_std=1.2, b_std=0.4, residual=True)
+    theirs = Architecture(net.module, kernel_fn)
+    x1, x2 = points(30), points(20, seed=1)
+    for ours, other in zip(net.kernels(x1, x2), theirs.kernels(x1, x2), strict=True):
+        np.testing.assert_allclose(ours, other, rtol=1e-10)
+    for ours, other in zip(net.kernel_diag(x1), theirs.kernel_diag(x1), strict=True):
+        np.testing.assert_allclose(ours, other, rtol=1e-7)
+
+
+def test_residual_apply_is_the_written_formula():
+    net = MLP(width=6, depth=3, activation="erf", w_std=1.3, b_std=0.7, residual=True)
+    params = net.init(jax.random.key(0), 3, 2)
+    x = points(5, d=3).astype(np.float32)
+
+    def dense(layer, x):
+        weights, biases = np.asarray(layer.kernel[...]), np.asarray(layer.bias[...])
+        return 1.3 / np.sqrt(len(weights)) * x @ weights + 0.7 * biases
+
+    first, second, third, readout = params.layers
+    h = dense(first, x)
+    h = h + dense(second, special.erf(h))
+    h = h + dense(third, special.erf(h))
+    np.testing.assert_allclose(
+        net.apply(params, x), dense(readout, special.erf(h)), rtol=1e-5, atol=1e-5
+    )
+
+
+def images(n, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, 4, 3, 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize("readout", ["pool", "flatten"])
+def test_convolutional_apply_is_the_written_formula(readout):
+    net = ConvNet(width=5, depth=2, readout=readout, activation="erf", w_std=1.3, b_std=0.7)
+    params = net.init(jax.random.key(0), (4, 3, 2), 2)
+    x = images(3)
+    h = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    for layer in params.layers:
+        weights, biases = np.asarray(layer.kernel[...]), np.asarray(layer.bias[...])
+        h = np.stack(
+            [
+                np.sum([signal.correlate2d(i[..., c], weights[..., c, o], "valid")
+                        for c in range(i.shape[-1])], axis=0) for i in h for o in range(5)
+            ]
+        ).reshape(3, 5, 4, 3)  # fmt: skip
+        h = special.erf(1.3 / np.sqrt(weights[..., 0].size) * np.moveaxis(h, 1, -1) + 0.7 * biases)
+        h, last = np.pad(h, [(0, 0), (1, 1), (1, 1), (0, 0)]), h
+    last = last.mean(axis=(1, 2)) if readout == "pool" else last.reshape(3, -1)
+    weights, biases = np.asarray(params.readout.kernel[...]), np.asarray(params.readout.bias[...])
+    expected = 1.3 / np.sqrt(len(weights)) * last @ weights + 0.7 * biases
+    np.testing.assert_allclose(net.apply(params, x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("readout", "activation"), [("pool", "relu"), ("flatten", "erf")])
+def test_convolutional_networks_approach_their_kernels(readout, activation):
+    net = ConvNet(width=256, depth=1, readout=readout, activation=activation)
+    x, members = images(3), 60
+    nngp, ntk = [], []
+    for key in jax.random.split(jax.random.key(0), members):
+        params = net.init(key, x.shape[1:], 8)
+        nngp.append(empirical_nngp(net, params, x))
+        ntk.append(empirical_ntk(net, params, x, trace=True))
+    for samples, kernel in zip((nngp, ntk), net.kernels(x), strict=True):
+        error = np.mean(samples, axis=0) - kernel
+        standard_error = np.std(samples, axis=0, ddof=1) / np.sqrt(members)
+        finite_width = 3 / net.width * np.sqrt(np.outer(np.diag(kernel), np.diag(kernel)))
+        assert (np.abs(error) < 4 * standard_error + finite_width).all()
+
+
+def test_convolutional_kernels_do_not_depend_on_blocks(monkeypatch):
+    net = ConvNet(depth=1)
+    x = images(5)
+    whole = net.kernels(x)
+    monkeypatch.setattr("ntk_uq.architectures._TILE_BYTES", 4 * 8 * 12**2)  # 2 x 2 points
+    for kernel, blocks, diagonal in zip(whole, net.kernels(x), net.kernel_diag(x), strict=True):
+        np.testing.assert_allclose(blocks, kernel, rtol=1e-12)
+        np.testing.assert_allclose(diagonal, np.diag(kernel), rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"readout": "mean"}, 'readout must be "pool" or "flatten"'),
+        ({"kernel_size": 0}, "kernel_size must be an integer, at least 1"),
+        ({"depth": 0}, "depth must be an integer, at least 1"),
+        ({"activation": "tanh"}, "Unknown activation 'tanh'"),
+    ],
+)
+def test_convnet_refuses_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ConvNet(**arguments)
+
+
+def test_tables_and_images_are_not_confused():
+    with pytest.raises(ValueError, match=r"must be images, \[points, height, width, channels\]"):
+        ConvNet().kernels(points(3))
+    with pytest.raises(ValueError, match="ConvNet takes images"):
+        ConvNet().init(jax.random.key(0), 4, 2)
+    with pytest.raises(ValueError, match="must be two-dimensional"):
+        MLP().kernels(images(3))
