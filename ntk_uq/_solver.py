@@ -16,6 +16,7 @@ inner product need one product with Theta an iteration, shared by all draws and 
 docs/theory: "Solving many draws at once".
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -81,6 +82,7 @@ def solve_dual(
     likelihood: Likelihood,
     *,
     linear: Array | float = 0.0,
+    start: Array | None = None,
     tol: float = 1e-12,
     max_iter: int = 5000,
 ) -> DualSolution:
@@ -88,8 +90,8 @@ def solve_dual(
 
     Parameters
     ----------
-    ntk : Array of shape [n, n]
-        Theta, symmetric positive semi-definite.
+    ntk : Array of shape [n, n], or [n, C, n, C]
+        Theta, symmetric positive semi-definite; a finite network's couples the outputs.
     reg : float
         Regularisation, positive.
     y : Array of shape [n, C]
@@ -100,6 +102,8 @@ def solve_dual(
         Log-concave in f.
     linear : Array of shape [S, n, C], or 0
         The linear term e of each draw.
+    start : Array of shape [S, n, C], optional
+        Dual coefficients to start from, those of a neighbouring problem for example.
     tol : float
         Stop at this gap, in nats. The default leaves the latents within about a millionth of a
         posterior standard deviation; single precision reaches about 1e-6.
@@ -124,8 +128,11 @@ def solve_dual(
     linear = jnp.moveaxis(jnp.broadcast_to(linear, f0.shape), 0, -1).astype(f0.dtype)
     reg = jnp.asarray(reg, f0.dtype)
 
+    # [n, n], or [nC, nC] where outputs have kernels of their own.
+    operator = ntk.reshape(math.prod(ntk.shape[: ntk.ndim // 2]), -1)
+
     def apply_ntk(v):
-        return (ntk @ v.reshape(len(v), -1)).reshape(v.shape)
+        return (operator @ v.reshape(len(operator), -1)).reshape(v.shape)
 
     def active(iterate):
         return iterate.norm > 2 * reg * tol
@@ -202,11 +209,13 @@ def solve_dual(
     def unfinished(it: _Iterate):
         return jnp.any(active(it)) & (it.iteration < max_iter)
 
-    descent = likelihood_gradient(prior, y) - linear
+    alpha = jnp.zeros_like(prior) if start is None else jnp.moveaxis(start, 0, -1)
+    latents = prior if start is None else prior + apply_ntk(alpha)
+    descent = likelihood_gradient(latents, y) - linear - reg * alpha
     ntk_descent = apply_ntk(descent)
-    start = _Iterate(
-        jnp.zeros_like(prior),
-        prior,
+    first = _Iterate(
+        alpha,
+        latents,
         descent,
         ntk_descent,
         descent,
@@ -214,7 +223,7 @@ def solve_dual(
         jnp.maximum(_dot(descent, ntk_descent), 0.0),
         jnp.int32(0),
     )
-    end = lax.while_loop(unfinished, step, start)
+    end = lax.while_loop(unfinished, step, first)
     # Summing Theta alpha over the iterations has collected rounding: judge the solution afresh.
     latents = prior + apply_ntk(end.alpha)
     residual = likelihood_gradient(latents, y) - linear - reg * end.alpha
@@ -224,7 +233,7 @@ def solve_dual(
         gap=end.norm / (2 * reg),
         residual=jnp.max(jnp.abs(residual), axis=(0, 1)),
         converged=~active(end),
-        n_products=end.iteration + 2,
+        n_products=end.iteration + (2 if start is None else 3),
     )
 
 

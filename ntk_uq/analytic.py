@@ -48,7 +48,13 @@ _DRAWS_AT_ONCE = 128
 
 
 def gaussian_predictor(
-    kernels: Kernels, y: ArrayLike, reg: float, likelihood: Likelihood, uncertainty: Uncertainty
+    kernels: Kernels,
+    y: ArrayLike,
+    reg: float,
+    likelihood: Likelihood,
+    uncertainty: Uncertainty,
+    *,
+    start: Array | None = None,
 ) -> "GaussianPredictor":
     r"""Derive the Gaussian distribution of the trained predictor.
 
@@ -72,6 +78,8 @@ def gaussian_predictor(
         Observation model.
     uncertainty : {"initialization", "posterior", "none"}
         Which prior functions: see the module.
+    start : Array of shape [n, C], optional
+        Dual coefficients near the mode's, to search from.
 
     Returns
     -------
@@ -102,7 +110,8 @@ def gaussian_predictor(
     nngp = kernels.nngp if uncertainty == "initialization" else None
     resolvent: _Shared | _PerOutput | None = None
     if reg > 0:
-        solution = solve_dual(ntk, reg, y, jnp.zeros_like(y)[None], likelihood)
+        start = None if start is None else start[None]
+        solution = solve_dual(ntk, reg, y, jnp.zeros_like(y)[None], likelihood, start=start)
         alpha, gap = solution.alpha[0], solution.gap[0]
         if uncertainty != "none":
             resolvent = _resolvent(ntk, reg, likelihood.curvature(solution.latents[0], y), nngp)
@@ -113,6 +122,11 @@ def gaussian_predictor(
             inverse = cho_solve((factor, True), jnp.eye(len(ntk), dtype=ntk.dtype))
             resolvent = _Shared(inverse, likelihood.identified(jnp.eye(y.shape[1])))
     return GaussianPredictor(alpha, resolvent, nngp, reg, uncertainty, gap)
+
+
+# G in two structured forms. Of each: `reduction`, what training takes from the prior covariance at
+# each point, Theta_xX G Theta_Xx for the prior kernel Theta and V^T K_Xx + K_xX V - V^T K V with
+# V = G Theta_Xx for a prior kernel K, [m, C, C]; `columns`, V itself, [n, C, m, C]; `apply`, G u.
 
 
 class _Shared(NamedTuple):
@@ -131,6 +145,9 @@ class _Shared(NamedTuple):
 
     def columns(self, ntk: Array) -> Array:
         return jnp.einsum("ij,mj,cd->icmd", self.inverse, ntk, self.outputs)
+
+    def apply(self, u: Array) -> Array:
+        return self.inverse @ u @ self.outputs
 
 
 class _PerOutput(NamedTuple):
@@ -170,6 +187,13 @@ class _PerOutput(NamedTuple):
         q = self.direction.T[:, None, :]
         h = (q * a) @ self.whitening.T @ self.whitening
         return columns - jnp.einsum("cij,jc,dmj->icmd", self.inverses, self.direction, h)
+
+    def apply(self, u: Array) -> Array:
+        a = jnp.einsum("cij,jc->ic", self.inverses, u)
+        if self.direction is None or self.whitening is None:
+            return a
+        h = self.whitening.T @ (self.whitening @ jnp.sum(self.direction * a, axis=1))
+        return a - jnp.einsum("cij,jc->ic", self.inverses, self.direction * h[:, None])
 
 
 @jax.tree_util.register_dataclass
@@ -495,21 +519,21 @@ def _solve_draws(ntk, reg, y, f0, likelihood, linear, progress):
     return tuple(jnp.concatenate(part)[:n_draws] for part in zip(*parts, strict=True))
 
 
-def _resolvent(
-    ntk: Array, reg: Array | float, curvature: Curvature, nngp: Array | None
-) -> _Shared | _PerOutput:
-    """G = (reg I + W Theta)^-1 W, and for the prior covariance K what its use takes."""
+def _resolvent(ntk: Array, reg: float, curvature: Curvature, nngp: Array | None) -> Any:
+    """`curvature_resolvent`, for one output only where all outputs have the same curvature."""
     d = curvature.diagonal
     if curvature.direction is None and bool(jnp.all(d == d[:, :1])):
-        one = _per_output(ntk, reg, Curvature(d[:, :1], None), None)
+        one = curvature_resolvent(ntk, reg, Curvature(d[:, :1], None))
         return _Shared(one.inverses[0], jnp.eye(d.shape[1], dtype=d.dtype))
-    return _per_output(ntk, reg, curvature, nngp)
+    return curvature_resolvent(ntk, reg, curvature, nngp)
 
 
 @jax.jit
-def _per_output(
-    ntk: Array, reg: Array | float, curvature: Curvature, nngp: Array | None
+def curvature_resolvent(
+    ntk: Array, reg: Array | float, curvature: Curvature, nngp: Array | None = None
 ) -> _PerOutput:
+    """G = (reg I + W Theta)^-1 W, and for a prior covariance K what its use takes."""
+
     def inverse(d: Array) -> Array:
         """(Theta + reg diag(d)^-1)^-1, safe where d underflows."""
         root = jnp.sqrt(d)

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import entr, softmax
+from scipy.special import entr, logsumexp, softmax
 from scipy.stats import qmc
 
-from ntk_uq.likelihoods import Categorical, Likelihood
+from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 
 __all__ = ["GaussianPrediction", "SamplePrediction"]
 
@@ -101,6 +101,31 @@ class _Prediction(ABC):
         """
         self._require_classes("proba_mcse()")
         return self._response_moments[1]
+
+    def log_density(self, y: Floats) -> Floats:
+        r"""Log predictive density of targets, :math:`\log \mathrm{E}\,p(y | f)`.
+
+        Parameters
+        ----------
+        y : array of shape [m, C]
+            Targets as the likelihood takes them: one-hot rows for classes.
+
+        Returns
+        -------
+        array of shape [m]
+            Nats. Its negative mean is the log loss.
+        """
+        m, c = self.mean.shape
+        step = max(1, _CHUNK // (self._n_latents * c))
+        parts = []
+        for start in range(0, m, step):
+            points = slice(start, start + step)
+            with jax.enable_x64(True):
+                densities = self.likelihood.log_density(
+                    jnp.asarray(self._latents(points)), jnp.asarray(y[points])
+                )
+            parts.append(logsumexp(np.asarray(densities), axis=0) - np.log(self._n_latents))
+        return np.concatenate(parts)
 
     def mean_mcse(self, statistic: Callable[[Floats, slice], Floats]) -> float:
         """Monte-Carlo standard error of a statistic averaged over draws and points.
@@ -216,6 +241,17 @@ class GaussianPrediction(_Prediction):
 
     def _replicates(self, p: Floats) -> Floats:
         return p.reshape(_SCRAMBLES, _SOBOL_POINTS, *p.shape[1:]).mean(axis=1)
+
+    def log_density(self, y: Floats) -> Floats:
+        """Log predictive density of targets [m, C]: [m] nats; in closed form for Gaussian noise."""
+        if not isinstance(self.likelihood, Gaussian):
+            return super().log_density(y)
+        c = self.mean.shape[1]
+        noise = np.broadcast_to(np.square(self.likelihood.noise), c)
+        factor = np.linalg.cholesky(self.cov + np.diag(noise))
+        z = np.linalg.solve(factor, (y - self.mean)[..., None])[..., 0]
+        log_det = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
+        return -0.5 * np.sum(z**2, axis=1) - log_det - 0.5 * c * np.log(2 * np.pi)
 
     def sample(self, key: jax.Array, n: int) -> Floats:
         """Draw latents: of functions where `joint_cov` is known, else independently at each point.

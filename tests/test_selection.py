@@ -1,0 +1,121 @@
+"""Choosing reg: the evidence against dense formulas and differences, held-out scores by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import optimize, stats
+
+from ntk_uq._solver import solve_dual
+from ntk_uq.analytic import gaussian_predictor
+from ntk_uq.architectures import MLP, Kernels, mlp_kernels
+from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson
+from ntk_uq.predictions import GaussianPrediction
+from ntk_uq.selection import cross_validate, log_evidence, maximise_evidence
+
+N, C = 14, 3
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(N, 3))
+ONE_HOT = np.eye(C)[np.digitize(X[:, 0], [-0.5, 0.5])]
+KERNELS = MLP(w_std=1.3, b_std=0.4).kernels(X)
+CASES = [
+    (Categorical(), ONE_HOT),
+    (Bernoulli(), ONE_HOT),
+    (Poisson(), RNG.poisson(2.0, size=(N, C)).astype(float)),
+    (Gaussian(0.3), RNG.normal(size=(N, C))),
+]
+
+
+@pytest.fixture(autouse=True)
+def _x64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.mark.parametrize(("likelihood", "y"), CASES, ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize("reg", [0.02, 1.0, 50.0])
+def test_log_evidence_is_the_dense_laplace_formula(likelihood, y, reg):
+    value = log_evidence(jnp.asarray(KERNELS.ntk), jnp.asarray(y), reg, likelihood)
+    ntk = jnp.asarray(KERNELS.ntk)
+    mode = solve_dual(ntk, reg, jnp.asarray(y), jnp.zeros((1, N, C)), likelihood).latents[0]
+    hessian = jax.hessian(lambda f: -jnp.sum(likelihood.log_density(f, y)))(mode)
+    prior = np.kron(KERNELS.ntk / reg, np.eye(C))
+    flat = np.asarray(mode).ravel()
+    expected = (
+        float(jnp.sum(likelihood.log_density(mode, y)))
+        - 0.5 * flat @ np.linalg.solve(prior, flat)
+        - 0.5 * np.linalg.slogdet(np.eye(N * C) + prior @ hessian.reshape(N * C, -1))[1]
+    )
+    np.testing.assert_allclose(value, expected, atol=1e-5)
+
+
+def test_log_evidence_is_exact_for_a_gaussian_likelihood():
+    _, y = CASES[-1]
+    value = log_evidence(jnp.asarray(KERNELS.ntk), jnp.asarray(y), 0.7, Gaussian(0.3))
+    density = stats.multivariate_normal(cov=KERNELS.ntk / 0.7 + 0.09 * np.eye(N))
+    np.testing.assert_allclose(value, sum(density.logpdf(column) for column in y.T), rtol=1e-10)
+
+
+@pytest.mark.parametrize(("likelihood", "y"), CASES, ids=lambda v: type(v).__name__)
+def test_derivatives_against_differences(likelihood, y):
+    """Through reg, the kernel's parameters, and a scale per feature; the mode moves with all."""
+
+    def evidence(p):
+        scales, w_std, b_std, reg = jnp.exp(p[:3]), *jnp.exp(p[3:])
+        points = jnp.asarray(X) * scales
+        ntk = mlp_kernels(points, w_std=w_std, b_std=b_std, depth=2, activation="relu").ntk
+        return log_evidence(ntk, jnp.asarray(y), reg, likelihood)
+
+    at = jnp.array([0.1, -0.2, 0.0, 0.3, -0.9, -0.4])
+    gradient = jax.grad(evidence)(at)
+    step = 1e-4
+    differences = [
+        (evidence(at + step * e) - evidence(at - step * e)) / (2 * step) for e in np.eye(6)
+    ]
+    np.testing.assert_allclose(gradient, differences, rtol=1e-4, atol=1e-5)
+
+
+def test_maximise_evidence_finds_the_maximum_of_a_scan():
+    ntk, y = jnp.asarray(KERNELS.ntk), jnp.asarray(ONE_HOT)
+
+    def evidence(p):
+        return log_evidence(ntk, y, p["reg"], Categorical())
+
+    seen = []
+    best = maximise_evidence(evidence, {"reg": 0.2}, progress=lambda i, n: seen.append((i, n)))
+    scan = optimize.minimize_scalar(
+        lambda v: -float(evidence({"reg": np.exp(v)})), bounds=(-6, 6), options={"xatol": 1e-6}
+    )
+    assert best.converged
+    np.testing.assert_allclose(best.value, -scan.fun, atol=1e-5)
+    np.testing.assert_allclose(np.log(best.parameters["reg"]), scan.x, atol=1e-2)
+    assert seen[0] == (1, 50)
+
+
+@pytest.mark.parametrize("noise", [None, 0.3])
+def test_cross_validation_is_refitting(noise):
+    """Against fitting each fold afresh, at its regularisation alone."""
+    likelihood = Categorical() if noise is None else Gaussian(noise)
+    y = ONE_HOT if noise is None else CASES[-1][1]
+    regs, modes = [0.1, 3.0, 0.5], ["posterior", "none", "initialization"]
+    folds = [np.array([0, 3, 5, 9, 12]), np.array([1, 2, 6, 13]), np.array([4, 7, 8, 10])]
+    scores = cross_validate(KERNELS, y, regs, likelihood, modes, folds)
+    assert np.all(np.isnan(scores[:, :, 11]))
+    fold = folds[0]
+    train = np.setdiff1d(np.arange(N), fold)
+    inner = Kernels(*(jnp.asarray(k[np.ix_(train, train)]) for k in KERNELS))
+    cross = Kernels(*(jnp.asarray(k[np.ix_(fold, train)]) for k in KERNELS))
+    own = Kernels(*(jnp.asarray(np.diag(k)[fold]) for k in KERNELS))
+    for r, reg in enumerate(regs):
+        for u, mode in enumerate(modes):
+            predictor = gaussian_predictor(inner, y[train], reg, likelihood, mode)
+            mean, cov = (np.asarray(a) for a in predictor.moments(cross, own))
+            if noise is None:
+                p = GaussianPrediction(mean, cov).proba()
+                expected = np.log(np.sum(p * y[fold], axis=1))
+            else:
+                expected = [
+                    stats.multivariate_normal(m, s + noise**2 * np.eye(C)).logpdf(t)
+                    for m, s, t in zip(mean, cov, y[fold], strict=True)
+                ]
+            np.testing.assert_allclose(scores[r, u, fold], expected, atol=2e-5)
