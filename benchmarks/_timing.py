@@ -32,24 +32,23 @@ class Times:
 
 
 def take_turns(functions: dict[str, Callable[[], Any]], rounds: int) -> Times:
-    """Time each function once a round, short ones repeatedly, after a first call that compiles."""
-    calls = {}
-    for name, function in functions.items():
-        jax.block_until_ready(function())
-        calls[name] = max(1, round(_SHORTEST / _seconds(function)))
+    """Time each function once a round, after a first call that compiles."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for function in functions.values():
+        jax.block_until_ready(function())
     for _ in range(rounds):
         for name, function in functions.items():
-            seconds[name].append(_seconds(function, calls[name]))
+            seconds[name].append(_seconds(function))
     return Times(seconds)
 
 
-def _seconds(function: Callable[[], Any], calls: int = 1) -> float:
-    """Wall seconds of one call."""
-    start = time.perf_counter()
-    for _ in range(calls):
+def _seconds(function: Callable[[], Any]) -> float:
+    """Wall seconds a call, over as many as a turn takes."""
+    calls, start, elapsed = 0, time.perf_counter(), 0.0
+    while elapsed < _SHORTEST:
         jax.block_until_ready(function())
-    return (time.perf_counter() - start) / calls
+        calls, elapsed = calls + 1, time.perf_counter() - start
+    return elapsed / calls
 
 
 def square_product(dtype: str, size: int = 2000) -> tuple[Callable[[], Any], float]:
