@@ -26,7 +26,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,17 @@ from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
 from ntk_uq._checkpoint import Checkpoint
+from ntk_uq._members import (
+    Uncertainty,
+    batch_key,
+    check_problem,
+    draw,
+    in_features,
+    label_noise,
+    prior_function,
+)
 from ntk_uq._progress import Progress
+from ntk_uq._solver import solve_dual
 from ntk_uq._training import (
     ConjugateGradients,
     Member,
@@ -48,13 +58,20 @@ from ntk_uq._training import (
     leaves_jacobian_span,
     norm,
     objective,
+    vdot,
 )
 from ntk_uq.architectures import BaseArchitecture
+from ntk_uq.kernels import empirical_ntk
 from ntk_uq.likelihoods import Likelihood
 
-__all__ = ["ConvergenceWarning", "PathWarning", "TrainedEnsemble", "train_ensemble"]
-
-Uncertainty = Literal["initialization", "posterior", "none"]
+__all__ = [
+    "ConvergenceWarning",
+    "PathWarning",
+    "TrainedEnsemble",
+    "Uncertainty",
+    "solve_linearised",
+    "train_ensemble",
+]
 
 _MEMBERS = "members"  # the axis over which devices share the work
 
@@ -110,6 +127,8 @@ class TrainedEnsemble:
         Whose spread the members show.
     mode : array of shape [n, C] or None
         The posterior mode at the training points, where label noise was drawn.
+    linearised : bool
+        Whether members are networks linearised at their initial parameters.
     """
 
     architecture: BaseArchitecture
@@ -124,6 +143,7 @@ class TrainedEnsemble:
     reg: float
     uncertainty: Uncertainty
     mode: NDArray[np.floating] | None = None
+    linearised: bool = False
 
     def __len__(self) -> int:
         return len(self.n_iter)
@@ -139,16 +159,18 @@ class TrainedEnsemble:
 
     def _member_latents(self, i: int, X: Array) -> Array:
         params = jax.tree.map(lambda leaf: leaf[i], self.params)
-        if self.uncertainty == "initialization":
-            return _latents(self.architecture, self.uncertainty, params, None, None, self.reg, X)
-        initial, tangent = self._drawn_again(i, params)
-        return _latents(self.architecture, self.uncertainty, params, initial, tangent, self.reg, X)
+        plain = self.uncertainty == "initialization" and not self.linearised
+        initial, tangent = (None, None) if plain else self._drawn_again(i, params)
+        return _latents(
+            self.architecture, self.uncertainty, self.linearised, params, initial, tangent,
+            self.reg, X,
+        )  # fmt: skip
 
     def _drawn_again(self, i: int, params: Any) -> tuple[Any, Any]:
         """Initial parameters and prior tangent, in the precision that they were trained in."""
         double = any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(params))
         with jax.enable_x64(double):
-            return _draw(self.architecture, self.key, i, self.in_features, self.out_features)
+            return draw(self.architecture, self.key, i, self.in_features, self.out_features)
 
 
 def train_ensemble(
@@ -266,7 +288,7 @@ def train_ensemble(
     >>> trained.latents(X).shape
     (3, 2, 2)
     """
-    _check_problem(architecture, X, y, likelihood, reg, uncertainty)
+    check_problem(architecture, X, y, likelihood, reg, uncertainty)
     if check_condition and reg == 0 and bool(jnp.any(likelihood.degenerate(y))):
         raise ValueError(
             "reg=0 with degenerate targets (a class of probability zero, a count of zero) has no "
@@ -308,7 +330,7 @@ def train_ensemble(
         objective=results.objective.astype(np.float64),
         grad_norm=results.grad_norm.astype(np.float64),
         key=key,
-        in_features=_in_features(X),
+        in_features=in_features(X),
         out_features=y.shape[1],
         reg=float(reg),
         uncertainty=uncertainty,
@@ -316,6 +338,123 @@ def train_ensemble(
     )
     _warn_unconverged(trained, max_iter)
     return trained
+
+
+def solve_linearised(
+    key: Array,
+    architecture: BaseArchitecture,
+    X: Array,
+    y: Array,
+    likelihood: Likelihood,
+    *,
+    reg: float,
+    n_members: int,
+    uncertainty: Uncertainty = "initialization",
+    progress: Progress | None = None,
+) -> TrainedEnsemble:
+    r"""Train the linearised networks of an ensemble, exactly.
+
+    The network :math:`f_0 + J (\theta - \theta_0)` has a convex objective; its minimum is
+    :math:`\theta_0 + J^\top \alpha` with n C dual coefficients, for which the empirical tangent
+    kernel is all that is needed. The members are those of `train_ensemble` with the same key, so
+    that each network can be compared with its linearisation.
+
+    Parameters
+    ----------
+    key, architecture, X, y, likelihood, reg, n_members, uncertainty
+        As in `train_ensemble`; n C is limited by the kernel's (n C)^2 numbers. Precision is that of
+        X: use double precision for small reg.
+    progress : callable, optional
+        ``progress(done, total)`` is told members done.
+
+    Returns
+    -------
+    TrainedEnsemble
+        Linearised. ``n_iter`` counts products with the kernel.
+
+    Raises
+    ------
+    ValueError
+        If arguments do not fit together, or reg is not positive.
+
+    References
+    ----------
+    docs/theory, "Linearised solution".
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import MLP, Categorical
+    >>> from ntk_uq.ensemble import solve_linearised
+    >>> X, y = jnp.array([[-1.0], [1.0]]), jnp.eye(2)
+    >>> net = MLP(width=64, depth=1)
+    >>> solved = solve_linearised(jax.random.key(0), net, X, y, Categorical(), reg=1.0, n_members=2)
+    >>> solved.latents(X).shape
+    (2, 2, 2)
+    """
+    check_problem(architecture, X, y, likelihood, reg, uncertainty)
+    if reg == 0:
+        raise ValueError("The dual of the linearised problem needs reg > 0.")
+    mode = None
+    if uncertainty == "posterior":
+        shifted = [
+            _solve_member(architecture, "none", key, i, X, y, likelihood, reg, None)
+            for i in _MODE_MEMBERS
+        ]
+        mode = np.mean([np.asarray(member.latents) for member in shifted], axis=0)
+    members = []
+    for i in range(n_members):
+        solved = _solve_member(architecture, uncertainty, key, i, X, y, likelihood, reg, mode)
+        members.append(jax.tree.map(np.asarray, solved))
+        if progress is not None:
+            progress(i + 1, n_members)
+    results = jax.tree.map(lambda *leaves: np.stack(leaves), *members)
+    return TrainedEnsemble(
+        architecture=architecture,
+        params=results.params,
+        n_iter=results.n_iter,
+        converged=results.converged,
+        objective=results.objective.astype(np.float64),
+        grad_norm=results.grad_norm.astype(np.float64),
+        key=key,
+        in_features=in_features(X),
+        out_features=y.shape[1],
+        reg=float(reg),
+        uncertainty=uncertainty,
+        mode=mode,
+        linearised=True,
+    )
+
+
+def _solve_member(architecture, uncertainty, key, i, X, y, likelihood, reg, mode) -> "_Results":
+    """Exact solution of one linearised network."""
+    initial, tangent = draw(architecture, key, i, in_features(X), y.shape[1])
+    prior = architecture.apply(initial, X) + prior_function(
+        architecture, uncertainty, initial, tangent, reg, X
+    )
+    noise = label_noise(uncertainty, key, i, likelihood, mode, y)
+    tol = 1e-12 if X.dtype == jnp.float64 else 1e-6  # nats, what the precision allows
+    ntk = empirical_ntk(architecture, initial, X)
+    solution = solve_dual(ntk, reg, y, prior[None], likelihood, linear=noise[None], tol=tol)
+    alpha, latents = solution.alpha[0], solution.latents[0]
+    _, pull_back = jax.vjp(lambda params: architecture.apply(params, X), initial)
+    (displacement,) = pull_back(alpha)
+    loss = jnp.sum(noise * latents) - jnp.sum(likelihood.log_density(latents, y))
+    return _Results(
+        params=jax.tree.map(jnp.add, initial, displacement),
+        n_iter=solution.n_products,
+        converged=solution.converged[0],
+        objective=loss + 0.5 * reg * vdot(displacement, displacement),
+        grad_norm=jnp.sqrt(2 * reg * solution.gap[0]),
+        latents=latents,
+    )
+
+
+def linearisation(architecture, params, initial, X) -> Array:
+    """Outputs [n, C] of the network linearised at its initial parameters."""
+    displacement = jax.tree.map(jnp.subtract, params, initial)
+    f0, change = jax.jvp(lambda p: architecture.apply(p, X), (initial,), (displacement,))
+    return f0 + change
 
 
 class _Data(NamedTuple):
@@ -473,15 +612,11 @@ def _start(architecture, method, mesh, uncertainty, key, indices, data: _Data, m
     X, y, likelihood, reg, _ = data
 
     def one(i, key, data, mode):
-        initial, tangent = _draw(architecture, key, i, _in_features(X), y.shape[1])
-        shift = _prior(architecture, uncertainty, initial, tangent, reg, X)
-        noise_key, batch_key = _member_keys(key, i)[2:]
-        noise = jnp.zeros_like(y)
-        if uncertainty == "posterior":
-            noise = likelihood.curvature(mode, y).sqrt_matvec(
-                jax.random.normal(noise_key, y.shape, y.dtype)
-            )
-        member = Member(initial, jnp.broadcast_to(shift, y.shape), noise, batch_key)
+        initial, tangent = draw(architecture, key, i, in_features(X), y.shape[1])
+        shift = prior_function(architecture, uncertainty, initial, tangent, reg, X)
+        noise = label_noise(uncertainty, key, i, likelihood, mode, y)
+        shift = jnp.broadcast_to(shift, y.shape)
+        member = Member(initial, shift, noise, batch_key(key, i))
         return member, method.start(Problem(architecture.apply, *data), member)
 
     def device(indices, *everywhere):
@@ -522,54 +657,26 @@ def _finish(architecture, method, mesh, members, state, data: _Data) -> _Results
     return _on_each_device(mesh, device, members, state, everywhere=(data,))
 
 
-def _member_keys(key: Array, i: Array | int) -> Array:
-    """Keys of member i: initial parameters, prior function, label noise, mini-batches."""
-    return jax.random.split(jax.random.fold_in(key, i), 4)
-
-
-@partial(jax.jit, static_argnums=(0, 3, 4))
-def _draw(architecture, key, i, in_features, out_features):
-    """Initial parameters of member i, and the direction of its prior function."""
-    init_key, prior_key = _member_keys(key, i)[:2]
-    initial = architecture.init(init_key, in_features, out_features)
-    leaves, structure = jax.tree.flatten(initial)
-    keys = jax.random.split(prior_key, len(leaves))
-    tangent = [
-        jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)
-    ]
-    return initial, jax.tree.unflatten(structure, tangent)
-
-
-def _prior(architecture, uncertainty, initial, tangent, reg, X):
-    """What is added to the network's outputs at X: [n, C], or zero."""
-    if uncertainty == "initialization":
-        return jnp.zeros((), X.dtype)
-    if uncertainty == "none":
-        return -architecture.apply(initial, X)
-    f0, change = jax.jvp(lambda params: architecture.apply(params, X), (initial,), (tangent,))
-    return change / jnp.sqrt(reg) - f0
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _latents(architecture, uncertainty, params, initial, tangent, reg, X):
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _latents(architecture, uncertainty, linearised, params, initial, tangent, reg, X):
     """Outputs [m, C] of one member, in the precision of X."""
     params, initial, tangent, reg = jax.tree.map(
         lambda leaf: jnp.asarray(leaf, X.dtype), (params, initial, tangent, reg)
     )
 
+    def network(x):
+        if linearised:
+            return linearisation(architecture, params, initial, x)
+        return architecture.apply(params, x)
+
     def one_point(x):
-        prior = _prior(architecture, uncertainty, initial, tangent, reg, x[None])
-        return (architecture.apply(params, x[None]) + prior)[0]
+        prior = prior_function(architecture, uncertainty, initial, tangent, reg, x[None])
+        return (network(x[None]) + prior)[0]
 
     return lax.map(one_point, X, batch_size=_ROWS)
 
 
 # At the door.
-
-
-def _in_features(X) -> int | tuple[int, ...]:
-    """Features of a table, or the shape of an image."""
-    return X.shape[1] if X.ndim == 2 else X.shape[1:]
 
 
 def _method(optimizer, batch_size, reg, n) -> Method:
@@ -591,43 +698,6 @@ def _method(optimizer, batch_size, reg, n) -> Method:
             stacklevel=3,
         )
     return Optax(optimizer, batch_size)
-
-
-def _check_problem(architecture, X, y, likelihood, reg, uncertainty) -> None:
-    if not reg >= 0:
-        raise ValueError(f"reg must be at least 0; got {reg!r}.")
-    if uncertainty not in ("initialization", "posterior", "none"):
-        raise ValueError(
-            f'uncertainty must be "initialization", "posterior" or "none"; got {uncertainty!r}.'
-        )
-    if uncertainty == "posterior" and reg == 0:
-        raise ValueError(
-            'uncertainty="posterior" needs reg > 0: with reg=0 the prior GP(0, Theta / reg) has '
-            "infinite variance."
-        )
-    if X.ndim < 2 or y.ndim != 2 or len(X) != len(y):
-        raise ValueError(
-            f"X is [n, d] or [n, h, w, c] and y [n, C], with the same n; got {X.shape} and "
-            f"{y.shape}."
-        )
-    leaves = jax.tree.leaves(likelihood)
-    if any(not isinstance(leaf, (Array, np.ndarray, float, int)) for leaf in leaves):
-        raise ValueError(
-            f"likelihood {type(likelihood).__name__} is not known to JAX: decorate its class with "
-            "jax.tree_util.register_dataclass (its fields arrays) or register_static."
-        )
-    likelihood.check_targets(np.asarray(y))
-    f = jax.eval_shape(
-        lambda key: architecture.apply(
-            architecture.init(key, _in_features(X), y.shape[1]), jnp.zeros(X.shape, X.dtype)
-        ),
-        jax.random.key(0),
-    )
-    if f.shape != y.shape:
-        raise ValueError(
-            f"The network gives outputs of shape {f.shape} where the targets have {y.shape}: a "
-            "module maps a batch of n points to [n, out_features]."
-        )
 
 
 def _check_warm_start(earlier: TrainedEnsemble, key, architecture, reg, uncertainty) -> None:
@@ -688,7 +758,7 @@ def _member_bytes(architecture, method, data: _Data) -> int:
     """Memory that training one member takes: states, parameters on the way, activations."""
 
     def start(key):
-        initial = architecture.init(key, _in_features(data.X), data.y.shape[1])
+        initial = architecture.init(key, in_features(data.X), data.y.shape[1])
         member = Member(initial, jnp.zeros_like(data.y), jnp.zeros_like(data.y), key)
         return member, method.start(Problem(architecture.apply, *data), member)
 
