@@ -222,7 +222,8 @@ def mlp_kernels(
 
     Differentiable in the points, `w_std` and `b_std`, also where points coincide, and as precise
     as the dtype of the points allows: the error of the angle between nearly coincident points is
-    of the order of machine epsilon, not of its square root.
+    of the order of machine epsilon, not of its square root. (Of that order it is for points x and
+    nearly -x without biases.)
 
     Parameters
     ----------

@@ -125,6 +125,14 @@ def test_repeated_rows_give_repeated_kernels(activation):
         np.testing.assert_allclose(np.diag(kernel), diagonal, rtol=1e-14)
 
 
+def test_relu_kernels_without_bias_are_homogeneous():
+    """Collinear points have one direction: no angle arises between them."""
+    net = MLP(b_std=0.0)
+    x = points(20)
+    for scaled, kernel in zip(net.kernels(3 * x, x), net.kernels(x), strict=True):
+        np.testing.assert_allclose(scaled, 3 * kernel, rtol=1e-14)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_symmetric_and_positive_semidefinite_to_rounding(activation):
     net = MLP(activation=activation)
@@ -176,16 +184,16 @@ def given_twice(x, **arguments):
 
 
 @pytest.mark.parametrize(
-    ("activation", "kernels"),
+    ("activation", "depth", "kernels"),
     [
-        ("relu", same_points),
-        ("relu", given_twice),
-        ("relu", mlp_kernel_diag),
-        ("erf", same_points),
-        ("gelu", same_points),
+        ("relu", 2, same_points),
+        ("relu", 2, given_twice),
+        ("relu", 2, mlp_kernel_diag),
+        ("erf", 1, same_points),
+        ("gelu", 1, same_points),
     ],
 )
-def test_derivatives_equal_finite_differences(activation, kernels):
+def test_derivatives_equal_finite_differences(activation, depth, kernels):
     """With respect to the scales of weights, biases and features; one row is repeated."""
     x = points(6, d=3)
     x[3] = x[0]
@@ -194,7 +202,7 @@ def test_derivatives_equal_finite_differences(activation, kernels):
     def total(parameters):
         w_std, b_std, *scales = parameters
         nngp, ntk = kernels(
-            x * jnp.asarray(scales), w_std=w_std, b_std=b_std, depth=2, activation=activation
+            x * jnp.asarray(scales), w_std=w_std, b_std=b_std, depth=depth, activation=activation
         )
         weights = np.linspace(1, 2, ntk.size).reshape(ntk.shape)
         return jnp.sum(weights * (ntk + 0.5 * nngp))
