@@ -19,7 +19,7 @@ report: $(STAMP) ## Run the main job on scikit-learn's digits and write report.h
 	$(BIN)/ntk-uq compare --output report.html
 
 test: $(STAMP) ## Run the tests, the docstring examples and the notebooks
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 slow: $(STAMP) ## Run the tests that take longer
 	$(BIN)/python -m pytest -m slow
