@@ -4,6 +4,7 @@ from . import ensemble as ensemble
 from . import kernels as kernels
 from . import metrics as metrics
 from . import plots as plots
+from . import selection as selection
 from .architectures import MLP as MLP
 from .architectures import ConvNet as ConvNet
 from .architectures import Architecture as Architecture
