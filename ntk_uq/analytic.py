@@ -55,6 +55,7 @@ def gaussian_predictor(
     uncertainty: Uncertainty,
     *,
     start: Array | None = None,
+    tol: float = 1e-12,
 ) -> "GaussianPredictor":
     r"""Derive the Gaussian distribution of the trained predictor.
 
@@ -80,6 +81,8 @@ def gaussian_predictor(
         Which prior functions: see the module.
     start : Array of shape [n, C], optional
         Dual coefficients near the mode's, to search from.
+    tol : float
+        Bound of the distance of the mode's objective to its minimum, in nats.
 
     Returns
     -------
@@ -111,7 +114,8 @@ def gaussian_predictor(
     resolvent: _Shared | _PerOutput | None = None
     if reg > 0:
         start = None if start is None else start[None]
-        solution = solve_dual(ntk, reg, y, jnp.zeros_like(y)[None], likelihood, start=start)
+        zero = jnp.zeros_like(y)[None]
+        solution = solve_dual(ntk, reg, y, zero, likelihood, start=start, tol=tol)
         alpha, gap = solution.alpha[0], solution.gap[0]
         if uncertainty != "none":
             resolvent = _resolvent(ntk, reg, likelihood.curvature(solution.latents[0], y), nngp)

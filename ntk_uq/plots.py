@@ -19,6 +19,7 @@ from ntk_uq.metrics import reliability_curve
 
 if TYPE_CHECKING:  # loads NumPyro
     from ntk_uq.bayes import Diagnostics
+    from ntk_uq.selection import RegCurve
 
 __all__ = [
     "method_style",
@@ -26,6 +27,7 @@ __all__ = [
     "plot_diagnostics",
     "plot_latents",
     "plot_probabilities",
+    "plot_reg_curve",
     "plot_reliability",
     "plot_uncertainty",
 ]
@@ -382,6 +384,37 @@ def plot_diagnostics(
     ax.axvline(threshold, color="0.45", linewidth=1, linestyle=(0, (4, 3)), label=advice)
     ax.set(xlabel=name, ylabel="Latents at training points")
     ax.legend(frameon=False, handlelength=1.2)
+    return ax
+
+
+def plot_reg_curve(curve: "RegCurve", *, ax: Axes | None = None) -> Axes:
+    """The criterion by which the regularisation was chosen, along it.
+
+    Parameters
+    ----------
+    curve : selection.RegCurve
+        An estimator's `reg_curve_`.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; None makes a figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    ax = _axes(ax)
+    errors = curve.errors if curve.errors is not None else [None] * len(curve.scores)
+    for i, (name, score, error) in enumerate(zip(curve.names, curve.scores, errors, strict=True)):
+        colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+        ax.plot(curve.regs, score, color=colour, marker=marker, markersize=4, label=name)
+        if error is not None:
+            ax.fill_between(
+                curve.regs, score - error, score + error, color=colour, alpha=0.15, linewidth=0
+            )
+    ax.axvline(curve.reg, color="0.45", linewidth=1, linestyle=(0, (4, 3)))
+    what = {"evidence": "Log evidence (nats)", "cv": "Held-out log density (nats a point)"}
+    ax.set(xscale="log", xlabel="reg", ylabel=what[curve.criterion])
+    if len(curve.names) > 1:
+        ax.legend(frameon=False, handlelength=1.2)
     return ax
 
 

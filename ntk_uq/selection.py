@@ -3,13 +3,14 @@ r"""Choosing the regularisation, and the kernel, from the training data alone.
 - `log_evidence`: Laplace's approximation of :math:`\log p(Y)`, differentiable in everything that
   it depends on, and `maximise_evidence`, which climbs it. docs/theory: "Choosing `reg`".
 - `cross_validate`: log predictive density of held-out points, along a path of regularisations.
+- `choose`: an architecture's regularisation by either, with its depth, scales and noise.
 
 Everything follows the dtype of the kernels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,15 +23,36 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._progress import Progress
 from ntk_uq._solver import solve_dual
-from ntk_uq.analytic import Uncertainty, curvature_resolvent, gaussian_predictor
-from ntk_uq.architectures import Kernels
-from ntk_uq.likelihoods import Curvature, Likelihood
+from ntk_uq.analytic import (
+    Uncertainty,
+    curvature_resolvent,
+    estimate_noise,
+    gaussian_predictor,
+)
+from ntk_uq.architectures import MLP, BaseArchitecture, Kernels, mlp_kernels
+from ntk_uq.likelihoods import Curvature, Gaussian, Likelihood
 from ntk_uq.predictions import GaussianPrediction
 
-__all__ = ["Optimum", "cross_validate", "log_evidence", "maximise_evidence"]
+__all__ = [
+    "Choice",
+    "Optimum",
+    "RegCurve",
+    "choose",
+    "cross_validate",
+    "log_evidence",
+    "maximise_evidence",
+]
 
 Floats = NDArray[np.float64]
 
+# What `choose` scans: twice a decade, and depths beyond which kernels hardly change.
+_REGS = tuple(float(reg) for reg in np.logspace(-3, 2, 11))
+_DEPTHS = (1, 2, 3)
+_FOLDS = 5
+# More points than these only cost time: a random part of them decides as well.
+_MOST_POINTS = 600
+# Held-out scores need no more: a thousandth of a posterior standard deviation.
+_CV_TOLERANCE = 1e-6
 # Parameters are fitted on a logarithmic scale, at most this far from where they start: a factor of
 # exp(7), about 1000. A scale that the data would send to zero or infinity stops here.
 _FURTHEST = 7.0
@@ -265,7 +287,13 @@ def cross_validate(
         start = None
         for r in order:
             predictor = gaussian_predictor(
-                inner, targets[train], regs[r], likelihood, _widest(uncertainties), start=start
+                inner,
+                targets[train],
+                regs[r],
+                likelihood,
+                _widest(uncertainties),
+                start=start,
+                tol=_CV_TOLERANCE,
             )
             start = predictor.alpha
             for u, uncertainty in enumerate(uncertainties):
@@ -276,6 +304,219 @@ def cross_validate(
             if progress is not None:
                 progress(done, total)
     return scores
+
+
+@dataclass(frozen=True)
+class RegCurve:
+    """What a criterion says of each regularisation.
+
+    Attributes
+    ----------
+    regs : array of shape [R]
+        Regularisations.
+    scores : array of shape [K, R]
+        Log evidence of the data, or mean log predictive density of a held-out point, in nats; one
+        row a depth.
+    errors : array of shape [K, R] or None
+        Standard error of the mean over points; None for the evidence.
+    names : tuple of K strings
+        What each row belongs to.
+    criterion : {"evidence", "cv"}
+        Which of the two.
+    reg : float
+        The regularisation chosen.
+    """
+
+    regs: Floats
+    scores: Floats
+    errors: Floats | None
+    names: tuple[str, ...]
+    criterion: str
+    reg: float
+
+
+class Choice(NamedTuple):
+    """What `choose` decided.
+
+    Attributes
+    ----------
+    architecture : BaseArchitecture
+        With the chosen depth, `w_std` and `b_std`.
+    reg : float
+        Regularisation.
+    scales : array of shape [d]
+        Factor of each feature; ones where they were not asked for.
+    likelihood : Likelihood
+        With the noise chosen.
+    curve : RegCurve
+        The criterion along the regularisations.
+    """
+
+    architecture: BaseArchitecture
+    reg: float
+    scales: Floats
+    likelihood: Likelihood
+    curve: RegCurve
+
+
+def choose(
+    rng: np.random.Generator,
+    architecture: BaseArchitecture,
+    X: Floats,
+    y: Floats,
+    likelihood: Likelihood,
+    criterion: Literal["evidence", "cv"],
+    *,
+    uncertainty: Uncertainty = "initialization",
+    tune: Sequence[str] = (),
+    targets: Floats | None = None,
+    progress: Progress | None = None,
+) -> Choice:
+    """Choose the regularisation, and more of the kernel where asked.
+
+    On at most 600 points, taken at random.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Takes the points and divides them into 5 folds, by class.
+    architecture : BaseArchitecture
+        The network.
+    X : array of shape [n, d]
+        Points.
+    y : array of shape [n, C]
+        Targets to predict.
+    likelihood : Likelihood
+        Observation model.
+    criterion : {"evidence", "cv"}
+        Log evidence, refined by its gradient, or cross-validated log predictive density.
+    uncertainty : str
+        Whose predictions are cross-validated.
+    tune : sequence of {"depth", "w_std", "b_std", "scales", "noise"}
+        What to choose besides. All but "depth" need the evidence, whose gradient finds them:
+        "w_std" and "b_std" of an `MLP`, a scale for each feature (automatic relevance
+        determination), the noise of a Gaussian likelihood.
+    targets : array of shape [n, C], optional
+        Targets to train on, where these differ.
+    progress : callable, optional
+        ``progress(done, total)`` is told steps.
+
+    Returns
+    -------
+    Choice
+    """
+    targets = y if targets is None else targets
+    folds = _folds(rng, np.argmax(y, axis=1), max(_FOLDS, -(-_FOLDS * len(X) // _MOST_POINTS)))
+    folds = folds[:_FOLDS]
+    rows = np.sort(np.concatenate(folds))
+    folds = [np.searchsorted(rows, fold) for fold in folds]
+    X, y, targets = X[rows], y[rows], targets[rows]
+
+    networks: list[Any] = [architecture]
+    if "depth" in tune:
+        networks = [replace(cast(Any, architecture), depth=depth) for depth in _DEPTHS]
+    steps = len(networks) * len(_REGS) * (1 if criterion == "evidence" else len(folds))
+    scores, errors = [], []
+    for k, network in enumerate(networks):
+        report = _part(progress, k, len(networks), steps)
+        if criterion == "cv":
+            score, error = _cv_scores(
+                network, X, y, likelihood, uncertainty, folds, targets, report
+            )
+            errors.append(error)
+        else:
+            score = _evidences(network, X, y, likelihood, "noise" in tune, report)
+        scores.append(score)
+    k, r = divmod(int(np.nanargmax(scores)), len(_REGS))
+    network, reg = networks[k], _REGS[r]
+    scales: Floats = np.ones(X.shape[1])
+    if criterion == "evidence":
+        network, reg, scales, likelihood = _refine(network, X, y, likelihood, reg, tune)
+    curve = RegCurve(
+        np.array(_REGS),
+        np.array(scores),
+        np.array(errors) if errors else None,
+        tuple(f"depth {network.depth}" for network in networks) if "depth" in tune else ("",),
+        criterion,
+        reg,
+    )
+    return Choice(network, reg, scales, likelihood, curve)
+
+
+def _part(progress: Progress | None, k: int, parts: int, total: int) -> Progress | None:
+    """Progress of part k of as many equal parts."""
+    if progress is None:
+        return None
+    return lambda done, _: progress(k * total // parts + done, total)
+
+
+def _folds(rng: np.random.Generator, labels: NDArray, k: int) -> list[NDArray[np.integer]]:
+    """Divide points at random into k folds that hold as many of each label."""
+    order = rng.permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    k = min(k, len(labels))
+    return [np.sort(order[i::k]) for i in range(k)]
+
+
+def _cv_scores(network, X, y, likelihood, uncertainty, folds, targets, progress):
+    """Mean held-out log density for each regularisation, and its standard error: [R], [R]."""
+    scores = cross_validate(
+        network.kernels(X),
+        y,
+        _REGS,
+        likelihood,
+        [uncertainty],
+        folds,
+        targets=targets,
+        progress=progress,
+    )[:, 0]
+    return scores.mean(axis=1), scores.std(axis=1, ddof=1) / np.sqrt(len(y))
+
+
+def _evidences(network, X, y, likelihood, fit_noise, progress) -> Floats:
+    """Log evidence for each regularisation, at its own best noise where that is asked for: [R]."""
+    ntk, values = network.kernels(X).ntk, []
+    for i, reg in enumerate(_REGS):
+        if fit_noise:
+            likelihood = Gaussian(jnp.asarray(estimate_noise(ntk, y, reg)))
+        values.append(float(log_evidence(jnp.asarray(ntk), jnp.asarray(y), reg, likelihood)))
+        if progress is not None:
+            progress(i + 1, len(_REGS))
+    return np.array(values)
+
+
+def _refine(network, X, y, likelihood, reg, tune) -> tuple[Any, float, Floats, Likelihood]:
+    """Climb the evidence from the best regularisation of the scan."""
+    start: dict[str, Any] = {"reg": reg}
+    start |= {name: getattr(network, name) for name in ("w_std", "b_std") if name in tune}
+    if "scales" in tune:
+        start["scales"] = jnp.ones(X.shape[1])
+    if "noise" in tune:
+        start["noise"] = jnp.asarray(estimate_noise(network.kernels(X).ntk, y, reg))
+    points, targets = jnp.asarray(X), jnp.asarray(y)
+
+    def with_noise(p: dict[str, Any]) -> Likelihood:
+        return Gaussian(p["noise"]) if "noise" in p else likelihood
+
+    def evidence(p: dict[str, Any]) -> Array:
+        ntk = _scaled_kernel(network, points * p.get("scales", 1.0), p)
+        return log_evidence(ntk, targets, p["reg"], with_noise(p))
+
+    best = maximise_evidence(evidence, start).parameters
+    changed = {name: float(best[name]) for name in ("w_std", "b_std") if name in best}
+    if changed:
+        network = replace(network, **changed)
+    scales = np.asarray(best.get("scales", np.ones(X.shape[1])))
+    return network, float(best["reg"]), scales, with_noise(best)
+
+
+def _scaled_kernel(network: Any, points: Array, p: dict[str, Any]) -> Array:
+    """NTK with traced `w_std` and `b_std`, which a network's own fields cannot be."""
+    if not isinstance(network, MLP):
+        return network.kernel_block(points).ntk
+    limit = {name: value for name, value in asdict(network).items() if name != "width"}
+    limit |= {name: p[name] for name in ("w_std", "b_std") if name in p}
+    return mlp_kernels(points, **limit).ntk
 
 
 def _widest(uncertainties: Sequence[Uncertainty]) -> Uncertainty:

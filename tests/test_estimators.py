@@ -77,8 +77,8 @@ def test_same_seed_same_predictions(fitted):
 
 def test_without_an_architecture_features_are_standardised():
     scale, shift = np.array([1e3, 1.0, 1e-3]), np.array([5.0, -2.0, 1e4])
-    plain = NTKClassifier(n_draws=8).fit(X, Y).predict_proba(X_TEST)
-    moved = NTKClassifier(n_draws=8).fit(X * scale + shift, Y)
+    plain = NTKClassifier(reg=1.0, n_draws=8).fit(X, Y).predict_proba(X_TEST)
+    moved = NTKClassifier(reg=1.0, n_draws=8).fit(X * scale + shift, Y)
     np.testing.assert_allclose(moved.predict_proba(X_TEST * scale + shift), plain, atol=1e-5)
     piped = make_pipeline(StandardScaler(), NTKClassifier(MLP(), n_draws=8)).fit(X, Y)
     np.testing.assert_allclose(piped.predict_proba(X_TEST), plain, atol=1e-12)

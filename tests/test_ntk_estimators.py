@@ -1,0 +1,146 @@
+"""NTKClassifier and NTKRegressor: choosing reg and the kernel, and predictions of functions."""
+
+import numpy as np
+import pytest
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import Kernel
+
+from ntk_uq import MLP, NTKClassifier, NTKRegressor, selection
+from ntk_uq.plots import plot_reg_curve
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40, 3))
+LABELS = np.digitize(X[:, 0] + 0.3 * RNG.normal(size=40), [-0.4, 0.4])
+TARGET = 10 + 5 * np.sin(2 * X[:, 0]) + RNG.normal(size=40)
+X_TEST = RNG.normal(size=(7, 3))
+NET = MLP(depth=1, activation="erf")
+
+
+class NetworkKernel(Kernel):
+    """The NTK as a kernel of scikit-learn, which wants a constructor."""
+
+    def __init__(self):
+        super().__init__()
+
+    def __call__(self, X, Y=None, eval_gradient=False):
+        return NET.kernels(X, Y).ntk
+
+    def diag(self, X):
+        return NET.kernel_diag(X).ntk
+
+    def is_stationary(self):
+        return False
+
+
+def test_posterior_regression_is_scikit_learns_gaussian_process():
+    ours = NTKRegressor(NET, reg=1.0, noise=0.7, uncertainty="posterior").fit(X, TARGET)
+    theirs = GaussianProcessRegressor(NetworkKernel(), alpha=0.7**2, optimizer=None).fit(X, TARGET)
+    for a, b in zip(*(r.predict(X_TEST, return_std=True) for r in (ours, theirs)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_regression_in_other_units():
+    """Targets are standardised where no architecture is given: units do not matter."""
+    plain = NTKRegressor(uncertainty="posterior", reg=1.0).fit(X, TARGET)
+    other = NTKRegressor(uncertainty="posterior", reg=1.0).fit(X, 1000 * TARGET - 5)
+    (mean, std), (mean2, std2) = (r.predict(X_TEST, return_std=True) for r in (plain, other))
+    np.testing.assert_allclose(mean2, 1000 * mean - 5, rtol=1e-6)
+    np.testing.assert_allclose(std2, 1000 * std, rtol=1e-6)
+    np.testing.assert_allclose(other.noise_, 1000 * plain.noise_, rtol=1e-4)
+    both = NTKRegressor(uncertainty="posterior", reg=1.0).fit(X, np.c_[TARGET, 1000 * TARGET - 5])
+    np.testing.assert_allclose(both.predict(X_TEST), np.c_[mean, mean2], rtol=1e-6)
+
+
+def test_noise_is_recovered():
+    x = np.linspace(-2, 2, 200)[:, None]
+    y = np.sin(2 * x[:, 0]) + 0.3 * RNG.normal(size=200)
+    fitted = NTKRegressor().fit(x, y)
+    # The standard error of a standard deviation from about 190 degrees of freedom is 5%.
+    assert abs(fitted.noise_[0] / 0.3 - 1) < 4 * 0.05
+    assert fitted.reg_curve_.criterion == "evidence"
+
+
+@pytest.fixture(scope="module")
+def automatic():
+    return NTKClassifier(n_draws=16).fit(X, LABELS)
+
+
+def test_without_arguments_depth_and_reg_are_cross_validated(automatic):
+    curve = automatic.reg_curve_
+    assert curve.criterion == "cv"
+    k, r = np.unravel_index(np.argmax(curve.scores), curve.scores.shape)
+    assert automatic.reg_ == curve.reg == curve.regs[r]
+    assert curve.names[k] == f"depth {automatic.architecture_.depth}"
+
+
+def test_curve_is_drawn(automatic):
+    ax = plot_reg_curve(automatic.reg_curve_)
+    assert ax.get_xscale() == "log"
+    drawn = [line.get_ydata() for line in ax.get_lines()[:-1]]
+    np.testing.assert_array_equal(drawn, automatic.reg_curve_.scores)
+    assert ax.get_lines()[-1].get_xdata()[0] == automatic.reg_
+
+
+def test_evidence_finds_the_feature_that_matters():
+    model = NTKClassifier(
+        NET, reg="evidence", tune=("scales",), method="gaussian", uncertainty="posterior"
+    ).fit(X, LABELS)
+    assert np.argmax(model.feature_scales_) == 0
+    assert np.all(model.feature_scales_[1:] < 0.5 * model.feature_scales_[0])
+    assert model.predict_proba(X_TEST).shape == (7, 3)
+
+
+def test_an_architecture_keeps_reg_one():
+    assert NTKClassifier(NET, n_draws=2).fit(X, LABELS).reg_ == 1.0
+
+
+def test_at_most_some_points_choose(monkeypatch):
+    monkeypatch.setattr(selection, "_MOST_POINTS", 20)
+    seen = []
+    monkeypatch.setattr(
+        selection, "cross_validate", lambda kernels, *a, **k: seen.append(len(kernels.ntk)) or 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        NTKClassifier(reg="cv").fit(X, LABELS)
+    assert seen == [20]
+
+
+@pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
+def test_joint_predictions(uncertainty):
+    closed = NTKClassifier(NET, uncertainty=uncertainty, method="gaussian").fit(X, LABELS)
+    pred = closed.predict_distribution(X_TEST, joint=True)
+    alone = closed.predict_distribution(X_TEST)
+    np.testing.assert_allclose(pred.cov, alone.cov, atol=1e-9)
+    draws = NTKClassifier(NET, uncertainty=uncertainty, n_draws=1000).fit(X, LABELS)
+    samples = draws.predict_distribution(X_TEST, joint=True).samples.reshape(1000, -1)
+    # First order and exact differ by a few per cent here, a sample correlation by 1 / sqrt(1000).
+    joint = pred.joint_cov.reshape(21, 21)
+    correlation = joint / np.sqrt(np.outer(np.diag(joint), np.diag(joint)))
+    np.testing.assert_allclose(np.corrcoef(samples.T), correlation, atol=0.05 + 4.5 / np.sqrt(1000))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"reg": "large"}, 'reg must be a number, "evidence" or "cv"'),
+        ({"tune": ("depth",)}, "needs a criterion"),
+        ({"reg": 1.0, "tune": ("depth",)}, "needs a criterion"),
+        ({"reg": "cv", "tune": ("scales",)}, "depth only"),
+        ({"reg": "evidence", "tune": ("width",)}, "tune takes names among"),
+        ({"reg": "evidence", "label_smoothing": 0.1}, "labels as they are"),
+        ({"architecture": MLP(b_std=0.0), "reg": "evidence", "tune": ("b_std",)}, "stays 0"),
+        ({"reg": 0.0, "label_smoothing": 0.1, "uncertainty": "posterior"}, "variance is infinite"),
+    ],
+)
+def test_refusals(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        NTKClassifier(**arguments).fit(X, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"noise": 0.0}, "noise must be positive"), ({"noise": None, "reg": 0.0}, "without a scale")],
+)
+def test_refusals_of_regression(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        NTKRegressor(**arguments).fit(X, TARGET)
