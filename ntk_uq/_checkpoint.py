@@ -60,7 +60,7 @@ class Checkpoint:
             return None
         leaves, structure = jax.tree.flatten(like)
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = [archive[str(i)] for i in range(len(leaves))]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(
@@ -86,7 +86,7 @@ class Checkpoint:
 
     @staticmethod
     def _write(path: Path, write: Any) -> None:
-        temporary = path.with_suffix(".tmp")
+        temporary = path.with_name("writing.tmp")
         with open(temporary, "wb") as file:
             write(file)
             file.flush()

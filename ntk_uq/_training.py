@@ -19,9 +19,9 @@ from jax import Array, lax
 from ntk_uq.likelihoods import Likelihood, Weighted
 
 # Iterations over which a decrease is judged. One iteration of conjugate gradients may do little;
-# an optimizer that does not search along its direction oscillates.
+# an optimizer that does not search along its direction oscillates, the more so on mini-batches.
 _CG_WINDOW = 5
-_OPTAX_WINDOW = 20
+_OPTAX_WINDOW = 50
 # Newton steps of the line search, in one scalar per member: plenty, and of no cost.
 _LINE_SEARCH_STEPS = 8
 # A new step is at most this many times the last one; the linear model of f that it trusts was

@@ -240,7 +240,7 @@ def train_ensemble(
         At most this many iterations.
     optimizer : optax.GradientTransformation, optional
         Takes the place of conjugate gradients, learning rate included. An iteration is then a
-        pass over the data, and a member is done when twenty have gained less than tol.
+        pass over the data, and a member is done when fifty have gained less than tol.
     batch_size : int, optional
         Points in a mini-batch of `optimizer`; None takes all.
     check_condition : bool

@@ -210,7 +210,7 @@ def test_posterior_ensemble_approaches_the_posterior(problem, activation):
 @pytest.mark.parametrize("batch_size", [None, 3])
 def test_optax_reaches_the_same_minimum(batch_size):
     net = MLP(width=64, depth=1, activation="erf")
-    schedule = optax.cosine_decay_schedule(0.05, 150 * (1 if batch_size is None else 2))
+    schedule = optax.cosine_decay_schedule(0.05, 80 * (1 if batch_size is None else 2))
     walked = train(train_ensemble, net, optimizer=optax.adam(schedule), batch_size=batch_size)
     searched = train(train_ensemble, net, tol=1e-6)
     assert walked.converged.all()
@@ -219,7 +219,7 @@ def test_optax_reaches_the_same_minimum(batch_size):
 
 def test_weights_and_mini_batches_keep_together():
     net = MLP(width=64, depth=1, activation="erf")
-    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 400))
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 160))
     walked = train(train_ensemble, net, "weighted", optimizer=optimizer, batch_size=4)
     searched = train(train_ensemble, net, "weighted", tol=1e-6)
     np.testing.assert_allclose(walked.objective, searched.objective, rtol=1e-3)

@@ -1,0 +1,178 @@
+"""Long runs: killed and resumed, on several devices, enlarged; the result is the same."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ntk_uq import ensemble
+from ntk_uq._checkpoint import Checkpoint
+from ntk_uq.ensemble import train_ensemble
+
+# Two chunks of members; the second is not full.
+MEMBERS = 10
+SETUP = f"""
+import os, signal, sys
+import jax, jax.numpy as jnp, numpy as np
+from ntk_uq import ensemble
+from ntk_uq.architectures import MLP
+from ntk_uq.likelihoods import Categorical
+random = np.random.default_rng(0)
+X = jnp.asarray(random.normal(size=(8, 3)), jnp.float32)
+y = jnp.asarray(np.eye(2)[random.integers(2, size=8)], jnp.float32)
+arguments = (jax.random.key(0), MLP(width=16, depth=1, activation="erf"), X, y, Categorical())
+options = {{"reg": 1.0, "n_members": {MEMBERS}, "uncertainty": "posterior"}}
+"""
+setup: dict = {}
+exec(SETUP, setup)
+ARGUMENTS, OPTIONS = setup["arguments"], setup["options"]
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return train_ensemble(*ARGUMENTS, **OPTIONS)
+
+
+def assert_same(a, b, members=MEMBERS):
+    for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True):
+        np.testing.assert_array_equal(x[:members], y[:members])
+    np.testing.assert_array_equal(a.n_iter[:members], b.n_iter[:members])
+    np.testing.assert_array_equal(a.objective[:members], b.objective[:members])
+
+
+def run(script, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", SETUP + script], env={**os.environ, **environment}, text=True,
+        capture_output=True, check=False,
+    )  # fmt: skip
+
+
+def test_killed_run_resumes_to_the_same_result(whole, tmp_path):
+    killed = run(
+        f"""
+ensemble._CHECKPOINT_SECONDS = 0.0
+replace = os.replace
+def killing_replace(a, b):
+    if "member-8" in str(b):  # while the second chunk is written
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(a, b)
+os.replace = killing_replace
+ensemble.train_ensemble(*arguments, **options, checkpoint={str(tmp_path)!r})
+"""
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"run.json", "member-0-8.npz"} <= names
+    assert any(name.endswith(".tmp") for name in names)
+
+    seen = []
+    resumed = train_ensemble(
+        *ARGUMENTS,
+        **OPTIONS,
+        checkpoint=tmp_path,
+        progress=lambda done, *_, **__: seen.append(done),
+    )
+    assert_same(resumed, whole)
+    assert min(seen) >= 8  # the first chunk was not trained again
+    assert not list(tmp_path.glob("*training*"))
+
+
+def test_training_goes_on_where_it_was_saved(whole, tmp_path, monkeypatch):
+    class Interrupted(Exception):
+        pass
+
+    calls = []
+
+    def interrupt(done, total, gap):
+        calls.append(done)
+        if len(calls) == 3:
+            raise Interrupted
+
+    monkeypatch.setattr(ensemble, "_CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(Interrupted):
+        train_ensemble(*ARGUMENTS, **OPTIONS, checkpoint=tmp_path, progress=interrupt)
+    assert (tmp_path / "member-0-8-training.npz").exists()
+    assert_same(train_ensemble(*ARGUMENTS, **OPTIONS, checkpoint=tmp_path), whole)
+
+
+@pytest.mark.filterwarnings("ignore::ntk_uq.ensemble.ConvergenceWarning")
+def test_four_devices_give_the_result_of_one(tmp_path):
+    """After as many steps, to rounding: a program for other devices is compiled another way."""
+    path = tmp_path / "latents.npy"
+    result = run(
+        f"""
+assert len(jax.devices()) == 4
+options = {{**options, "uncertainty": "none", "max_iter": 8}}
+np.save({str(path)!r}, ensemble.train_ensemble(*arguments, **options).latents(X))
+""",
+        XLA_FLAGS="--xla_force_host_platform_device_count=4",
+    )
+    assert result.returncode == 0, result.stderr
+    one = train_ensemble(*ARGUMENTS, **{**OPTIONS, "uncertainty": "none", "max_iter": 8})
+    np.testing.assert_allclose(np.load(path), one.latents(ARGUMENTS[2]), atol=1e-4)
+
+
+def test_enlarged_ensemble_keeps_its_members_and_trains_the_new_ones(whole):
+    few = train_ensemble(*ARGUMENTS, **{**OPTIONS, "n_members": 3})
+    assert_same(few, whole, members=3)
+    seen = []
+    warm = train_ensemble(
+        *ARGUMENTS, **OPTIONS, warm_start=few, progress=lambda done, *_, **__: seen.append(done)
+    )
+    assert_same(warm, whole)
+    assert min(seen) >= 3
+    assert len(train_ensemble(*ARGUMENTS, **{**OPTIONS, "n_members": 2}, warm_start=whole)) == 2
+    with pytest.raises(ValueError, match="warm_start was trained with another reg"):
+        train_ensemble(*ARGUMENTS, **{**OPTIONS, "reg": 2.0}, warm_start=few)
+
+
+def test_memory_limits_the_members_at_once(whole):
+    """Other chunks round differently, and train the same members."""
+    data = ensemble._Data(*ARGUMENTS[2:], jnp.float32(1), jnp.float32(1e-4))
+    one = ensemble._member_bytes(ARGUMENTS[1], ensemble.ConjugateGradients(), data)
+    small = train_ensemble(*ARGUMENTS, **{**OPTIONS, "n_members": 3}, memory=2 * one)
+    np.testing.assert_allclose(
+        small.latents(ARGUMENTS[2]), whole.latents(ARGUMENTS[2])[:3], atol=1e-2
+    )
+
+
+def test_foreign_and_damaged_checkpoints_are_refused(tmp_path):
+    like = {"a": np.arange(3.0), "b": np.ones((2, 2), np.float32)}
+    checkpoint = Checkpoint(tmp_path / "run", {"reg": "1.0"})
+    assert checkpoint.load("x", like) is None
+    checkpoint.save("x", like)
+    for name, values in Checkpoint(tmp_path / "run", {"reg": "1.0"}).load("x", like).items():
+        np.testing.assert_array_equal(values, like[name])
+
+    with pytest.raises(ValueError, match=r"another run: reg is 2.0, there 1.0"):
+        Checkpoint(tmp_path / "run", {"reg": "2.0"})
+    with pytest.raises(ValueError, match=r"x.npz is from another run: it has float64\[3\]"):
+        checkpoint.load("x", {"a": np.arange(4.0), "b": like["b"]})
+    path = tmp_path / "run" / "x.npz"
+    whole = path.read_bytes()
+    for damaged in (whole[:-20], whole[:100] + b"?" + whole[101:], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"x.npz is damaged .* Delete this file"):
+            checkpoint.load("x", like)
+    for damaged in ("{", json.dumps([1])):
+        (tmp_path / "run" / "run.json").write_text(damaged)
+        with pytest.raises(ValueError, match=r"run.json is damaged"):
+            Checkpoint(tmp_path / "run", {"reg": "1.0"})
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "thesis.txt").touch()
+    with pytest.raises(ValueError, match=r"is no checkpoint: it has files, 'thesis.txt'"):
+        Checkpoint(tmp_path / "else", {})
+
+
+def test_other_data_are_another_run(tmp_path):
+    key, net, X, y, likelihood = ARGUMENTS
+    options = {**OPTIONS, "uncertainty": "initialization", "n_members": 1, "checkpoint": tmp_path}
+    train_ensemble(*ARGUMENTS, **options)
+    with pytest.raises(ValueError, match=r"another run: X is \w+, there \w+\. Use"):
+        train_ensemble(key, net, X + 1, y, likelihood, **options)
