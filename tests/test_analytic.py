@@ -260,6 +260,33 @@ def test_one_point_solves_a_scalar_equation():
     np.testing.assert_allclose(predictor.alpha, [[a, -a]], rtol=1e-6)
 
 
+def test_points_far_apart_are_solved_one_by_one():
+    """Uncorrelated points: a scalar equation each, and its first-order spread by hand."""
+    theta, k, reg = np.array([0.8, 1.7, 3.0]), np.array([0.5, 1.0, 1.5]), 0.4
+    y = np.eye(2)[[0, 1, 0]]
+    kernels = Kernels(jnp.diag(k), jnp.diag(theta))
+    args = (kernels, y, reg, Categorical())
+    diagonal_kernels = Kernels(jnp.asarray(k), jnp.asarray(theta))
+    mean, cov = gaussian_predictor(*args, "initialization").moments(kernels, diagonal_kernels)
+    for i, sign in enumerate([1, -1, 1]):
+        a = optimize.brentq(lambda a, t=theta[i]: reg * a - 1 / (1 + np.exp(2 * t * a)), 0, 10)
+        np.testing.assert_allclose(mean[i], sign * theta[i] * np.array([a, -a]), rtol=1e-5)
+        # Along (1, -1) / sqrt(2) the curvature is 2 p (1 - p), and what is left of the prior's
+        # standard deviation is reg / (reg + 2 p (1 - p) theta); along (1, 1) all of it.
+        p = 1 / (1 + np.exp(-2 * theta[i] * a))
+        left = reg / (reg + 2 * p * (1 - p) * theta[i])
+        variances = k[i] * np.array([left**2, 1.0])
+        rotation = np.array([[1, -1], [1, 1]]) / np.sqrt(2)
+        np.testing.assert_allclose(cov[i], rotation.T @ np.diag(variances) @ rotation, rtol=1e-5)
+    # A test point far from all of them keeps its prior.
+    nothing = Kernels(jnp.zeros((1, 3)), jnp.zeros((1, 3)))
+    mean, cov = gaussian_predictor(*args, "initialization").moments(
+        nothing, Kernels(jnp.array([0.7]), jnp.array([1.9]))
+    )
+    np.testing.assert_array_equal(mean, 0)
+    np.testing.assert_allclose(cov[0], 0.7 * np.eye(2))
+
+
 def test_none_is_the_mode_in_both_methods(problem):
     train, cross, test, y = problem
     args = (jaxed(train), y, 0.5, Categorical(), "none")
