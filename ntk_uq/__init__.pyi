@@ -2,6 +2,7 @@ from . import analytic as analytic
 from . import bayes as bayes
 from . import ensemble as ensemble
 from . import kernels as kernels
+from . import lazy as lazy
 from . import metrics as metrics
 from . import plots as plots
 from . import selection as selection

@@ -25,6 +25,10 @@ _METHODS = {
 }
 # Training points unless asked otherwise: what NUTS samples in about a minute.
 _N_TRAIN = 300
+# Points at which laziness is measured.
+_N_PROBE = 20
+# Iterations of training between which an end, or none, can be seen.
+_ITERATIONS = (10, 30, 100, 300)
 # A shorter run needs no announcement, in seconds.
 _WORTH_SAYING = 30
 
@@ -89,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ntk_uq {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_compare(commands)
+    _add_lazy(commands)
     return parser
 
 
@@ -165,6 +170,66 @@ def _add_compare(commands: Any) -> None:
         default=0,
         metavar="N",
         help="seed of the split and of every method (default: 0)",
+    )
+
+
+def _add_lazy(commands: Any) -> None:
+    parser = commands.add_parser(
+        "lazy",
+        usage="%(prog)s [options]",
+        help="measure whether wide networks stay near their linearisation",
+        description="Train networks of several widths in three ways: regularised, without\n"
+        "regularisation on smoothed labels, and without either. Print how far tangent kernel,\n"
+        "parameters and outputs move from the linearised network, with the rate in the width;\n"
+        "then train longer. With neither, logits and kernel run away. Also draws a picture.",
+        epilog="example:\n  ntk-uq lazy --data wine --n-train 50 --widths 64 256 1024 -o wine.png",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=_lazy)
+    parser.add_argument(
+        "--data",
+        default="digits",
+        metavar="NAME_OR_FILE",
+        help=f"as in compare: one of {_SHIPPED}, or a CSV file (default: digits)",
+    )
+    parser.add_argument(
+        "--target", metavar="COLUMN", help="column of the CSV file with the classes"
+    )
+    _add_count(parser, "--n-train", 100, "training points", least=2)
+    parser.add_argument(
+        "--widths",
+        type=_integer(1),
+        nargs="+",
+        default=[64, 256, 1024],
+        metavar="N",
+        help="units of each hidden layer, two or more values (default: 64 256 1024)",
+    )
+    _add_count(parser, "--depth", 2, "hidden layers")
+    parser.add_argument(
+        "--activation", choices=("relu", "erf", "gelu"), default="relu", help="(default: relu)"
+    )
+    _add_count(parser, "--members", 3, "networks of each width")
+    parser.add_argument(
+        "--reg", type=_positive, default=1.0, metavar="R", help="as in compare (default: 1.0)"
+    )
+    parser.add_argument(
+        "--label-smoothing",
+        type=_positive,
+        default=0.1,
+        metavar="E",
+        help="probability of a label that is spread over all classes (default: 0.1)",
+    )
+    _add_count(parser, "--max-iter", 1000, "iterations of training, where it does not converge")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("lazy.png"),
+        metavar="FILE",
+        help="the picture, PNG, PDF or SVG by its name (default: lazy.png)",
+    )
+    parser.add_argument(
+        "--seed", type=_integer(0), default=0, metavar="N", help="seed (default: 0)"
     )
 
 
@@ -291,6 +356,84 @@ def _about(name: str, arguments: argparse.Namespace) -> str:
                 "Gaussian process, with the neural tangent kernel divided by reg as its prior "
                 f"covariance, sampled by {arguments.chains} Markov chains."
             )
+
+
+def _lazy(arguments: argparse.Namespace) -> None:
+    if len(set(arguments.widths)) < 2:
+        raise ValueError("a rate needs two widths: give --widths 64 256 1024, for example")
+    if not arguments.label_smoothing < 1:
+        raise ValueError("--label-smoothing must be below 1")
+    _check_output(arguments.output)
+
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from ntk_uq._progress import progress_bar
+    from ntk_uq.architectures import MLP
+    from ntk_uq.datasets import load_dataset, split
+    from ntk_uq.lazy import measure_laziness
+    from ntk_uq.likelihoods import Categorical
+    from ntk_uq.plots import plot_laziness
+
+    dataset = load_dataset(arguments.data, arguments.target)
+    parts = split(dataset, n_train=arguments.n_train, n_test=_N_PROBE, seed=arguments.seed)
+    classes, labels = np.unique(parts.y_train, return_inverse=True)
+    one_hot = np.eye(len(classes))[labels]
+    smoothing = arguments.label_smoothing
+    smoothed = (1 - smoothing) * one_hot + smoothing / len(classes)
+    regimes = {
+        f"reg = {arguments.reg:g}": (one_hot, arguments.reg),
+        f"reg = 0, labels smoothed by {smoothing:g}": (smoothed, 0.0),
+        "reg = 0, one-hot labels": (one_hot, 0.0),
+    }
+    widths = sorted(set(arguments.widths))
+
+    def measure(name: str, widths: list[int], **options: Any) -> Any:
+        targets, reg = regimes[name]
+        with progress_bar(name, len(widths) * arguments.members) as progress:
+            return measure_laziness(
+                jax.random.key(arguments.seed),
+                MLP(depth=arguments.depth, activation=arguments.activation),
+                jnp.asarray(parts.X_train, jnp.float32),
+                jnp.asarray(targets, jnp.float32),
+                Categorical(),
+                reg=reg,
+                widths=widths,
+                X_probe=jnp.asarray(parts.X_test, jnp.float32),
+                n_members=arguments.members,
+                progress=progress,
+                **options,
+            )
+
+    results = {}
+    for name in regimes:
+        results[name] = measure(name, widths, max_iter=arguments.max_iter)
+        print(f"{name}\n{_laziness_table(results[name])}\n", flush=True)
+    print(f"Training longer, width {widths[-1]}: kernel change, largest output")
+    print(f"{'iterations':>10}" + "".join(f"{name:>36}" for name in regimes))
+    for n_iter in _ITERATIONS:
+        longer = [measure(name, widths[-1:], max_iter=n_iter, tol=0.0) for name in regimes]
+        cells = (f"{r.kernel_change.mean():.3f}, {r.largest_output.mean():.1f}" for r in longer)
+        print(f"{n_iter:>10}" + "".join(f"{cell:>36}" for cell in cells), flush=True)
+    figure = Figure(layout="constrained")
+    plot_laziness(results, ax=figure.subplots())
+    figure.savefig(arguments.output)
+    print(f"\nThe picture is in {arguments.output}")
+
+
+def _laziness_table(laziness: Any) -> str:
+    """Means over networks, a row for each width, and the rates below."""
+    quantities = ("kernel_change", "parameter_distance", "linearisation_error", "largest_output")
+    titles = ("kernel change", "parameters", "outputs - linear", "largest output")
+    lines = [f"{'width':>8}" + "".join(f"{title:>22}" for title in titles) + f"{'converged':>12}"]
+    for i, width in enumerate(laziness.widths):
+        means = "".join(f"{getattr(laziness, name)[i].mean():22.4f}" for name in quantities)
+        done = f"{laziness.converged[i].sum()} of {laziness.converged[i].size}"
+        lines.append(f"{width:8d}{means}{done:>12}")
+    lines.append(f"{'rate':>8}" + "".join(f"{laziness.rate(name)!s:>22}" for name in quantities))
+    return "\n".join(lines)
 
 
 def _check_output(path: Path) -> None:

@@ -19,6 +19,7 @@ from ntk_uq.metrics import reliability_curve
 
 if TYPE_CHECKING:  # loads NumPyro
     from ntk_uq.bayes import Diagnostics
+    from ntk_uq.lazy import Laziness
     from ntk_uq.selection import RegCurve
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "most_uncertain",
     "plot_diagnostics",
     "plot_latents",
+    "plot_laziness",
     "plot_probabilities",
     "plot_reg_curve",
     "plot_reliability",
@@ -415,6 +417,45 @@ def plot_reg_curve(curve: "RegCurve", *, ax: Axes | None = None) -> Axes:
     ax.set(xscale="log", xlabel="reg", ylabel=what[curve.criterion])
     if len(curve.names) > 1:
         ax.legend(frameon=False, handlelength=1.2)
+    return ax
+
+
+def plot_laziness(
+    results: "dict[str, Laziness]",
+    quantity: str = "kernel_change",
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """How far networks move against their width, with the rate of the power law.
+
+    Parameters
+    ----------
+    results : dict of str to Laziness
+        What `measure_laziness` found in each regime.
+    quantity : {"kernel_change", "parameter_distance", "linearisation_error", "largest_output"}
+        What to draw: the mean over networks as a line, and each network as a point.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+    """
+    titles = {
+        "kernel_change": "Relative change of the tangent kernel",
+        "parameter_distance": "Distance of the parameters from their start",
+        "linearisation_error": "Largest distance from the linearised network",
+        "largest_output": "Largest output",
+    }
+    ax = _axes(ax)
+    for (name, laziness), colour, marker in zip(results.items(), _COLOURS, _MARKERS, strict=False):
+        values = getattr(laziness, quantity)
+        label = f"{name}: width^{laziness.rate(quantity)}"
+        widths = np.broadcast_to(laziness.widths[:, None], values.shape)
+        ax.plot(laziness.widths, values.mean(axis=1), color=colour, label=label)
+        ax.plot(widths, values, marker, color=colour, markersize=4, alpha=0.6)
+    ax.set(xscale="log", yscale="log", xlabel="Width", ylabel=titles[quantity])
+    ax.legend(frameon=False, fontsize="small")
     return ax
 
 

@@ -207,14 +207,15 @@ def test_posterior_ensemble_approaches_the_posterior(problem, activation):
 # --- Optimizers -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_size", [None, 3])
-def test_optax_reaches_the_same_minimum(batch_size):
+# The noise of mini-batches has not quite gone when the schedule ends.
+@pytest.mark.parametrize(("batch_size", "rtol"), [(None, 1e-3), (3, 1e-2)])
+def test_optax_reaches_the_same_minimum(batch_size, rtol):
     net = MLP(width=64, depth=1, activation="erf")
     schedule = optax.cosine_decay_schedule(0.05, 80 * (1 if batch_size is None else 2))
     walked = train(train_ensemble, net, optimizer=optax.adam(schedule), batch_size=batch_size)
     searched = train(train_ensemble, net, tol=1e-6)
     assert walked.converged.all()
-    np.testing.assert_allclose(walked.objective, searched.objective, rtol=1e-3)
+    np.testing.assert_allclose(walked.objective, searched.objective, rtol=rtol)
 
 
 def test_weights_and_mini_batches_keep_together():

@@ -1,0 +1,203 @@
+r"""Is training lazy? How far networks move from their linearisation, measured against width.
+
+The theory replaces a network by its linearisation at the initial parameters. That is right where
+training is lazy: where the tangent kernel at the end is the one at the start. docs/theory: "When
+training is lazy".
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from ntk_uq._progress import Progress
+from ntk_uq.architectures import BaseArchitecture
+from ntk_uq.ensemble import ConvergenceWarning, linearisation, train_ensemble
+from ntk_uq.kernels import empirical_ntk
+from ntk_uq.likelihoods import Likelihood
+
+__all__ = ["Laziness", "Rate", "fit_rate", "measure_laziness"]
+
+Floats = NDArray[np.float64]
+
+
+class Rate(NamedTuple):
+    """Exponent of a power law in the width, and its 95% confidence interval."""
+
+    exponent: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.exponent:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclass(frozen=True)
+class Laziness:
+    r"""How far networks of several widths have moved, for M networks of each width.
+
+    Attributes
+    ----------
+    widths : array of shape [W]
+        Widths.
+    kernel_change : array of shape [W, M]
+        :math:`\|\Theta_t - \Theta_0\|_F / \|\Theta_0\|_F` of the empirical tangent kernel on the
+        probe points.
+    parameter_distance : array of shape [W, M]
+        :math:`\|\theta_t - \theta_0\|`.
+    linearisation_error : array of shape [W, M]
+        Largest :math:`|f(x; \theta_t) - f_{lin}(x; \theta_t)|` on the probe points.
+    largest_output : array of shape [W, M]
+        Largest :math:`|f(x; \theta_t)|` on the probe points.
+    n_iter, converged : arrays of shape [W, M]
+        Of training.
+    """
+
+    widths: NDArray[np.integer]
+    kernel_change: Floats
+    parameter_distance: Floats
+    linearisation_error: Floats
+    largest_output: Floats
+    n_iter: NDArray[np.integer]
+    converged: NDArray[np.bool_]
+
+    def rate(self, quantity: str = "kernel_change") -> Rate:
+        """How a quantity falls (or grows) with width: see `fit_rate`."""
+        return fit_rate(self.widths, getattr(self, quantity))
+
+
+def fit_rate(widths: ArrayLike, values: ArrayLike) -> Rate:
+    """Exponent a of the law values = c width^a, by least squares of the logarithms.
+
+    Parameters
+    ----------
+    widths : array of shape [W]
+        At least two widths.
+    values : array of shape [W, M]
+        M independent measurements at each width, positive.
+
+    Returns
+    -------
+    Rate
+        With the t interval of the regression; NaN where W M = 2 leaves nothing to judge it by.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two widths.
+
+    Examples
+    --------
+    >>> rate = fit_rate([10, 100, 1000], [[1.0, 1.1], [0.1, 0.11], [0.01, 0.011]])
+    >>> round(rate.exponent, 3)
+    -1.0
+    """
+    widths, values = np.asarray(widths, float), np.asarray(values, float)
+    if len(np.unique(widths)) < 2:
+        raise ValueError("A rate needs measurements at two widths at least.")
+    x, y = np.broadcast_arrays(np.log(widths)[:, None], np.log(values))
+    fit = stats.linregress(x.ravel(), y.ravel())
+    freedom = x.size - 2
+    reach = stats.t.ppf(0.975, freedom) * fit.stderr if freedom else np.nan
+    return Rate(float(fit.slope), float(fit.slope - reach), float(fit.slope + reach))
+
+
+def measure_laziness(
+    key: Array,
+    architecture: BaseArchitecture,
+    X: Array,
+    y: Array,
+    likelihood: Likelihood,
+    *,
+    reg: float,
+    widths: Sequence[int],
+    X_probe: Array,
+    n_members: int = 3,
+    tol: float = 1e-4,
+    max_iter: int = 1000,
+    progress: Progress | None = None,
+) -> Laziness:
+    """Train networks of several widths, and measure how far they move.
+
+    The condition of the theory is not asked for. With reg = 0 and one-hot targets there is no end
+    of training: tol = 0 goes on until `max_iter`, and more iterations show more movement.
+
+    Parameters
+    ----------
+    key : Array
+        PRNG key.
+    architecture : MLP or ConvNet
+        Has a `width`, which is replaced.
+    X, y, likelihood, reg, tol, max_iter
+        As in `train_ensemble`.
+    widths : sequence of int
+        Widths.
+    X_probe : Array of shape [m, d]
+        Where kernels and outputs are compared; a dozen points will do.
+    n_members : int
+        Networks of each width.
+    progress : callable, optional
+        ``progress(done, total)`` is told networks measured.
+
+    Returns
+    -------
+    Laziness
+
+    Raises
+    ------
+    ValueError
+        If the architecture has no width.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import MLP, Categorical
+    >>> from ntk_uq.lazy import measure_laziness
+    >>> X, y = jnp.array([[-1.0], [1.0]]), jnp.eye(2)
+    >>> lazy = measure_laziness(
+    ...     jax.random.key(0), MLP(depth=1, activation="erf"), X, y, Categorical(), reg=1.0,
+    ...     widths=[32, 512], X_probe=X,
+    ... )
+    >>> bool(lazy.rate().exponent < 0)
+    True
+    """
+    if "width" not in {field.name for field in dataclasses.fields(architecture)}:  # type: ignore[arg-type]
+        raise ValueError(
+            f"{type(architecture).__name__} has no width to vary: measure MLP or ConvNet."
+        )
+    rows = []
+    for position, width in enumerate(widths):
+        network: Any = dataclasses.replace(architecture, width=width)  # type: ignore[type-var]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # reported as `converged`
+            trained = train_ensemble(
+                key, network, X, y, likelihood, reg=reg, n_members=n_members, tol=tol,
+                max_iter=max_iter, check_condition=False,
+            )  # fmt: skip
+        for i in range(n_members):
+            moved = _movement(network, *trained.member(i), X_probe)
+            rows.append((*map(float, moved), trained.n_iter[i], trained.converged[i]))
+            if progress is not None:
+                progress(position * n_members + i + 1, len(widths) * n_members)
+    columns = [np.reshape(column, (len(widths), n_members)) for column in zip(*rows, strict=True)]
+    return Laziness(np.asarray(widths), *columns)
+
+
+def _movement(architecture, initial, params, X) -> tuple[Array, Array, Array, Array]:
+    """Kernel change, parameter distance, linearisation error, largest output of one network."""
+    before, after = (empirical_ntk(architecture, p, X, trace=True) for p in (initial, params))
+    squares = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), params, initial)
+    distance = jnp.sqrt(jax.tree.reduce(jnp.add, squares))
+    outputs = architecture.apply(params, X)
+    linear = jax.jit(partial(linearisation, architecture))(params, initial, X)
+    change = jnp.linalg.norm(after - before) / jnp.linalg.norm(before)
+    return change, distance, jnp.max(jnp.abs(outputs - linear)), jnp.max(jnp.abs(outputs))

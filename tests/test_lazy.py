@@ -1,0 +1,93 @@
+"""Laziness: the rates of the theory, and what happens without its condition."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ntk_uq import Architecture
+from ntk_uq.architectures import MLP
+from ntk_uq.cli import main
+from ntk_uq.lazy import fit_rate, measure_laziness
+from ntk_uq.likelihoods import Categorical
+from ntk_uq.plots import plot_laziness
+
+_RNG = np.random.default_rng(0)
+X, X_PROBE = (jnp.asarray(_RNG.normal(size=(n, 3)), jnp.float32) for n in (10, 6))
+Y = jnp.asarray(np.eye(2)[_RNG.integers(2, size=10)], jnp.float32)
+NET = MLP(depth=1, activation="erf")
+
+
+def measure(y=Y, *, reg, widths=(32, 512), net=NET, **options):
+    return measure_laziness(
+        jax.random.key(0), net, X, y, Categorical(), reg=reg, widths=widths, X_probe=X_PROBE,
+        **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("reg", "smoothing"), [(1.0, 0.0), (0.0, 0.3)])
+def test_movement_falls_with_width_under_either_condition(reg, smoothing):
+    """As 1 / sqrt(width), with parameters that move as far at any width."""
+    lazy = measure((1 - smoothing) * Y + smoothing / 2, reg=reg)
+    assert lazy.converged.all()
+    for quantity in ("kernel_change", "linearisation_error"):
+        assert lazy.rate(quantity).exponent < -0.3
+    assert abs(lazy.rate("parameter_distance").exponent) < 0.15
+
+
+def test_without_either_condition_networks_run_away():
+    short, long, held = (
+        measure(reg=reg, widths=[64], tol=0.0, max_iter=n)
+        for reg, n in [(0.0, 10), (0.0, 60), (1.0, 60)]
+    )
+    assert not long.converged.any()
+    for quantity in ("kernel_change", "largest_output", "parameter_distance"):
+        few, many = (getattr(lazy, quantity).mean() for lazy in (short, long))
+        assert many > 1.3 * few
+    assert long.kernel_change.mean() > 3 * held.kernel_change.mean()
+
+
+def test_a_linear_model_is_its_linearisation():
+    lazy = measure(reg=1.0, net=MLP(depth=0), widths=[8])
+    assert lazy.kernel_change.max() < 1e-6
+    assert lazy.linearisation_error.max() < 1e-4
+    assert lazy.parameter_distance.min() > 0.1
+
+
+def test_rate_is_that_of_the_power_law_within_its_interval():
+    widths = np.array([10, 30, 100, 300])
+    inside = 0
+    for seed in range(200):
+        noise = 0.1 * np.random.default_rng(seed).normal(size=(4, 5))
+        rate = fit_rate(widths, 3.0 * widths[:, None] ** -0.5 * np.exp(noise))
+        inside += rate.low < -0.5 < rate.high
+    assert abs(inside - 190) < 4 * np.sqrt(200 * 0.95 * 0.05)
+    assert np.isnan(fit_rate([1, 10], [[1.0], [0.1]]).low)
+    with pytest.raises(ValueError, match="two widths at least"):
+        fit_rate([10], [[1.0, 2.0]])
+
+
+def test_no_width_to_vary():
+    with pytest.raises(ValueError, match="Architecture has no width to vary"):
+        measure(reg=1.0, net=Architecture(NET.module))
+
+
+def test_command_prints_and_draws(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("ntk_uq.cli._ITERATIONS", (2, 4))
+    picture = tmp_path / "lazy.png"
+    options = ["--widths", "8", "16", "--members", "2", "--n-train", "20", "--max-iter", "5"]
+    assert main(["lazy", "--data", "iris", *options, "--depth", "1", "-o", str(picture)]) == 0
+    out = capsys.readouterr().out
+    for text in ("reg = 1", "labels smoothed by 0.1", "one-hot labels", "rate", "iterations"):
+        assert text in out
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    assert main(["lazy", "--widths", "8", "-o", str(picture)]) == 2
+    assert "a rate needs two widths" in capsys.readouterr().err
+
+
+def test_plot_shows_every_network_and_the_rate():
+    lazy = measure(reg=1.0, widths=[8, 16], n_members=2, max_iter=200)
+    ax = plot_laziness({"reg = 1": lazy}, "parameter_distance")
+    points = np.concatenate([line.get_ydata() for line in ax.get_lines()])
+    assert np.isin(lazy.parameter_distance.ravel(), points).all()
+    assert str(lazy.rate("parameter_distance")) in ax.get_legend().get_texts()[0].get_text()
