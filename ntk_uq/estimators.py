@@ -22,14 +22,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_random_state
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    validate_data,
+)
 
 from ntk_uq import analytic, ensemble, selection
 from ntk_uq._progress import progress_bar
 from ntk_uq.architectures import MLP, BaseArchitecture, Kernels
-from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
+from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood, Weighted
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
 __all__ = [
@@ -93,6 +97,7 @@ class _Estimator(BaseEstimator):
         """Settle the network; the features as it sees them."""
         self.architecture_ = MLP() if self.architecture is None else self.architecture
         self._scaler = StandardScaler().fit(X) if self.architecture is None else None
+        self._point_shape = X.shape[1:]
         return self._inputs(X)
 
     def _inputs(self, X: Floats) -> Floats:
@@ -100,7 +105,18 @@ class _Estimator(BaseEstimator):
 
     def _validated(self, X: ArrayLike) -> Floats:
         check_is_fitted(self)
-        return self._inputs(validate_data(self, X, dtype=np.float64, reset=False))
+        X = np.asarray(
+            validate_data(self, X, dtype=np.float64, reset=False, allow_nd=self._takes_images)
+        )
+        if X.shape[1:] != self._point_shape:
+            raise ValueError(
+                f"Points have the shape {X.shape[1:]}; those of fit had {self._point_shape}."
+            )
+        return self._inputs(X)
+
+    @property
+    def _takes_images(self) -> bool:
+        return self.architecture is not None and self.architecture.ndim != 2
 
     def _key(self) -> jax.Array:
         return jax.random.key(int(check_random_state(self.random_state).randint(2**31 - 1)))
@@ -140,7 +156,7 @@ class _Classifier(ClassifierMixin, _Estimator):
 
         Parameters
         ----------
-        X : array-like of shape [n, d]
+        X : array-like of shape [n, d], or images [n, h, w, c] for an architecture that takes them
             Training points, numeric and finite.
         y : array-like of shape [n]
             Class labels, integers or strings, of at least two classes.
@@ -155,7 +171,9 @@ class _Classifier(ClassifierMixin, _Estimator):
             If the data or an argument cannot be used; the message says why and what to do.
         """
         self._check_arguments()
-        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        X, y = validate_data(
+            self, X, y, dtype=np.float64, ensure_min_samples=2, allow_nd=self._takes_images
+        )
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -248,7 +266,7 @@ class _Regressor(MultiOutputMixin, RegressorMixin, _Estimator):
 
         Parameters
         ----------
-        X : array-like of shape [n, d]
+        X : array-like of shape [n, d], or images [n, h, w, c] for an architecture that takes them
             Training points, numeric and finite.
         y : array-like of shape [n] or [n, C]
             Targets, one column an output.
@@ -264,7 +282,14 @@ class _Regressor(MultiOutputMixin, RegressorMixin, _Estimator):
         """
         self._check_arguments()
         X, y = validate_data(
-            self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2
+            self,
+            X,
+            y,
+            dtype=np.float64,
+            y_numeric=True,
+            multi_output=True,
+            ensure_min_samples=2,
+            allow_nd=self._takes_images,
         )
         start = time.perf_counter()
         self._single_output = np.ndim(y) == 1
@@ -704,6 +729,37 @@ class _Ensemble(_Estimator):
     checkpoint: str | os.PathLike | None
     ensemble_: ensemble.TrainedEnsemble
 
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Fit to training data.
+
+        Parameters
+        ----------
+        X : array-like of shape [n, d], or images [n, h, w, c] for an architecture that takes them
+            Training points, numeric and finite.
+        y : array-like of shape [n], or [n, C] for regression on C outputs
+            Class labels, or real targets.
+        sample_weight : array-like of shape [n], optional
+            Weights of the points' losses: 2 counts a point twice, 0 leaves it out.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the data or an argument cannot be used; the message says why and what to do.
+        """
+        self._weights = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(
+                sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            )
+            counted = np.flatnonzero(weights)
+            self._weights = weights[counted]
+            X, y = _safe_indexing(X, counted), _safe_indexing(y, counted)
+        return super().fit(X, y)
+
     def predict_distribution(self, X: ArrayLike) -> SamplePrediction:
         """Latents (logits) of every member at each test point.
 
@@ -725,6 +781,9 @@ class _Ensemble(_Estimator):
         return self._sample_prediction(latents, joint=True)
 
     def _fit(self, X: Floats, targets: Floats) -> None:
+        likelihood = self._likelihood
+        if self._weights is not None:
+            likelihood = Weighted(likelihood, self._weights)
         with (
             jax.enable_x64(False),
             progress_bar("finite ensemble", self.n_members, self.progress) as progress,
@@ -734,7 +793,7 @@ class _Ensemble(_Estimator):
                 self.architecture_,
                 jnp.asarray(X, jnp.float32),
                 jnp.asarray(targets, jnp.float32),
-                self._likelihood,
+                likelihood,
                 reg=self.reg,
                 n_members=self.n_members,
                 uncertainty=self.uncertainty,
