@@ -6,6 +6,7 @@ from . import lazy as lazy
 from . import metrics as metrics
 from . import plots as plots
 from . import selection as selection
+from ._neural_tangents import stax as stax
 from .architectures import MLP as MLP
 from .architectures import ConvNet as ConvNet
 from .architectures import Architecture as Architecture

@@ -84,7 +84,17 @@ def _import() -> ModuleType:
     names = _removed_names()
     stand_in = ModuleType(_CONVERTER)
     with _attributes(names), _modules({"jax.util": names[0][2], _CONVERTER: stand_in}):
-        package: Any = importlib.import_module("neural_tangents")
+        try:
+            package: Any = importlib.import_module("neural_tangents")
+        except ModuleNotFoundError as error:
+            if error.name != "neural_tangents":
+                raise
+            raise ModuleNotFoundError(
+                "The kernels of this architecture come from neural-tangents, which is not "
+                "installed. In a checkout `make env` installs it; the README's section Install "
+                "says how to do so elsewhere without TensorFlow.",
+                name="neural_tangents",
+            ) from error
     if package.experimental is stand_in:
         del package.experimental  # a later import of the converter finds the real one
     return package

@@ -781,8 +781,9 @@ class Architecture(BaseArchitecture):
         ``module(in_features, out_features, rngs=rngs)`` builds the network, in its own
         parameterisation; a subclass of ``nnx.Module`` with that signature will do.
     kernel_fn : callable, optional
-        The ``kernel_fn`` of a network of ``neural_tangents.stax`` with the same layers. Without it
-        there are finite networks only, and `kernels` raises a ValueError.
+        The ``kernel_fn`` of a network with the same layers from ``ntk_uq.stax``, which is
+        neural-tangents' module made to import on a current JAX. Without it there are finite
+        networks only, and `kernels` raises a ValueError.
 
     Raises
     ------
