@@ -1,6 +1,7 @@
 from . import analytic as analytic
 from . import bayes as bayes
 from . import ensemble as ensemble
+from . import gradient_flow as gradient_flow
 from . import kernels as kernels
 from . import lazy as lazy
 from . import metrics as metrics

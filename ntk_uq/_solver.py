@@ -82,6 +82,7 @@ def solve_dual(
     likelihood: Likelihood,
     *,
     linear: Array | float = 0.0,
+    weights: Array | float = 1.0,
     start: Array | None = None,
     tol: float = 1e-12,
     max_iter: int = 5000,
@@ -102,6 +103,9 @@ def solve_dual(
         Log-concave in f.
     linear : Array of shape [S, n, C], or 0
         The linear term e of each draw.
+    weights : Array of shape [S, n], or 1
+        Factor of each point's log density, draw by draw; zero leaves a point out, and its latent
+        is then a prediction.
     start : Array of shape [S, n, C], optional
         Dual coefficients to start from, those of a neighbouring problem for example.
     tol : float
@@ -120,9 +124,14 @@ def solve_dual(
     def per_draw(function):
         return jax.vmap(function, in_axes=(-1, None), out_axes=-1)
 
-    likelihood_gradient = per_draw(likelihood.gradient)
-    likelihood_curvature = per_draw(likelihood.curvature)
-    curvature_matvec = jax.vmap(lambda w, v: w.matvec(v), in_axes=-1, out_axes=-1)
+    weights = jnp.broadcast_to(weights, f0.shape[:2]).T[:, None, :].astype(f0.dtype)
+
+    def likelihood_gradient(latents, y):
+        return weights * per_draw(likelihood.gradient)(latents, y)
+
+    def curvature_matvec(latents, v):
+        curvature = per_draw(likelihood.curvature)(latents, y)
+        return weights * jax.vmap(lambda w, v: w.matvec(v), in_axes=-1, out_axes=-1)(curvature, v)
 
     prior = jnp.moveaxis(f0, 0, -1)
     linear = jnp.moveaxis(jnp.broadcast_to(linear, f0.shape), 0, -1).astype(f0.dtype)
@@ -149,10 +158,7 @@ def solve_dual(
             latents = it.latents + t * it.ntk_direction
             gradient = likelihood_gradient(latents, y)
             slope = offset + t * stretch - _dot(gradient, it.ntk_direction)
-            bend = _dot(
-                it.ntk_direction,
-                curvature_matvec(likelihood_curvature(latents, y), it.ntk_direction),
-            )
+            bend = _dot(it.ntk_direction, curvature_matvec(latents, it.ntk_direction))
             return gradient, slope, bend + stretch
 
         def pending(slope):
@@ -171,13 +177,7 @@ def solve_dual(
         def unfinished(state):
             return jnp.any(pending(state[4])) & (state[6] < _MAX_LINE_SEARCH)
 
-        bend = (
-            _dot(
-                it.ntk_direction,
-                curvature_matvec(likelihood_curvature(it.latents, y), it.ntk_direction),
-            )
-            + stretch
-        )
+        bend = stretch + _dot(it.ntk_direction, curvature_matvec(it.latents, it.ntk_direction))
         t = jnp.where(on, -initial / bend, 0.0)
         state = (t, jnp.zeros_like(t), jnp.full_like(t, jnp.inf), *evaluate(t), jnp.int32(0))
         t, _, _, gradient, *_ = lax.while_loop(unfinished, body, state)

@@ -35,6 +35,7 @@ __all__ = [
     "ExactPredictor",
     "GaussianPredictor",
     "Uncertainty",
+    "estimate_memory",
     "estimate_noise",
     "exact_predictor",
     "gaussian_predictor",
@@ -126,6 +127,29 @@ def gaussian_predictor(
             inverse = cho_solve((factor, True), jnp.eye(len(ntk), dtype=ntk.dtype))
             resolvent = _Shared(inverse, likelihood.identified(jnp.eye(y.shape[1])))
     return GaussianPredictor(alpha, resolvent, nngp, reg, uncertainty, gap)
+
+
+def shared_predictor(
+    response: ArrayLike, kernels: Kernels, y: ArrayLike, reg: float
+) -> "GaussianPredictor":
+    """Distribution over initialisations where the dual coefficients are linear in the outputs.
+
+    Parameters
+    ----------
+    response : array of shape [n, n]
+        alpha = response (y - f0(X)), for every output.
+    kernels : Kernels
+        NNGP kernel and NTK of the training points, [n, n].
+    y : array of shape [n, C]
+        Targets.
+    reg : float
+        Regularisation.
+    """
+    kernels, y = _arrays(kernels, y)
+    response = jnp.asarray(response, y.dtype)
+    resolvent = _Shared(response, jnp.eye(y.shape[1], dtype=y.dtype))
+    gap = jnp.zeros((), y.dtype)
+    return GaussianPredictor(response @ y, resolvent, kernels.nngp, reg, "initialization", gap)
 
 
 # G in two structured forms. Of each: `reduction`, what training takes from the prior covariance at
@@ -444,6 +468,41 @@ class ExactPredictor:
 
     def _prior(self, kernels: Kernels) -> Array:
         return kernels.nngp if self.uncertainty == "initialization" else kernels.ntk / self.reg
+
+
+def estimate_memory(
+    n: int, outputs: int, n_draws: int, method: str, uncertainty: Uncertainty
+) -> int:
+    """Memory that fitting takes at its peak, in bytes, in double precision.
+
+    Parameters
+    ----------
+    n, outputs : int
+        Training points and outputs C.
+    n_draws : int
+        Draws of method "exact".
+    method : {"exact", "gaussian"}
+        Which predictor.
+    uncertainty : str
+        As in `gaussian_predictor`.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> f"{estimate_memory(10_000, 10, 256, 'exact', 'initialization') / 2**30:.1f} GiB"
+    '7.7 GiB'
+    """
+    # Counted in n x n matrices and in latents [n, C]; measured in benchmarks/size.py.
+    if method == "exact":
+        matrices, latents = 6, 24 * min(n_draws, _DRAWS_AT_ONCE) + 5 * n_draws
+    else:
+        matrices, latents = 4, 24
+        if uncertainty != "none":
+            matrices += outputs + 4
+    return 8 * (matrices * n * n + latents * n * outputs)
 
 
 def estimate_noise(ntk: ArrayLike, y: ArrayLike, reg: float) -> NDArray[np.float64]:

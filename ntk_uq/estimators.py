@@ -46,6 +46,9 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
+# Above this distance to the optimum, in nats, latents may be off by a hundredth of a posterior
+# standard deviation, and the user is told.
+_LARGEST_GAP = 5e-5
 # Test points whose kernels with the training points are held at once.
 _POINTS_AT_ONCE = 1024
 
@@ -429,6 +432,7 @@ class _NTK(_Estimator):
             return self._sample_prediction(latents, joint=True)
 
     def _fit(self, X: Floats, targets: Floats) -> None:
+        self._refuse_too_large(*targets.shape)
         self._choose(X, targets)
         self._X = X * self.feature_scales_
         kernels = self.architecture_.kernels(self._X)
@@ -437,6 +441,7 @@ class _NTK(_Estimator):
             if self.method == "gaussian":
                 self.predictor_ = _numpy_leaves(analytic.gaussian_predictor(*problem))
                 self.jitter_ = 0.0
+                self._check_solution(self.predictor_.gap[None])
                 return
             self._draw_key = self._key()
             with progress_bar("infinite ensemble", self.n_draws, self.progress) as progress:
@@ -445,6 +450,40 @@ class _NTK(_Estimator):
                 )
             self.predictor_ = _numpy_leaves(predictor)
             self.jitter_ = self.predictor_.jitter
+            self._check_solution(self.predictor_.gap)
+
+    def _check_solution(self, gap: Floats) -> None:
+        """Right or refused: no silent half-solution where a kernel is too wide for its reg."""
+        leaves = jax.tree.leaves(self.predictor_)
+        if not all(np.isfinite(leaf).all() for leaf in leaves):
+            raise ValueError(
+                f"reg={self.reg_:.3g} is too small for kernels this large: their range exceeds "
+                "double precision. Raise reg, or scale the features (about 1 each)."
+            )
+        unsolved = gap > _LARGEST_GAP
+        if np.any(unsolved):
+            warnings.warn(
+                f"{np.sum(unsolved)} of {len(gap)} solutions are up to {np.max(gap):.1g} nats from "
+                "their optimum: the problem is too ill-conditioned for the solver. Raise reg, or "
+                "scale the features (about 1 each).",
+                ensemble.ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _refuse_too_large(self, n: int, outputs: int) -> None:
+        needed = analytic.estimate_memory(n, outputs, self.n_draws, self.method, self.uncertainty)
+        present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > present:
+            raise MemoryError(
+                f"{n} training points with {outputs} outputs take {needed / 2**30:.1f} GiB by "
+                f"method={self.method!r}, and this machine has {present / 2**30:.1f} GiB. Fit a "
+                "part of the points (memory grows with their square), "
+                + (
+                    "fewer draws, or train a finite ensemble."
+                    if self.method == "exact"
+                    else 'or use method="exact", or train a finite ensemble.'
+                )
+            )
 
     def _choose(self, X: Floats, targets: Floats) -> None:
         """Settle reg, and the parameters of the kernel where asked."""
