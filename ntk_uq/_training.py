@@ -22,8 +22,9 @@ from ntk_uq.likelihoods import Likelihood, Weighted
 # an optimizer that does not search along its direction oscillates, the more so on mini-batches.
 _CG_WINDOW = 5
 _OPTAX_WINDOW = 50
-# Newton steps of the line search, in one scalar per member: plenty, and of no cost.
-_LINE_SEARCH_STEPS = 8
+# Newton steps of the line search, in one scalar per member. It starts from the last step, and
+# more than two change nothing that can be measured; each costs two passes over the outputs.
+_LINE_SEARCH_STEPS = 4
 # A new step is at most this many times the last one; the linear model of f that it trusts was
 # measured at the last one's length.
 _GROWTH = 4.0
@@ -101,7 +102,7 @@ class _Descent(NamedTuple):
 
 @dataclass(frozen=True)
 class ConjugateGradients:
-    """Nonlinear conjugate gradients (Polak-Ribiere), with one forward pass as line search.
+    """Nonlinear conjugate gradients (Hestenes-Stiefel), with one forward pass as line search.
 
     The pass gives the change of the outputs along the direction; the problem of the step length,
     convex in the outputs, is then solved exactly with the outputs linear in the step.
@@ -138,11 +139,11 @@ class ConjugateGradients:
             problem, member, params
         )
         squared_norm = vdot(gradient, gradient)
-        last_squared_norm = vdot(state.gradient, state.gradient)
-        conjugacy = (squared_norm - vdot(gradient, state.gradient)) / (last_squared_norm + 1e-30)
-        conjugacy = jnp.maximum(conjugacy, 0.0)
-        slope = conjugacy * vdot(gradient, state.direction) - squared_norm
-        conjugacy = jnp.where(slope < 0, conjugacy, 0.0)
+        slope = vdot(gradient, state.direction)
+        bend = slope - vdot(state.gradient, state.direction)  # positive: the slope has risen
+        conjugacy = (squared_norm - vdot(gradient, state.gradient)) / (bend + 1e-30)
+        downhill = (conjugacy > 0) & (conjugacy * slope < squared_norm)
+        conjugacy = jnp.where(downhill, conjugacy, 0.0)
         direction = _move(jax.tree.map(jnp.negative, gradient), conjugacy, state.direction)
 
         # Single precision sums the objective to about this relative error.

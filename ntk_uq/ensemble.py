@@ -82,6 +82,11 @@ _CHECKPOINT_SECONDS = 60.0
 # Members that a device trains together where memory allows: enough to hide the cost of starting
 # an operation on small networks, and few enough that one slow member keeps few others waiting.
 _AT_ONCE = 8
+# On a CPU, parameters and state of these members should stay in its cache, in bytes: a network of
+# width 512 trains 1.2 times faster alone than beside seven others.
+_CACHE_BYTES = 2**23
+# On an accelerator, enough members to occupy it.
+_AT_ONCE_ACCELERATED = 64
 # Share of the free memory that a chunk of members takes by default.
 _MEMORY_SHARE = 0.5
 # Points that a member is evaluated at together.
@@ -196,7 +201,7 @@ def train_ensemble(
 ) -> TrainedEnsemble:
     r"""Train an ensemble of networks to convergence.
 
-    Nonlinear conjugate gradients (Polak-Ribiere) on the whole data. A line search needs one more
+    Nonlinear conjugate gradients (Hestenes-Stiefel) on the whole data. A line search needs one more
     forward pass: it gives the change of the outputs along the direction, and the convex problem
     of the step length is then solved exactly in the outputs. Every update is in the span of the
     gradients, so that reg = 0 ends where gradient flow does in the lazy regime.
@@ -738,8 +743,13 @@ def _layout(architecture, method, data: _Data, memory, devices) -> tuple[Mesh, i
             f"{given / 2**20:.0f} MiB on each device. Give more memory, a smaller network, or an "
             "optimizer with a batch_size."
         )
+    if devices[0].platform == "cpu":
+        state = _bytes(_started(architecture, method, data))
+        most = min(_AT_ONCE, max(1, _CACHE_BYTES // state))
+    else:
+        most = _AT_ONCE_ACCELERATED
     mesh = jax.make_mesh((len(devices),), (_MEMBERS,), (AxisType.Auto,), devices=devices)
-    return mesh, len(devices) * int(min(_AT_ONCE, given // needed))
+    return mesh, len(devices) * int(min(most, given // needed))
 
 
 def _free_bytes(devices: Sequence[jax.Device]) -> float:
@@ -757,20 +767,26 @@ def _free_bytes(devices: Sequence[jax.Device]) -> float:
 def _member_bytes(architecture, method, data: _Data) -> int:
     """Memory that training one member takes: states, parameters on the way, activations."""
 
-    def start(key):
-        initial = architecture.init(key, in_features(data.X), data.y.shape[1])
-        member = Member(initial, jnp.zeros_like(data.y), jnp.zeros_like(data.y), key)
-        return member, method.start(Problem(architecture.apply, *data), member)
-
     def saved_for_gradient(params, X):
         return jax.vjp(lambda params: architecture.apply(params, X), params)[1]
 
-    member, state = jax.eval_shape(start, jax.random.key(0))
+    member, state = _started(architecture, method, data)
     rows = getattr(method, "batch_size", None) or len(data.X)
     activations = jax.eval_shape(saved_for_gradient, member.initial, data.X[:rows])
     # The old state and the new one; two sets of parameters between them; each saved activation
     # meets a cotangent of its size.
     return _bytes(member.initial) * 3 + 2 * _bytes(state) + 2 * _bytes(activations)
+
+
+def _started(architecture, method, data: _Data) -> tuple[Member, Any]:
+    """Shapes of a member and the state in which it starts."""
+
+    def start(key):
+        initial = architecture.init(key, in_features(data.X), data.y.shape[1])
+        member = Member(initial, jnp.zeros_like(data.y), jnp.zeros_like(data.y), key)
+        return member, method.start(Problem(architecture.apply, *data), member)
+
+    return jax.eval_shape(start, jax.random.key(0))
 
 
 def _bytes(tree: Any) -> int:
