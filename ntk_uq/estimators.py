@@ -51,6 +51,8 @@ Floats = NDArray[np.float64]
 _LARGEST_GAP = 5e-5
 # Test points whose kernels with the training points are held at once.
 _POINTS_AT_ONCE = 1024
+# And numbers in an array over test points, training points and outputs: 2**23 doubles are 64 MiB.
+_ENTRIES_AT_ONCE = 2**23
 
 
 class _Estimator(BaseEstimator):
@@ -405,7 +407,9 @@ class _NTK(_Estimator):
         X = self._validated(X)
         if joint:
             return self._joint_prediction(X)
-        blocks = [X[start : start + _POINTS_AT_ONCE] for start in range(0, len(X), _POINTS_AT_ONCE)]
+        entries = len(self._X) * self.predictor_.alpha.shape[-1]
+        size = min(_POINTS_AT_ONCE, max(1, _ENTRIES_AT_ONCE // entries))
+        blocks = [X[start : start + size] for start in range(0, len(X), size)]
         with jax.enable_x64(True):
             if self.method == "gaussian":
                 parts = [self.predictor_.moments(*self._kernels_at(block)) for block in blocks]
