@@ -8,6 +8,7 @@ import numpy as np
 from _timing import digits, heading, square_product, take_turns
 from scipy import linalg
 from scipy.special import log_softmax, softmax
+from threadpoolctl import threadpool_limits
 
 from ntk_uq import MLP, Categorical
 from ntk_uq._solver import solve_dual
@@ -52,66 +53,61 @@ def dense_newton(ntk, reg, y, f0):
 
 
 def residual(ntk, reg, y, f0, alpha):
-    """Largest entry of grad log p - reg alpha, one draw [n, C]."""
-    return np.max(np.abs(y - softmax(f0 + ntk @ alpha, axis=1) - reg * alpha))
+    """Largest entry of grad log p - reg alpha over draws [..., n, C]."""
+    return np.max(np.abs(y - softmax(f0 + ntk @ alpha, axis=-1) - reg * alpha))
+
+
+def faster_blas(size):
+    """Number of BLAS threads that factorises faster: on a busy machine one, otherwise all."""
+    matrix = np.eye(size)
+
+    def factorise(threads):
+        with threadpool_limits(threads, "blas"):
+            linalg.cho_factor(matrix)
+
+    times = take_turns({str(t): lambda t=t: factorise(t) for t in (1, None)}, rounds=1)
+    return 1 if times["1"] < times["None"] else None
 
 
 def run(n, reg, n_draws, rounds):
     x, y = digits(n)
-    kernels = MLP().kernels(x)
-    key = jax.random.key(0)
-    chunk = min(_DRAWS_AT_ONCE, n_draws)
-    prior = np.linalg.cholesky(kernels.nngp)
-    f0 = np.einsum(
-        "ij,sjc->sic", prior, np.random.default_rng(0).normal(size=(n_draws, n, y.shape[1]))
-    )
-    draws = [jnp.asarray(f0[i : i + chunk]) for i in range(0, n_draws, chunk)]
-    ntk, targets = jnp.asarray(kernels.ntk), jnp.asarray(y)
+    outputs, kernels, likelihood = y.shape[1], MLP().kernels(x), Categorical()
 
-    def solve():
-        return [solve_dual(ntk, reg, targets, part, Categorical()) for part in draws]
+    def draws():
+        key = jax.random.key(0)
+        return exact_predictor(key, kernels, y, reg, likelihood, "initialization", n_draws)
 
-    def predictor():
-        return exact_predictor(key, kernels, y, reg, Categorical(), "initialization", n_draws).alpha
+    predictor = draws()
+    assert np.all(predictor.converged)
+    f0 = np.einsum("ij,sjc->sic", predictor.factor, predictor.whitened)
+    ours = residual(kernels.ntk, reg, y, f0, np.asarray(predictor.alpha))
 
-    dense_solutions = []
+    threads = faster_blas(n * outputs)
+    solved = []
 
     def dense():
-        dense_solutions.append(dense_newton(kernels.ntk, reg, y, f0[len(dense_solutions)]))
+        with threadpool_limits(threads, "blas"):
+            solved.append(dense_newton(kernels.ntk, reg, y, f0[len(solved) % n_draws]))
 
-    product, flops = square_product("float64")
-    times = take_turns(
-        {
-            "dense": dense,
-            "solve": solve,
-            "predictor": predictor,
-            "product": product,
-        },
-        rounds,
-    )
+    product, product_flops = square_product("float64")
+    times = take_turns({"dense": dense, "ours": lambda: draws().alpha, "product": product}, rounds)
 
-    solutions = solve()
-    assert all(np.all(s.converged) for s in solutions)
-    ours = max(float(np.max(s.residual)) for s in solutions)
-    theirs = max(
-        residual(kernels.ntk, reg, y, f0[i], alpha) for i, alpha in enumerate(dense_solutions)
-    )
-    products = [int(s.n_products) for s in solutions]
-    rate = flops / times["product"]
-    spent = 2 * n**2 * y.shape[1] * chunk * sum(products) / rate
+    dense_draws = min(len(solved), n_draws)
+    theirs = residual(kernels.ntk, reg, y, f0[:dense_draws], np.array(solved[:dense_draws]))
+    at_once = min(_DRAWS_AT_ONCE, n_draws)
+    chunk = solve_dual(jnp.asarray(kernels.ntk), reg, jnp.asarray(y), f0[:at_once], likelihood)
+    rate = product_flops / times["product"]
+    spent = int(chunk.n_products) * 2 * n**2 * outputs * n_draws / rate
     print(
-        f"n = {n}, C = {y.shape[1]}, reg = {reg}, {n_draws} draws, float64\n"
-        f"  solve_dual {1e3 * times['solve'] / n_draws:.2f} ms a draw "
-        f"(exact_predictor in all {1e3 * times['predictor'] / n_draws:.2f} ms), "
-        f"dense Newton {1e3 * times['dense']:.0f} ms\n"
-        f"  faster than dense Newton: {times.ratio('dense', 'solve', n_draws)} times; "
-        f"exact_predictor: {times.ratio('dense', 'predictor', n_draws)} times\n"
-        f"  largest residual: {ours:.0e} (all draws), dense Newton {theirs:.0e} "
-        f"({len(dense_solutions)} draws)\n"
-        f"  products with Theta: {' and '.join(map(str, products))}, "
-        f"{chunk} draws at once\n"
-        f"  these products alone, at the rate of a large square ({rate / 1e9:.0f} GFLOP/s), take "
-        f"{spent / times['solve']:.0%} of the time",
+        f"n = {n}, C = {outputs}, reg = {reg}, {n_draws} draws, float64\n"
+        f"  exact draws {1e3 * times['ours'] / n_draws:.2f} ms a draw, dense Newton "
+        f"{1e3 * times['dense']:.0f} ms (BLAS threads: {threads or 'all'}, the faster)\n"
+        f"  faster than dense Newton: {times.ratio('dense', 'ours', n_draws)} times\n"
+        f"  largest residual: {ours:.0e} ({n_draws} draws), dense Newton {theirs:.0e} "
+        f"({dense_draws} draws)\n"
+        f"  products with Theta: {chunk.n_products}, {at_once} draws at once; at the rate of a "
+        f"large square ({rate / 1e9:.0f} GFLOP/s) they take {spent / times['ours']:.0%} of the "
+        "time",
         flush=True,
     )
 
