@@ -1,0 +1,18 @@
+"""Benchmarks run, and print their ratios."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["exact_draws", "ensemble_training", "kernels"])
+def test_quick_run(name):
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--quick"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "faster than" in result.stdout
