@@ -13,7 +13,7 @@ import functools
 import itertools
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -530,13 +530,18 @@ class _FullyConnected(nnx.Module):
         self.residual = residual
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        activation = _ACTIVATIONS[self.activation].function
-        first, *later = self.layers
-        h = first(x)
-        for i, layer in enumerate(later, start=1):
-            out = layer(activation(h))
-            h = h + out if self.residual and i < len(later) else out
-        return h
+        outputs, _ = self.tapped(x, [0.0] * len(self.layers))
+        return outputs
+
+    def tapped(self, x: jax.Array, taps: Sequence[Any]) -> tuple[jax.Array, list[jax.Array]]:
+        """Outputs with something added to what each layer computes, and each layer's inputs."""
+        activation, last = _ACTIVATIONS[self.activation].function, len(self.layers) - 1
+        h, inputs = x, []
+        for i, (layer, tap) in enumerate(zip(self.layers, taps, strict=True)):
+            inputs.append(activation(h) if i else h)
+            out = layer(inputs[-1]) + tap
+            h = h + out if self.residual and 0 < i < last else out
+        return h, inputs
 
 
 def _check_integers(architecture: Any, **least: int) -> None:

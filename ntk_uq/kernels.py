@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ntk_uq.architectures import BaseArchitecture
+from ntk_uq.architectures import MLP, BaseArchitecture
 
 _BLOCK_BYTES = 2**28  # For the Jacobian of a block of points; two are held at a time.
 
@@ -27,7 +27,9 @@ def empirical_ntk(
 ) -> jax.Array:
     """Tangent kernel J(x1) J(x2)^T of a finite network.
 
-    Memory stays bounded: Jacobians are formed for blocks of points.
+    For an MLP a sum over layers of products of Gram matrices, of the layer's inputs and of the
+    gradients of its outputs, so that no Jacobian is formed. For other networks Jacobians are
+    formed, for blocks of points, so that memory stays bounded.
 
     Parameters
     ----------
@@ -61,6 +63,10 @@ def empirical_ntk(
     >>> empirical_ntk(net, params, x).shape
     (5, 3, 5, 3)
     """
+    if isinstance(architecture, MLP):
+        left = _factors(params, x1)
+        right = left if x2 is None else _factors(params, x2)
+        return _gram_products(params, left, right, trace)
     outputs = jax.eval_shape(architecture.apply, params, x1[:1]).shape[-1]
     point_bytes = outputs * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     block = max(1, _BLOCK_BYTES // point_bytes)
@@ -102,6 +108,32 @@ def empirical_nngp(
     f1 = architecture.apply(params, x1)
     f2 = f1 if x2 is None else architecture.apply(params, x2)
     return f1 @ f2.T / f1.shape[1]
+
+
+@jax.jit
+def _factors(params: Any, x: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+    """Inputs [n, fan_in] of each layer, and gradients [n, C, fan_out] of its outputs."""
+
+    def outputs(taps: list[jax.Array], point: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+        f, inputs = params.tapped(point[None], taps)
+        return f[0], [h[0] for h in inputs]
+
+    taps = [jnp.zeros_like(layer.bias[...]) for layer in params.layers]
+    gradients, inputs = jax.vmap(jax.jacrev(outputs, has_aux=True), (None, 0))(taps, x)
+    return list(zip(inputs, gradients, strict=True))
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _gram_products(params: Any, left: Any, right: Any, trace: bool) -> jax.Array:
+    """Sum over layers of (w^2 h h' + b^2) g g'; with `trace`, mean over outputs."""
+    equation = "icm,jcm->ij" if trace else "icm,jdm->icjd"
+    total: Any = 0.0
+    for layer, (h1, g1), (h2, g2) in zip(params.layers, left, right, strict=True):
+        inputs = layer.w_scale**2 * jnp.matmul(h1, h2.T, precision=lax.Precision.HIGHEST)
+        inputs = inputs + layer.b_scale**2
+        gradients = jnp.einsum(equation, g1, g2, precision=lax.Precision.HIGHEST)
+        total = total + gradients * (inputs if trace else inputs[:, None, :, None])
+    return total / left[0][1].shape[1] if trace else total
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from ntk_uq import kernels
-from ntk_uq.architectures import MLP
+from ntk_uq.architectures import MLP, Architecture
 from ntk_uq.kernels import empirical_nngp, empirical_ntk
 
 
@@ -45,8 +45,24 @@ def test_empirical_ntk_of_a_linear_model_is_its_kernel():
     np.testing.assert_allclose(ntk, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("depth", "residual"), [(0, False), (2, False), (3, True)])
+def test_sum_over_layers_equals_the_product_of_jacobians(depth, residual):
+    net = MLP(width=8, depth=depth, activation="erf", w_std=1.3, b_std=0.7, residual=residual)
+    general = Architecture(net.module)  # of which nothing is known but its outputs
+    with jax.enable_x64(True):
+        x1, x2 = points(4).astype(float), points(3, seed=1).astype(float)
+        params = net.init(jax.random.key(0), 3, 2)
+        for other in (None, x2):
+            for trace in (False, True):
+                layers, jacobians = (
+                    empirical_ntk(architecture, params, x1, other, trace=trace)
+                    for architecture in (net, general)
+                )
+                np.testing.assert_allclose(layers, jacobians, rtol=1e-12, atol=1e-12)
+
+
 def test_blocks_of_points_do_not_change_the_result(monkeypatch):
-    net = MLP(width=16, depth=1)
+    net = Architecture(MLP(width=16, depth=1).module)
     params = net.init(jax.random.key(0), 3, 2)
     x1, x2 = points(7), points(5, seed=1)
     whole = [
