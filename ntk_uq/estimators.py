@@ -418,6 +418,34 @@ class _NTK(_Estimator):
             draws = [self.predictor_.latents(*self._kernels_at(block)) for block in blocks]
             return self._sample_prediction(np.concatenate(draws, axis=1))
 
+    def sample_functions(self) -> Any:
+        """Draws of the predictor as functions, to be evaluated anywhere, later, and consistently.
+
+        Returns
+        -------
+        callable
+            ``functions(X)`` gives the latents (logits) of every draw at m points, [S, m, C]. The
+            functions remember where they were evaluated: points of different calls are jointly
+            distributed as points of one. Needs method="exact". See `analytic.FunctionDraws`.
+        """
+        check_is_fitted(self)
+        if self.method != "exact":
+            raise ValueError(f'Functions are drawn by method="exact"; this is {self.method!r}.')
+
+        def kernels(x1: Any, x2: Any) -> Kernels:
+            return self.architecture_.kernels(x1, x2)
+
+        with jax.enable_x64(True):
+            key = jax.random.fold_in(self._draw_key, 1)
+            draws = analytic.FunctionDraws(key, kernels, self._X, self.predictor_)
+
+        def functions(X: ArrayLike) -> Floats:
+            inputs = self._validated(X) * self.feature_scales_
+            with jax.enable_x64(True):
+                return self._sample_prediction(draws(inputs)).samples
+
+        return functions
+
     def _kernels_at(self, X: Floats) -> tuple[Kernels, Kernels]:
         """Kernels of test points with the training points, and of each with itself."""
         X = X * self.feature_scales_

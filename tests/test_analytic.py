@@ -4,13 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import optimize, stats
 from scipy.special import log_softmax, softmax
 
 from ntk_uq._solver import solve_dual
-from ntk_uq.analytic import exact_predictor, gaussian_predictor
+from ntk_uq.analytic import FunctionDraws, discrepancy, exact_predictor, gaussian_predictor
 from ntk_uq.architectures import MLP, Kernels
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson
+from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
 N, M, C = 12, 7, 3
 NET = MLP(depth=2, w_std=1.3, b_std=0.4)
@@ -389,3 +392,99 @@ def test_joint_covariance(problem, likelihood, reg, uncertainty):
         prior = np.block([[train.nngp, cross.nngp.T], [cross.nngp, test.nngp]])
         expected = b @ wide(prior) @ b.T
     np.testing.assert_allclose(joint, expected, rtol=1e-6, atol=1e-8)
+
+
+def _relu_kernels(x1, x2):
+    return Kernels(*(jnp.asarray(k) for k in NET.kernels(x1, x2)))
+
+
+@pytest.mark.parametrize("uncertainty", ["initialization", "posterior", "none"])
+def test_draws_are_functions(uncertainty):
+    """Piece by piece as at once, the same values when asked again, and the joint law."""
+    rng = np.random.default_rng(5)
+    X, x, y = rng.normal(size=(8, 4)), rng.normal(size=(5, 4)), np.eye(C)[np.arange(8) % C]
+    args = (_relu_kernels(X, X), y, 0.5, Gaussian(0.5), uncertainty)
+    predictor = exact_predictor(jax.random.key(0), *args, 1500)
+    whole = FunctionDraws(jax.random.key(1), _relu_kernels, X, predictor)(x)
+    functions = FunctionDraws(jax.random.key(1), _relu_kernels, X, predictor)
+    pieces = jnp.concatenate([functions(x[:2]), functions(x[2:])], axis=1)
+    np.testing.assert_allclose(pieces, whole, atol=1e-5)
+    np.testing.assert_allclose(functions(x[1:4]), whole[:, 1:4], atol=1e-4)
+    if uncertainty == "none":
+        return
+    # The likelihood is Gaussian, so that the joint law is known.
+    mean, cov = gaussian_predictor(*args).joint_moments(_relu_kernels(x, X), _relu_kernels(x, x))
+    z = np.linalg.solve(
+        np.linalg.cholesky(np.asarray(cov).reshape(5 * C, -1)),
+        np.asarray(whole - mean).reshape(len(whole), -1).T,
+    )
+    error = np.sqrt((1 + np.eye(5 * C)) / len(whole))
+    assert np.max(np.abs(z @ z.T / len(whole) - np.eye(5 * C)) / error) < 4.5
+
+
+def test_discrepancy_is_that_of_moments():
+    rng = np.random.default_rng(0)
+    samples = rng.gamma(2.0, size=(400, 2, C)) - 1
+    gaussian = GaussianPrediction(rng.normal(size=(2, C)), np.stack([np.eye(C), 2 * np.eye(C)]))
+    found = discrepancy(gaussian, SamplePrediction(samples))
+    # Softmax does not see the mean over classes, which takes a third of independent variances.
+    centred = samples - samples.mean(axis=2, keepdims=True)
+    sd = centred.std(axis=0, ddof=1)
+    mean = gaussian.mean - gaussian.mean.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(found.mean_shift, (centred.mean(axis=0) - mean) / sd)
+    np.testing.assert_allclose(found.sd_ratio, np.sqrt([[2 / 3], [4 / 3]]) / sd)
+    skewness = stats.skew(centred, axis=0)
+    np.testing.assert_allclose(found.skewness, skewness, rtol=0.01)  # of S against S - 1
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**31),
+    log_reg=st.floats(-4, 6),
+    n=st.sampled_from([1, 5]),
+    likelihood=st.sampled_from([Categorical(), Bernoulli(), Poisson(), Gaussian(0.4)]),
+    uncertainty=st.sampled_from(["initialization", "posterior", "none"]),
+)
+def test_properties_of_any_problem(seed, log_reg, n, likelihood, uncertainty):
+    """Stationary; covariances positive; the same after permuting points and relabelling outputs."""
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(seed)
+        X, x = rng.normal(size=(n, 2)), rng.normal(size=(3, 2)) * 10 ** rng.uniform(-1, 1, (3, 1))
+        y = np.asarray(likelihood.sample(jax.random.key(seed), jnp.zeros((n, C))))
+        reg, own = 10.0**log_reg, Kernels(*map(jnp.asarray, NET.kernel_diag(x)))
+
+        def moments(rows, columns):
+            predictor = gaussian_predictor(
+                _relu_kernels(X[rows], X[rows]), y[rows][:, columns], reg, likelihood, uncertainty
+            )
+            assert predictor.gap < 1e-8
+            return predictor, *predictor.moments(_relu_kernels(x, X[rows]), own)
+
+        predictor, mean, cov = moments(np.arange(n), np.arange(C))
+        f = NET.kernels(X).ntk @ predictor.alpha
+        residual = likelihood.gradient(f, y) - reg * predictor.alpha
+        norm = np.sum(residual * (NET.kernels(X).ntk @ residual))
+        assert norm <= 2 * reg * 1e-12 + 1e-20 * np.sum((reg * predictor.alpha) ** 2)
+        scale = np.max(np.abs(cov)) + 1e-12
+        assert np.min(np.linalg.eigvalsh(cov)) > -1e-9 * scale
+        if isinstance(likelihood, Categorical):
+            p = GaussianPrediction(np.asarray(mean), np.asarray(cov)).proba()
+            np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-12)
+        rows, columns = rng.permutation(n), rng.permutation(C)
+        _, mean2, cov2 = moments(rows, columns)
+        tolerance = 1e-5 * (1 + np.sqrt(np.max(NET.kernel_diag(x).ntk) / reg))
+        np.testing.assert_allclose(mean2, mean[:, columns], atol=tolerance)
+        expected = cov[:, columns][:, :, columns]
+        np.testing.assert_allclose(cov2, expected, atol=1e-5 * (1 + scale))
+
+
+def test_far_points_keep_their_prior(problem):
+    """A point without covariance to the training points learns nothing of them."""
+    train, _, _, y = problem
+    zero = Kernels(jnp.zeros((1, N)), jnp.zeros((1, N)))
+    for uncertainty, variance in [("initialization", 2.0), ("posterior", 3.0 / 0.7)]:
+        predictor = gaussian_predictor(jaxed(train), y, 0.7, Categorical(), uncertainty)
+        own = Kernels(jnp.array([2.0]), jnp.array([3.0]))
+        mean, cov = predictor.moments(zero, own)
+        np.testing.assert_array_equal(mean, np.zeros((1, C)))
+        np.testing.assert_allclose(cov[0], variance * np.eye(C))

@@ -119,6 +119,16 @@ def test_joint_predictions(uncertainty):
     np.testing.assert_allclose(np.corrcoef(samples.T), correlation, atol=0.05 + 4.5 / np.sqrt(1000))
 
 
+def test_functions_are_consistent():
+    model = NTKClassifier(NET, n_draws=5).fit(X, LABELS)
+    functions = model.sample_functions()
+    first = functions(X_TEST)
+    assert first.shape == (5, 7, 3)
+    np.testing.assert_allclose(functions(X_TEST[::-1])[:, ::-1], first, atol=1e-4)
+    with pytest.raises(ValueError, match='method="exact"'):
+        NTKClassifier(NET, method="gaussian").fit(X, LABELS).sample_functions()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
