@@ -23,7 +23,8 @@ def flops(net, x, outputs):
 def run(net, n, reg, n_members, n_looped, rounds):
     x, y = (jnp.asarray(a, jnp.float32) for a in digits(n))
     likelihood, key = Categorical(), jax.random.key(0)
-    at_once = min(ensemble._AT_ONCE, n_members)
+    data = ensemble._Data(x, y, likelihood, jnp.float32(reg), jnp.float32(1e-4))
+    _, at_once = ensemble._layout(net, ensemble.ConjugateGradients(), data, None, jax.devices()[:1])
 
     def train(n_members, at_once):
         with mock.patch.object(ensemble, "_AT_ONCE", at_once):
