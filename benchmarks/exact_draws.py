@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from ntk_uq import MLP, Categorical
 from ntk_uq._solver import solve_dual
-from ntk_uq.analytic import _DRAWS_AT_ONCE, exact_predictor
+from ntk_uq.analytic import _draws_at_once, exact_predictor
 
 TOL = 1e-12  # nats, the default of solve_dual: both stop at this gap
 
@@ -94,7 +94,7 @@ def run(n, reg, n_draws, rounds):
 
     dense_draws = min(len(solved), n_draws)
     theirs = residual(kernels.ntk, reg, y, f0[:dense_draws], np.array(solved[:dense_draws]))
-    at_once = min(_DRAWS_AT_ONCE, n_draws)
+    at_once = min(_draws_at_once(n, outputs), n_draws)
     chunk = solve_dual(jnp.asarray(kernels.ntk), reg, jnp.asarray(y), f0[:at_once], likelihood)
     rate = product_flops / times["product"]
     spent = int(chunk.n_products) * 2 * n**2 * outputs * n_draws / rate

@@ -47,9 +47,11 @@ __all__ = [
 
 Uncertainty = Literal["initialization", "posterior", "none"]
 
-# Draws solved together. More only cost memory: 64 draws x 10 outputs already make products with
-# Theta wide enough to run at the machine's rate, and progress is seen between chunks.
+# Draws solved together, and the numbers in one array over points, outputs and draws: 2**22 doubles
+# are 32 MiB. More only cost memory: a few hundred columns already make products with Theta run at
+# the machine's rate, and progress is seen between chunks.
 _DRAWS_AT_ONCE = 128
+_NUMBERS_AT_ONCE = 2**22
 # What predictions take besides, a block of test points after the other: 5 arrays of 64 MiB.
 _WORK_SPACE = 5 * 2**26
 
@@ -499,11 +501,11 @@ def estimate_memory(
     Examples
     --------
     >>> f"{estimate_memory(10_000, 10, 256, 'exact', 'initialization') / 2**30:.1f} GiB"
-    '8.0 GiB'
+    '6.5 GiB'
     """
     # Counted in n x n matrices and in latents [n, C]; measured in benchmarks/size.py.
     if method == "exact":
-        matrices, latents = 6, 24 * min(n_draws, _DRAWS_AT_ONCE) + 5 * n_draws
+        matrices, latents = 6, 24 * min(n_draws, _draws_at_once(n, outputs)) + 5 * n_draws
     else:
         matrices, latents = 4, 24
         if uncertainty != "none":
@@ -709,10 +711,14 @@ def _arrays(kernels: Kernels, y: ArrayLike) -> tuple[Kernels, Array]:
     return Kernels(nngp, ntk), jnp.asarray(y, ntk.dtype)
 
 
+def _draws_at_once(n: int, outputs: int) -> int:
+    return max(1, min(_DRAWS_AT_ONCE, _NUMBERS_AT_ONCE // (n * outputs)))
+
+
 def _solve_draws(ntk, reg, y, f0, likelihood, linear, progress):
     """Solve chunk by chunk, so that progress is seen and an interrupt is heard."""
     n_draws = len(f0)
-    size = -(-n_draws // -(-n_draws // _DRAWS_AT_ONCE))  # chunks of one size compile once
+    size = -(-n_draws // -(-n_draws // _draws_at_once(*y.shape)))  # chunks of one size compile once
     linear = jnp.broadcast_to(linear, f0.shape)
     parts = []
     for start in range(0, n_draws, size):
