@@ -501,11 +501,11 @@ def estimate_memory(
     Examples
     --------
     >>> f"{estimate_memory(10_000, 10, 256, 'exact', 'initialization') / 2**30:.1f} GiB"
-    '6.5 GiB'
+    '7.2 GiB'
     """
     # Counted in n x n matrices and in latents [n, C]; measured in benchmarks/size.py.
     if method == "exact":
-        matrices, latents = 6, 24 * min(n_draws, _draws_at_once(n, outputs)) + 5 * n_draws
+        matrices, latents = 7, 24 * min(n_draws, _draws_at_once(n, outputs)) + 5 * n_draws
     else:
         matrices, latents = 4, 24
         if uncertainty != "none":

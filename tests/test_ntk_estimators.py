@@ -1,11 +1,18 @@
 """NTKClassifier and NTKRegressor: choosing reg and the kernel, and predictions of functions."""
 
+import warnings
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel
 
 from ntk_uq import MLP, NTKClassifier, NTKRegressor, selection
+from ntk_uq.analytic import gaussian_predictor
+from ntk_uq.likelihoods import Categorical, Weighted
 from ntk_uq.plots import plot_reg_curve
 
 RNG = np.random.default_rng(0)
@@ -117,6 +124,61 @@ def test_joint_predictions(uncertainty):
     joint = pred.joint_cov.reshape(21, 21)
     correlation = joint / np.sqrt(np.outer(np.diag(joint), np.diag(joint)))
     np.testing.assert_allclose(np.corrcoef(samples.T), correlation, atol=0.05 + 4.5 / np.sqrt(1000))
+
+
+_HARD = {
+    "duplicates": np.r_[X[:20], X[:20]],
+    "nearly duplicates": np.r_[X[:20], X[:20] + 1e-8 * RNG.normal(size=(20, 3))],
+    "constant feature": np.c_[X, np.ones(40)],
+    "collinear features": np.c_[X, X[:, 0] + 1e-9 * RNG.normal(size=40)],
+    "large features": 1e4 * X,
+}
+
+
+@pytest.mark.parametrize("points", _HARD.values(), ids=_HARD)
+@pytest.mark.parametrize("reg", [1e-8, 1e-3, 1.0, 1e8])
+def test_right_or_said(points, reg):
+    """Ill-conditioned problems: the mode that a dense solver finds, or a warning."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model = NTKClassifier(NET, reg=reg, method="gaussian").fit(points, LABELS)
+        proba = model.predict_proba(points)
+    assert np.all(np.isfinite(proba))
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    if not said:
+        assert model.predictor_.gap < 1e-4
+        # Stationarity of the objective, by its derivative in the latents of the network.
+        f = NET.kernels(points).ntk @ model.predictor_.alpha
+        residual = np.eye(3)[LABELS] - softmax(f, axis=1) - reg * model.predictor_.alpha
+        norm = np.sum(residual * (NET.kernels(points).ntk @ residual))
+        assert norm / (2 * reg) < 1e-4
+
+
+@pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
+def test_a_duplicate_counts_twice(uncertainty):
+    """Each row twice, or once with weight 2: the same predictor."""
+    args = {"uncertainty": uncertainty, "method": "gaussian", "reg": 0.5}
+    twice = NTKClassifier(NET, **args).fit(np.r_[X, X], np.r_[LABELS, LABELS])
+    with jax.enable_x64(True):
+        once = gaussian_predictor(
+            NET.kernels(X),
+            np.eye(3)[LABELS],
+            0.5,
+            Weighted(Categorical(), jnp.full(40, 2.0)),
+            uncertainty,
+        )
+        mean, cov = once.moments(NET.kernels(X_TEST, X), NET.kernel_diag(X_TEST))
+    found = twice.predict_distribution(X_TEST)
+    np.testing.assert_allclose(found.mean, mean, atol=1e-6)
+    np.testing.assert_allclose(found.cov, cov, atol=1e-6)
+
+
+def test_what_does_not_fit_is_refused(monkeypatch):
+    monkeypatch.setattr(
+        "os.sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 100}[name]
+    )
+    with pytest.raises(MemoryError, match=r"40 training points.*GiB by method='exact'"):
+        NTKClassifier(NET).fit(X, LABELS)
 
 
 def test_functions_are_consistent():
