@@ -455,6 +455,9 @@ def plot_laziness(
         ax.plot(laziness.widths, values.mean(axis=1), color=colour, label=label)
         ax.plot(widths, values, marker, color=colour, markersize=4, alpha=0.6)
     ax.set(xscale="log", yscale="log", xlabel="Width", ylabel=titles[quantity])
+    every_width = sorted({int(w) for laziness in results.values() for w in laziness.widths})
+    ax.set_xticks(every_width, labels=[f"{width:,}" for width in every_width])
+    ax.set_xticks([], minor=True)
     ax.legend(frameon=False, fontsize="small")
     return ax
 
