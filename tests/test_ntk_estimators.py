@@ -1,6 +1,8 @@
 """NTKClassifier and NTKRegressor: choosing reg and the kernel, and predictions of functions."""
 
+import re
 import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -216,3 +218,12 @@ def test_refusals(arguments, message):
 def test_refusals_of_regression(arguments, message):
     with pytest.raises(ValueError, match=message):
         NTKRegressor(**arguments).fit(X, TARGET)
+
+
+@pytest.mark.slow
+def test_the_page_on_choosing_runs():
+    page = (Path(__file__).parents[1] / "docs" / "choosing.md").read_text()
+    names = {"X": X, "y": LABELS, "X_test": X_TEST}
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        exec(block, names)
+    np.testing.assert_allclose(names["functions"](X_TEST[:5]).shape, (256, 5, 3))
