@@ -1,6 +1,6 @@
 # Each target sets up what it needs: Python 3 with venv, make and git are enough to begin.
 .DEFAULT_GOAL := help
-.PHONY: help env report test slow lint docs bench clean
+.PHONY: help env report test slow lint docs bench bench-torch clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -11,7 +11,7 @@ STAMP := .venv/installed
 export UV_SYSTEM_CERTS ?= true
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: $(STAMP) ## Create .venv with everything that is needed (quick when nothing changed)
 
@@ -35,8 +35,13 @@ docs: $(STAMP) ## Build the documentation, warnings being errors
 bench: $(STAMP) ## Print the ratios of the benchmarks
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
 
+bench-torch: $(STAMP) ## Compare training with optax and, in its own environment, PyTorch
+	test -x .venv-torch/bin/python || { cd / && $(PYTHON) -m venv --clear '$(CURDIR)/.venv-torch'; }
+	.venv-torch/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 numpy
+	$(BIN)/python benchmarks/rivals/against_pytorch.py --torch-python .venv-torch/bin/python
+
 clean: ## Remove all that the other targets made
-	rm -rf .venv .uv .cache .hypothesis dist docs/_build docs/generated report.html
+	rm -rf .venv .venv-torch .uv .cache .hypothesis dist docs/_build docs/generated report.html
 
 # Constraints pin the versions that the tests ran with; pyproject.toml leaves TensorFlow out.
 $(STAMP): pyproject.toml constraints.txt .python-version | $(UV)
