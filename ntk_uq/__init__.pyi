@@ -5,6 +5,7 @@ from . import gradient_flow as gradient_flow
 from . import kernels as kernels
 from . import lazy as lazy
 from . import metrics as metrics
+from . import calibration as calibration
 from . import plots as plots
 from . import selection as selection
 from ._neural_tangents import stax as stax

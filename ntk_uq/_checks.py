@@ -1,0 +1,89 @@
+"""What metrics and calibration ask of labels, probabilities and numbers, at their doors."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = [
+    "class_columns",
+    "labelled_probabilities",
+    "level_between",
+    "numbers",
+    "probabilities",
+]
+
+Floats = NDArray[np.float64]
+
+
+def probabilities(proba: ArrayLike, *, members: bool = False) -> Floats:
+    """Class probabilities [m, C] or, where `members` are allowed, [S, m, C]."""
+    array = np.asarray(proba, dtype=np.float64)
+    shapes = "[m, C] or [S, m, C]" if members else "[m, C]"
+    if array.ndim not in ((2, 3) if members else (2,)) or array.size == 0 or array.shape[-1] < 2:
+        raise ValueError(
+            f"proba must have shape {shapes} with m >= 1 and C >= 2, got {array.shape}."
+        )
+    # Float32 probabilities sum to one within about 1e-6.
+    if not (np.all(array >= 0) and np.allclose(array.sum(axis=-1), 1.0, rtol=0, atol=1e-5)):
+        raise ValueError(
+            "Each row of proba must hold non-negative probabilities that sum to one; logits must "
+            "go through softmax first."
+        )
+    return array
+
+
+def labelled_probabilities(
+    y_true: ArrayLike, proba: ArrayLike, classes: ArrayLike | None, *, members: bool = False
+) -> tuple[NDArray[np.intp], Floats, NDArray]:
+    """Column of each label [m], probabilities [m, C] or [S, m, C], classes [C]."""
+    array = probabilities(proba, members=members)
+    labels, names = class_columns(y_true, array.shape[-2:], classes)
+    return labels, array, names
+
+
+def class_columns(
+    y_true: ArrayLike, shape: tuple[int, ...], classes: ArrayLike | None
+) -> tuple[NDArray[np.intp], NDArray]:
+    """Column of each label [m] of predictions of shape [m, C], and the classes [C]."""
+    y = np.asarray(y_true)
+    m, n_classes = shape
+    if y.shape != (m,):
+        raise ValueError(
+            f"y_true must have shape ({m},) to match predictions of shape {shape}, got {y.shape}."
+        )
+    names = np.arange(n_classes) if classes is None else np.asarray(classes)
+    if names.shape != (n_classes,):
+        raise ValueError(
+            f"classes must have shape ({n_classes},) to name the columns of proba, "
+            f"got {names.shape}."
+        )
+    if np.any(names[1:] <= names[:-1]):
+        raise ValueError("classes must be sorted and distinct, as an estimator's classes_ is.")
+    unknown = np.setdiff1d(y, names)
+    if unknown.size:
+        raise ValueError(
+            f"y_true holds labels that are no class: {unknown[:5].tolist()}; "
+            f"the classes are {names.tolist()}."
+        )
+    return np.searchsorted(names, y), names
+
+
+def numbers(name: str, values: ArrayLike, *, shape: tuple[int, ...] | None = None) -> Floats:
+    """A finite vector, or an array of the given shape where that is known."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must hold numbers: {error}.") from error
+    if shape is None and (array.ndim != 1 or array.size == 0):
+        raise ValueError(f"{name} must have shape [m] with m >= 1, got {array.shape}.")
+    if shape is not None and array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds values that are NaN or infinite.")
+    return array
+
+
+def level_between(name: str, value: float) -> float:
+    """A probability strictly between 0 and 1."""
+    if not 0 < value < 1:
+        raise ValueError(f"{name} must lie between 0 and 1, got {value}.")
+    return float(value)
