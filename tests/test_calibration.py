@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import ntk_uq as nuq
 from ntk_uq import calibration
 
 
@@ -85,3 +86,48 @@ def test_conformal_classes_may_be_names():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call(calibration)
+
+
+def blobs(n, seed):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(3, size=n)
+    centres = np.array([[0.0, 0.0], [1.5, 0.0], [0.0, 1.5]])
+    return centres[y] + rng.standard_normal((n, 2)), np.array(["ant", "bee", "cat"])[y]
+
+
+@pytest.mark.parametrize("kind", ["NTKClassifier", "EnsembleClassifier"])
+def test_mapies_conformal_sets_are_ours(kind):
+    from mapie.classification import SplitConformalClassifier
+
+    X, y = blobs(140, seed=0)
+    net = nuq.MLP(width=16, depth=1)
+    size = {"n_draws": 16} if kind == "NTKClassifier" else {"n_members": 2}
+    clf = getattr(nuq, kind)(net, random_state=0, **size).fit(X[:30], y[:30])
+    mapie = SplitConformalClassifier(clf, confidence_level=0.8, prefit=True)
+    mapie.conformalize(X[30:79], y[30:79])
+    labels, sets = mapie.predict_set(X[79:])
+    np.testing.assert_array_equal(labels, clf.predict(X[79:]))
+    threshold = calibration.conformal_threshold(
+        y[30:79], clf.predict_proba(X[30:79]), 0.8, classes=clf.classes_
+    )
+    ours = calibration.prediction_sets(clf.predict_proba(X[79:]), threshold)
+    np.testing.assert_array_equal(sets[:, :, 0], ours)
+
+
+@pytest.mark.parametrize("kind", ["NTKRegressor", "EnsembleRegressor"])
+def test_mapies_conformal_intervals_are_ours(kind):
+    from mapie.regression import SplitConformalRegressor
+
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-2, 2, (120, 1))
+    y = np.sin(2 * X[:, 0]) + 0.3 * rng.standard_normal(120)
+    net = nuq.MLP(width=16, depth=1)
+    size = {} if kind == "NTKRegressor" else {"n_members": 2}
+    reg = getattr(nuq, kind)(net, random_state=0, **size).fit(X[:30], y[:30])
+    mapie = SplitConformalRegressor(reg, confidence_level=0.8, prefit=True)
+    mapie.conformalize(X[30:79], y[30:79])
+    points, intervals = mapie.predict_interval(X[79:])
+    half = calibration.conformal_quantile(abs(y[30:79] - reg.predict(X[30:79])), 0.8)
+    np.testing.assert_allclose(points, reg.predict(X[79:]))
+    np.testing.assert_allclose(intervals[:, 0, 0], points - half)
+    np.testing.assert_allclose(intervals[:, 1, 0], points + half)
