@@ -332,7 +332,7 @@ def exact_predictor(
 ) -> "ExactPredictor":
     """Draw prior functions and solve the convex problem of each.
 
-    docs/theory: "Exact push-forward". Draw i uses ``fold_in(key, i)``, so more draws keep the
+    docs/theory: "Exact push-forward". Draw i has a random stream of its own, so more draws keep the
     earlier ones.
 
     Parameters
@@ -364,21 +364,14 @@ def exact_predictor(
         prior = kernels.nngp if uncertainty == "initialization" else kernels.ntk / reg
         factor, jitter = cholesky(prior)
 
-    def draw(i: Array) -> tuple[Array, Array, Array]:
-        train_key, noise_key, test_key = jax.random.split(jax.random.fold_in(key, i), 3)
-        return (
-            jax.random.normal(train_key, (n, outputs), dtype),
-            jax.random.normal(noise_key, (n, outputs), dtype),
-            jax.random.normal(test_key, (outputs,), dtype),
-        )
-
-    whitened, label_noise, noise = jax.vmap(draw)(jnp.arange(n_draws))
+    shapes = [(n, outputs), (outputs,)] + [(n, outputs)] * (uncertainty == "posterior")
+    whitened, noise, *label_noise = _standard_normal(key, range(n_draws), *shapes, dtype=dtype)
     f0 = jnp.einsum("ij,sjc->sic", factor, whitened)
     if reg > 0:
         linear = jnp.zeros((), dtype)
         if uncertainty == "posterior":
             mode = solve_dual(kernels.ntk, reg, y, jnp.zeros_like(y)[None], likelihood).latents[0]
-            linear = likelihood.curvature(mode, y).sqrt_matvec(label_noise)
+            linear = likelihood.curvature(mode, y).sqrt_matvec(label_noise[0])
         alpha, gap, converged = _solve_draws(kernels.ntk, reg, y, f0, likelihood, linear, progress)
     else:
         ntk_factor = _interpolation_factor(kernels.ntk)
@@ -465,9 +458,8 @@ class ExactPredictor:
             return self._trained(cross)
         weights = solve_triangular(self.factor, self._prior(cross).T, lower=True)
         conditional, _ = cholesky(self._prior(test) - weights.T @ weights)
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(self.alpha)))
         shape = (len(conditional), self.alpha.shape[-1])
-        fresh = jax.vmap(lambda k: jax.random.normal(k, shape, conditional.dtype))(keys)
+        (fresh,) = _standard_normal(key, range(len(self.alpha)), shape, dtype=conditional.dtype)
         prior = jnp.einsum("im,sic->smc", weights, self.whitened)
         return prior + jnp.einsum("mk,skc->smc", conditional, fresh) + self._trained(cross)
 
@@ -634,10 +626,9 @@ class FunctionDraws:
     def _fresh(self, m: int) -> Array:
         """Standard normal variables of the next m points: [S, m, C], the same however they come."""
         draws, seen, outputs = self._whitened.shape
-        points = jnp.arange(seen, seen + m)
-        keys = jax.vmap(lambda i: jax.random.fold_in(self._key, i))(points)
-        noise = jax.vmap(lambda k: jax.random.normal(k, (draws, outputs), self._whitened.dtype))
-        return noise(keys).swapaxes(0, 1)
+        points = range(seen, seen + m)
+        (noise,) = _standard_normal(self._key, points, (draws, outputs), dtype=self._whitened.dtype)
+        return noise.swapaxes(0, 1)
 
 
 def _conditional_factor(own: Array, weights: Array) -> tuple[Array, float]:
@@ -709,6 +700,21 @@ def _arrays(kernels: Kernels, y: ArrayLike) -> tuple[Kernels, Array]:
     """As JAX arrays, in the precision of the kernels."""
     nngp, ntk = (jnp.asarray(kernel) for kernel in kernels)
     return Kernels(nngp, ntk), jnp.asarray(y, ntk.dtype)
+
+
+def _standard_normal(key: Array, items: range, *shapes: tuple[int, ...], dtype: Any) -> list[Array]:
+    """Standard normal arrays [len(items), *shape], one for each shape.
+
+    Those of item i depend on the key and i only. By NumPy's counter-based generator: to compile
+    JAX's takes a CPU longer than to solve for the draws.
+    """
+    seed = np.asarray(jax.random.key_data(key), np.uint64).tolist()
+    arrays = [np.empty((len(items), *shape), dtype) for shape in shapes]
+    for row, i in enumerate(items):
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([*seed, i])))
+        for array in arrays:
+            rng.standard_normal(out=array[row], dtype=array.dtype)
+    return [jnp.asarray(array) for array in arrays]
 
 
 def _draws_at_once(n: int, outputs: int) -> int:
