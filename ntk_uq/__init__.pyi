@@ -24,9 +24,12 @@ from .predictions import SamplePrediction as SamplePrediction
 from .estimators import EnsembleClassifier as EnsembleClassifier
 from .estimators import NTKClassifier as NTKClassifier
 from .estimators import BayesianClassifier as BayesianClassifier
+from .estimators import BayesianRegressor as BayesianRegressor
 from .estimators import NTKRegressor as NTKRegressor
 from .estimators import EnsembleRegressor as EnsembleRegressor
 from .compare import Comparison as Comparison
 from .compare import compare as compare
+from .persistence import load as load
+from .persistence import save as save
 
 __version__: str

@@ -7,13 +7,31 @@ runs no code. Each is written under another name and then renamed, so that it is
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
 
 _RUN = "run.json"
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Have `write` write a file that is whole or, where it does not come to its end, as before.
+
+    The bytes go to another name in the same directory, reach the disk, and are then renamed.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w+b") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 class Checkpoint:
@@ -38,6 +56,8 @@ class Checkpoint:
         path = self.directory / _RUN
         if path.exists():
             self._check_same_run(path, run)
+            for left_by_a_killed_process in self.directory.glob("*.tmp"):
+                left_by_a_killed_process.unlink(missing_ok=True)
             return
         foreign = [entry.name for entry in self.directory.iterdir() if entry.suffix != ".tmp"]
         if foreign:
@@ -45,7 +65,7 @@ class Checkpoint:
                 f"{self.directory} is no checkpoint: it has files, {foreign[0]!r} for example, and "
                 f"no {_RUN}. Give an empty or new directory."
             )
-        self._write(path, lambda file: file.write(json.dumps(run, indent=2).encode()))
+        write_atomically(path, lambda file: file.write(json.dumps(run, indent=2).encode()))
 
     def load(self, name: str, like: Any) -> Any:
         """What was saved under a name, in the structure of `like`; None if nothing was.
@@ -78,20 +98,11 @@ class Checkpoint:
     def save(self, name: str, tree: Any) -> None:
         """Save arrays under a name, in place of what it held."""
         arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
-        self._write(self.directory / f"{name}.npz", lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+        write_atomically(self.directory / f"{name}.npz", lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
     def remove(self, name: str) -> None:
         """Remove what was saved under a name, if anything was."""
         (self.directory / f"{name}.npz").unlink(missing_ok=True)
-
-    @staticmethod
-    def _write(path: Path, write: Any) -> None:
-        temporary = path.with_name("writing.tmp")
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
 
     @staticmethod
     def _check_same_run(path: Path, run: dict[str, str]) -> None:

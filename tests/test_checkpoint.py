@@ -59,7 +59,7 @@ def test_killed_run_resumes_to_the_same_result(whole, tmp_path):
 ensemble._CHECKPOINT_SECONDS = 0.0
 replace = os.replace
 def killing_replace(a, b):
-    if "member-8" in str(b):  # while the second chunk is written
+    if "member-8" in str(b):  # while the second chunk, or its training so far, is written
         os.kill(os.getpid(), signal.SIGKILL)
     replace(a, b)
 os.replace = killing_replace
@@ -81,6 +81,7 @@ ensemble.train_ensemble(*arguments, **options, checkpoint={str(tmp_path)!r})
     assert_same(resumed, whole)
     assert min(seen) >= 8  # the first chunk was not trained again
     assert not list(tmp_path.glob("*training*"))
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_training_goes_on_where_it_was_saved(whole, tmp_path, monkeypatch):
