@@ -1,0 +1,704 @@
+r"""Distances between two predictive distributions, and what Monte-Carlo error makes of them.
+
+The first half takes arrays: `kl_divergence`, `bures_wasserstein`, `energy_distance`,
+`rank_correlation`, `rejection_overlap` (total variation is in `ntk_uq.metrics`). The second half
+takes two predictions and returns an `Estimate`: the distance, its standard error from the finite
+number of draws of both, and the value that this error alone would give. Draws of Markov chains are
+first averaged in contiguous batches, so that autocorrelation is counted. docs/theory: "Distance
+between two predictions".
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import helmert
+from scipy.special import entr, erf, rel_entr
+from scipy.stats import rankdata
+
+from ntk_uq.likelihoods import Categorical
+from ntk_uq.metrics import total_variation
+from ntk_uq.predictions import GaussianPrediction, SamplePrediction, _response
+
+__all__ = [
+    "Distance",
+    "Estimate",
+    "bures_wasserstein",
+    "distances",
+    "energy_distance",
+    "kl_divergence",
+    "rank_correlation",
+    "rejection_overlap",
+]
+
+Floats = NDArray[np.float64]
+Prediction = GaussianPrediction | SamplePrediction
+
+# Batches of draws that the jackknife leaves out and the bootstrap draws from; resamples of the
+# latter, which know a standard error within 1 / sqrt(2 * 200) = 5%.
+_BATCHES, _RESAMPLES = 40, 200
+# Draws of a Gaussian for the energy distance, and the most of any method's.
+_FUNCTION_DRAWS, _MOST_FUNCTION_DRAWS = 512, 2000
+# Numbers held at once: 2**22 doubles are 32 MiB.
+_CHUNK = 2**22
+_TINY = np.finfo(np.float64).tiny
+
+
+def kl_divergence(p: ArrayLike, q: ArrayLike) -> Floats:
+    r"""Kullback-Leibler divergence :math:`\sum_c p_c \log(p_c / q_c)` of class probabilities.
+
+    The log loss that predicting q costs beyond that of p, where labels follow p.
+
+    Parameters
+    ----------
+    p, q : array of shape [..., C]
+        Class probabilities, of the same shape.
+
+    Returns
+    -------
+    array of shape [...]
+        Nats; infinite where q is zero and p is not.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+
+    Examples
+    --------
+    >>> from ntk_uq.distances import kl_divergence
+    >>> kl_divergence([0.5, 0.5], [0.8, 0.2]).round(4)
+    np.float64(0.2231)
+    """
+    p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
+    if p.shape != q.shape:
+        raise ValueError(f"p and q must have the same shape, got {p.shape} and {q.shape}.")
+    return rel_entr(p, q).sum(axis=-1)
+
+
+def bures_wasserstein(
+    mean_a: ArrayLike, cov_a: ArrayLike, mean_b: ArrayLike, cov_b: ArrayLike
+) -> Floats:
+    r"""Wasserstein-2 distance between Gaussians with the given moments.
+
+    .. math::
+        W^2 = \|\mu_a - \mu_b\|^2 + \mathrm{tr}\bigl(A + B - 2 (A^{1/2} B A^{1/2})^{1/2}\bigr)
+
+    Parameters
+    ----------
+    mean_a, mean_b : array of shape [..., d]
+        Means.
+    cov_a, cov_b : array of shape [..., d, d]
+        Covariances A, B; they may be singular.
+
+    Returns
+    -------
+    array of shape [...]
+        In the unit of the means.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
+
+    References
+    ----------
+    Bhatia, Jain, Lim (2019), On the Bures-Wasserstein distance between positive definite matrices.
+
+    Examples
+    --------
+    Of two intervals of one dimension, W^2 is the squared difference of the means plus that of the
+    standard deviations.
+
+    >>> from ntk_uq.distances import bures_wasserstein
+    >>> bures_wasserstein([0.0], [[1.0]], [3.0], [[25.0]])
+    np.float64(5.0)
+    """
+    mean_a, cov_a, mean_b, cov_b = (
+        np.asarray(array, dtype=np.float64) for array in (mean_a, cov_a, mean_b, cov_b)
+    )
+    square = (*mean_a.shape, mean_a.shape[-1])
+    if mean_b.shape != mean_a.shape or cov_a.shape != square or cov_b.shape != square:
+        raise ValueError(
+            "bures_wasserstein takes means of shape [..., d] and covariances of shape [..., d, d], "
+            f"got {mean_a.shape}, {cov_a.shape}, {mean_b.shape} and {cov_b.shape}."
+        )
+    # The trace of the root is the sum of the singular values of A^1/2 B^1/2.
+    fidelity = np.linalg.svd(_root(cov_a) @ _root(cov_b), compute_uv=False).sum(axis=-1)
+    traces = np.trace(cov_a + cov_b, axis1=-2, axis2=-1)
+    squared = ((mean_a - mean_b) ** 2).sum(axis=-1) + traces - 2 * fidelity
+    return np.sqrt(np.maximum(squared, 0.0))  # rounding may take it below zero
+
+
+def energy_distance(a: ArrayLike, b: ArrayLike, *, batches: tuple[int, int] | None = None) -> float:
+    r"""Normalised energy distance between two sets of draws, without bias from their number.
+
+    .. math::
+        H = \frac{2\,\mathrm E\|x - y\| - \mathrm E\|x - x'\| - \mathrm E\|y - y'\|}
+                 {2\,\mathrm E\|x - y\|}
+
+    is zero where both have the same distribution, one for two different points, and sees any
+    difference, of means, spreads, shapes or dependence. The first two moments need not exist apart.
+
+    Parameters
+    ----------
+    a, b : array of shape [S, ...] and [T, ...]
+        Draws x and y; what follows the first axis is one vector.
+    batches : (int, int), optional
+        Draws of autocorrelated sequences come in this many contiguous batches each, and draws of
+        one batch are not paired. Default: every draw is independent of the others.
+
+    Returns
+    -------
+    float
+        At most one. The average over repetitions is zero where there is no difference, so that it
+        may be slightly negative.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or there are fewer than two batches of either.
+
+    References
+    ----------
+    Szekely and Rizzo (2013), Energy statistics: a class of statistics based on distances.
+
+    Examples
+    --------
+    >>> from ntk_uq.distances import energy_distance
+    >>> energy_distance([[0.0], [0.0]], [[1.0], [1.0]])
+    1.0
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.ndim < 2 or a.shape[1:] != b.shape[1:]:
+        raise ValueError(
+            f"Draws must have shapes [S, ...] and [T, ...], alike after the first axis; got "
+            f"{a.shape} and {b.shape}."
+        )
+    sums, counts, n = _batch_distances(
+        a.reshape(len(a), -1), b.reshape(len(b), -1), batches or (len(a), len(b))
+    )
+    return _energy(sums, counts, n, np.ones(len(sums)))
+
+
+def rank_correlation(u: ArrayLike, v: ArrayLike) -> float:
+    """Spearman's rank correlation; NaN where one of the two is constant.
+
+    Parameters
+    ----------
+    u, v : array of shape [m]
+        Values of the same points.
+
+    Returns
+    -------
+    float
+        Between -1 and 1.
+
+    Examples
+    --------
+    >>> from ntk_uq.distances import rank_correlation
+    >>> rank_correlation([1.0, 2.0, 3.0], [1.0, 4.0, 9.0])
+    1.0
+    """
+    return float(_rank_correlations(np.asarray(u)[None], np.asarray(v)[None])[0])
+
+
+def rejection_overlap(u: ArrayLike, v: ArrayLike, coverage: float) -> float:
+    """Fraction of the points rejected by one uncertainty that the other rejects too.
+
+    Each rejects its most uncertain points, of which there are a fraction 1 - coverage (rounded up);
+    ties go to the point that comes first. Where the two are unrelated, the overlap is 1 - coverage
+    on average.
+
+    Parameters
+    ----------
+    u, v : array of shape [m]
+        Uncertainties of the same points.
+    coverage : float
+        Fraction of points kept, between 0 and 1.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If the coverage is not between 0 and 1.
+
+    Examples
+    --------
+    >>> from ntk_uq.distances import rejection_overlap
+    >>> rejection_overlap([0.1, 0.2, 0.9, 0.8], [0.1, 0.7, 0.9, 0.2], coverage=0.5)
+    0.5
+    """
+    return float(_overlaps(np.asarray(u)[None], np.asarray(v)[None], coverage)[0])
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A quantity that compares two methods, and what Monte-Carlo error makes of it.
+
+    Attributes
+    ----------
+    value : float
+        The estimate.
+    se : float
+        Its Monte-Carlo standard error, from the finite number of draws of both methods. The test
+        points count as given: how the value varies over other test points is not in it.
+    noise : float
+        The value to expect if both methods had the same distribution and differed by Monte-Carlo
+        error only.
+    moves : {"up", "down", "either"}
+        Where a difference moves the value from `noise`.
+    """
+
+    value: float
+    se: float
+    noise: float
+    moves: Literal["up", "down", "either"] = "up"
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the value is further from `noise` than two standard errors."""
+        excess = self.value - self.noise
+        if self.moves == "either":
+            excess = abs(excess)
+        return (-excess if self.moves == "down" else excess) > 2 * self.se
+
+
+_UNKNOWN = Estimate(np.nan, np.nan, np.nan)
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far one method is from another, in several respects.
+
+    Attributes
+    ----------
+    tv : Estimate
+        Total variation of the mean class probabilities, averaged over the test points.
+    kl : Estimate
+        KL(second || first) of the mean class probabilities, averaged over the test points: nats of
+        log loss that the first method loses where the second is right.
+    bures_wasserstein : Estimate
+        Wasserstein-2 distance of the latents at each point, as Gaussians with their mean and
+        covariance: root mean square over the test points. Of logits less their mean over the
+        classes, as softmax does not see it.
+    energy : Estimate
+        Normalised energy distance (`energy_distance`) of the latent functions, jointly over the
+        test points; NaN where a method has no function draws.
+    epistemic_ratio : Estimate
+        Mean epistemic uncertainty of the first method over that of the second.
+    rank_correlation : Estimate
+        Spearman's, of the epistemic uncertainties of the test points.
+    rejected_20, rejected_10 : Estimate
+        Fraction of common points among the 20% and the 10% with the greatest total uncertainty,
+        which one would reject at a coverage of 80% and 90%.
+    """
+
+    tv: Estimate
+    kl: Estimate
+    bures_wasserstein: Estimate
+    energy: Estimate
+    epistemic_ratio: Estimate
+    rank_correlation: Estimate
+    rejected_20: Estimate
+    rejected_10: Estimate
+
+
+# From a method to itself.
+_SAME = Estimate(0.0, 0.0, 0.0)
+_EQUAL = Estimate(1.0, 0.0, 1.0, "down")
+ZERO_DISTANCE = Distance(
+    _SAME, _SAME, _SAME, _SAME, replace(_EQUAL, moves="either"), _EQUAL, _EQUAL, _EQUAL
+)
+
+
+class Draws:
+    """A prediction as the distances need it: computed once, for every pair that it is part of.
+
+    Parameters
+    ----------
+    prediction : GaussianPrediction or SamplePrediction
+        At the m test points.
+    functions : GaussianPrediction or SamplePrediction, optional
+        Jointly over some of the test points, the same for all methods.
+    seed : int
+        Of the bootstrap and the draws from a Gaussian.
+    """
+
+    def __init__(self, prediction: Prediction, functions: Prediction | None = None, seed: int = 0):
+        self.prediction = prediction
+        self._functions = functions
+        self._seed = seed
+
+    @cached_property
+    def proba(self) -> Floats:
+        """Mean class probabilities: [m, C]."""
+        return self.prediction.proba()
+
+    @cached_property
+    def mcse(self) -> Floats:
+        """Their standard errors."""
+        return self.prediction.proba_mcse()
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether there are class probabilities."""
+        return isinstance(self.prediction.likelihood, Categorical)
+
+    @cached_property
+    def effective_draws(self) -> float:
+        """Independent draws that would give the same standard errors of the response.
+
+        Over all points and classes: sum of the variances over sum of the squared standard errors.
+        """
+        variance = error = 0.0
+        for points in self._chunks(1):
+            p = _response(self.prediction.likelihood, self.prediction._latents(points))
+            variance += np.sum(p.var(axis=0, ddof=1))
+            error += np.sum(self._standard_error(p) ** 2)
+        return float(variance / error) if error > 0 else np.nan
+
+    @cached_property
+    def basis(self) -> Floats:
+        """Orthonormal basis [C, d] of what the likelihood sees of the latents."""
+        outputs = self.prediction.mean.shape[1]
+        return helmert(outputs).T if self.is_classifier else np.eye(outputs)
+
+    @cached_property
+    def moments(self) -> tuple[Floats, Floats]:
+        """Mean [m, d] and covariance [m, d, d] of the latents in `basis`."""
+        basis = self.basis
+        return self.prediction.mean @ basis, basis.T @ self.prediction.cov @ basis
+
+    @cached_property
+    def moment_noise(self) -> float:
+        """Mean over the points of the squared distance of estimated from true moments.
+
+        With the errors d of the mean and D of the covariance, whose eigenvalues are l, it is
+        |d|^2 + sum_ij D_ij^2 / (2 (l_i + l_j)) to second order.
+        """
+        if isinstance(self.prediction, GaussianPrediction):
+            return 0.0
+        mean, cov = self.moments
+        eigenvalues, vectors = np.linalg.eigh(cov)
+        scale = eigenvalues[..., :, None] + eigenvalues[..., None, :]
+        # A direction without spread has no error either.
+        inverse = np.divide(0.5, scale, out=np.zeros_like(scale), where=scale > 0)
+        total = 0.0
+        for points in self._chunks(mean.shape[1]):
+            z = np.einsum("skc,kci->ski", self._deviations(points), vectors[points])
+            total += np.sum(self._standard_error(z) ** 2)
+            products = z[..., :, None] * z[..., None, :]
+            total += np.sum(self._standard_error(products) ** 2 * inverse[points])
+        return total / len(mean)
+
+    def moment_error(self, slope: Floats, curvature: Floats) -> float:
+        """Standard error of the mean over points of slope . z + z^T curvature z."""
+        if isinstance(self.prediction, GaussianPrediction):
+            return 0.0
+        statistic = np.zeros(self.prediction._n_latents)
+        for points in self._chunks(1):
+            z = self._deviations(points)
+            statistic += np.einsum("skc,kc->s", z, slope[points])
+            statistic += np.einsum("skc,kcd,skd->s", z, curvature[points], z, optimize=True)
+        return float(self._standard_error(statistic)) / len(slope)
+
+    @cached_property
+    def functions(self) -> tuple[Floats, int] | None:
+        """Function draws [S, D] in `basis`, and the number of their independent batches."""
+        prediction, chains = self._functions, 1
+        if isinstance(prediction, GaussianPrediction) and prediction.joint_cov is not None:
+            samples = prediction.sample(jax.random.key(self._seed), _FUNCTION_DRAWS)
+        elif isinstance(prediction, SamplePrediction) and prediction.joint:
+            samples = prediction.samples
+            chains = prediction.n_chains or 1
+        else:
+            return None
+        # Of long chains every k-th draw: neighbours say much the same.
+        samples = samples[:: -(-len(samples) // _MOST_FUNCTION_DRAWS)] @ self.basis
+        batches = min(_BATCHES, len(samples))
+        return samples.reshape(len(samples), -1), max(chains, batches - batches % chains)
+
+    @cached_property
+    def uncertainty(self) -> tuple[Floats, Floats]:
+        """Total and epistemic uncertainty by bootstrap over batches: [1 + resamples, m] each.
+
+        The first row is the estimate. For a regressor they are standard deviations, with and
+        without observation noise.
+        """
+        weights = self._bootstrap_weights()
+        parts = [self._uncertainties(points, weights) for points in self._chunks(1)]
+        total, epistemic = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+        return total, epistemic
+
+    def _uncertainties(self, points: slice, weights: Floats) -> tuple[Floats, Floats]:
+        if not self.is_classifier:
+            latents = self.prediction._latents(points)
+            first, second = (self._batch_means(x) for x in (latents, latents**2))
+            mean = np.einsum("rg,gkc->rkc", weights, first)
+            variance = np.einsum("rg,gkc->rkc", weights, second) - mean**2
+            variance = np.maximum(variance, 0.0)
+            noise = np.square(getattr(self.prediction.likelihood, "noise", 0.0))
+            return np.sqrt((variance + noise).sum(axis=-1)), np.sqrt(variance.sum(axis=-1))
+        p = _response(self.prediction.likelihood, self.prediction._latents(points))
+        mean = np.einsum("rg,gkc->rkc", weights, self._batch_means(p))
+        total = entr(mean).sum(axis=-1)
+        aleatoric = weights @ self._batch_means(entr(p).sum(axis=-1))
+        return total, np.maximum(total - aleatoric, 0.0)
+
+    def _bootstrap_weights(self) -> Floats:
+        """Row 0 is the estimate itself; others resample batches."""
+        n = len(self._batch_means(np.zeros(self.prediction._n_latents)))
+        rng = np.random.default_rng(self._seed)
+        resampled = rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) / n
+        return np.concatenate([np.full((1, n), 1 / n), resampled])
+
+    def _batch_means(self, values: Floats) -> Floats:
+        """Means over independent batches of draws, of nearly one size: [G, ...]."""
+        replicates = self.prediction._replicates(values)
+        n = min(_BATCHES, len(replicates))
+        return np.stack([part.mean(axis=0) for part in np.array_split(replicates, n)])
+
+    def _deviations(self, points: slice) -> Floats:
+        return self.prediction._latents(points) @ self.basis - self.moments[0][points]
+
+    def _standard_error(self, values: Floats) -> Floats:
+        replicates = self.prediction._replicates(values)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return replicates.std(axis=0, ddof=1) / np.sqrt(len(replicates))
+
+    def _chunks(self, width: int) -> list[slice]:
+        m, outputs = self.prediction.mean.shape
+        step = max(1, _CHUNK // (self.prediction._n_latents * outputs * width))
+        return [slice(start, start + step) for start in range(0, m, step)]
+
+
+def distances(first: Draws, second: Draws) -> tuple[Distance, Distance]:
+    """Distance of the first method from the second, and of the second from the first.
+
+    Parameters
+    ----------
+    first, second : Draws
+        Predictions at the same points.
+
+    Returns
+    -------
+    Distance, Distance
+        They share all that is symmetric.
+    """
+    ratio, inverse = _epistemic_ratios(first, second)
+    forward = Distance(
+        tv=_total_variation(first, second) if first.is_classifier else _UNKNOWN,
+        kl=_kl(first, second) if first.is_classifier else _UNKNOWN,
+        bures_wasserstein=_bures_wasserstein(first, second),
+        energy=_energy_estimate(first, second),
+        epistemic_ratio=ratio,
+        rank_correlation=_ranked(first, second, 1, _rank_correlations),
+        rejected_20=_ranked(first, second, 0, lambda u, v: _overlaps(u, v, 0.8)),
+        rejected_10=_ranked(first, second, 0, lambda u, v: _overlaps(u, v, 0.9)),
+    )
+    backward = replace(
+        forward,
+        kl=_kl(second, first) if first.is_classifier else _UNKNOWN,
+        epistemic_ratio=inverse,
+    )
+    return forward, backward
+
+
+def _total_variation(first: Draws, second: Draws) -> Estimate:
+    """Half-normal noise, and a sign that counts as far as it is known: docs/theory."""
+    p, q = first.proba, second.proba
+    scale = np.hypot(first.mcse, second.mcse)
+    # A prediction without error has scale 0: the sign of the difference is then known.
+    mean_sign = erf((p - q) / (np.sqrt(2) * np.maximum(scale, _TINY)))
+
+    def linearised(draws: Floats, points: slice) -> Floats:
+        return 0.5 * (draws * mean_sign[points]).sum(axis=-1)
+
+    errors = first.prediction.mean_mcse(linearised), second.prediction.mean_mcse(linearised)
+    return Estimate(
+        value=float(total_variation(p, q).mean()),
+        se=float(np.hypot(*errors)),
+        noise=float(0.5 * np.sqrt(2 / np.pi) * scale.sum(axis=1).mean()),
+    )
+
+
+def _kl(first: Draws, second: Draws) -> Estimate:
+    """KL(q || p) has the slopes -q / p in p and log(q / p) in q, and the curvature 1 / p."""
+    p, q = np.maximum(first.proba, _TINY), np.maximum(second.proba, _TINY)
+
+    def of_first(draws: Floats, points: slice) -> Floats:
+        return (draws * (-q[points] / p[points])).sum(axis=-1)
+
+    def of_second(draws: Floats, points: slice) -> Floats:
+        return (draws * np.log(q[points] / p[points])).sum(axis=-1)
+
+    errors = first.prediction.mean_mcse(of_first), second.prediction.mean_mcse(of_second)
+    # Of two estimates of the same probabilities, which both know.
+    mean = 0.5 * (p + q)
+    return Estimate(
+        value=float(kl_divergence(second.proba, first.proba).mean()),
+        se=float(np.hypot(*errors)),
+        noise=float(0.5 * ((first.mcse**2 + second.mcse**2) / mean).sum(axis=1).mean()),
+    )
+
+
+def _bures_wasserstein(first: Draws, second: Draws) -> Estimate:
+    """W^2 has the slope 2 (mu_a - mu_b) in mu_a and I - T in A, with T the map from a to b."""
+    (mean_a, cov_a), (mean_b, cov_b) = first.moments, second.moments
+    if not (np.isfinite(cov_a).all() and np.isfinite(cov_b).all()):
+        return _UNKNOWN  # a single draw has no covariance
+    value = np.sqrt(np.mean(bures_wasserstein(mean_a, cov_a, mean_b, cov_b) ** 2))
+    identity, shift = np.eye(mean_a.shape[1]), 2 * (mean_a - mean_b)
+    errors = (
+        first.moment_error(shift, identity - _optimal_map(cov_a, cov_b)),
+        second.moment_error(-shift, identity - _optimal_map(cov_b, cov_a)),
+    )
+    return Estimate(
+        value=float(value),
+        se=float(np.hypot(*errors) / (2 * value)) if value > 0 else 0.0,
+        noise=float(np.sqrt(first.moment_noise + second.moment_noise)),
+    )
+
+
+def _energy_estimate(first: Draws, second: Draws) -> Estimate:
+    """Standard error by the jackknife over batches; conservative where there is no difference."""
+    if first.functions is None or second.functions is None:
+        return _UNKNOWN
+    (a, batches_a), (b, batches_b) = first.functions, second.functions
+    if min(batches_a, batches_b) < 2:
+        return _UNKNOWN
+    sums, counts, n = _batch_distances(a, b, (batches_a, batches_b))
+    everything = np.ones(len(sums))
+    variance = 0.0
+    for batches in (np.arange(n), np.arange(n, len(sums))):
+        if len(batches) < 3:
+            return replace(_UNKNOWN, value=_energy(sums, counts, n, everything), noise=0.0)
+        without = [
+            _energy(sums, counts, n, np.where(np.arange(len(sums)) == batch, 0.0, 1.0))
+            for batch in batches
+        ]
+        variance += (len(batches) - 1) * np.var(without)
+    return Estimate(_energy(sums, counts, n, everything), float(np.sqrt(variance)), 0.0)
+
+
+def _epistemic_ratios(first: Draws, second: Draws) -> tuple[Estimate, Estimate]:
+    """Ratio of the means and its inverse; few draws make an uncertainty small, which is noise."""
+    means = [draws.uncertainty[1].mean(axis=1) for draws in (first, second)]
+    if not all(mean[0] > 0 for mean in means):
+        return (replace(_UNKNOWN, moves="either"),) * 2
+    a, b = (mean[0] for mean in means)
+    shrinkage_a, shrinkage_b = (mean[1:].mean() / mean[0] for mean in means)
+    spread_a, spread_b = (mean[1:].std(ddof=1) / mean[0] for mean in means)
+    spread = np.hypot(spread_a, spread_b)
+    return (
+        Estimate(a / b, a / b * spread, shrinkage_a / shrinkage_b, "either"),
+        Estimate(b / a, b / a * spread, shrinkage_b / shrinkage_a, "either"),
+    )
+
+
+def _ranked(
+    first: Draws, second: Draws, which: int, compare: Callable[[Floats, Floats], Floats]
+) -> Estimate:
+    """A comparison of ranks, by the bootstrap.
+
+    To find what noise alone would give, errors of either method, relative to its estimates, are
+    put on the estimates of the other, whose own resamples are the second of the two.
+    """
+    u, v = first.uncertainty[which], second.uncertainty[which]
+    value = float(compare(u[:1], v[:1])[0])
+    resampled = compare(u[1:], v[1:])
+    relative_u, relative_v = (x[1:] / np.maximum(x[0], _TINY) for x in (u, v))
+    noise = [compare(u[1:], u[0] * relative_v), compare(v[0] * relative_u, v[1:])]
+    return Estimate(value, float(np.std(resampled, ddof=1)), float(np.mean(noise)), "down")
+
+
+def _rank_correlations(u: Floats, v: Floats) -> Floats:
+    """Spearman's rank correlation, row by row."""
+    ranks = [rankdata(x, axis=1) for x in (u, v)]
+    a, b = (r - r.mean(axis=1, keepdims=True) for r in ranks)
+    scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (a * b).sum(axis=1) / scale
+
+
+def _overlaps(u: Floats, v: Floats, coverage: float) -> Floats:
+    """Common fraction of the rejected points, row by row."""
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage must lie between 0 and 1, got {coverage}.")
+    m = u.shape[1]
+    n = int(np.ceil(round((1 - coverage) * m, 9)))
+    rejected = [np.zeros(u.shape, bool), np.zeros(v.shape, bool)]
+    for x, mask in zip((u, v), rejected, strict=True):
+        np.put_along_axis(mask, np.argsort(-x, axis=1, kind="stable")[:, :n], True, axis=1)
+    return (rejected[0] & rejected[1]).sum(axis=1) / n
+
+
+def _batch_distances(a: Floats, b: Floats, batches: tuple[int, int]) -> tuple[Floats, Floats, int]:
+    """Sums of the distances of draws, and their number, between any two batches.
+
+    The first `n` batches are those of `a`.
+    """
+    if not all(2 <= k <= len(x) for k, x in zip(batches, (a, b), strict=True)):
+        raise ValueError(
+            f"The energy distance needs two independent batches of draws of either side; there are "
+            f"{len(a)} and {len(b)} draws in {batches[0]} and {batches[1]} batches."
+        )
+    draws = np.concatenate([a, b])
+    draws = draws - draws.mean(axis=0)  # what all share would be lost to rounding
+    squares = (draws**2).sum(axis=1)
+    gram = draws @ draws.T
+    distance = np.sqrt(np.maximum(squares[:, None] + squares - 2 * gram, 0.0))
+    starts = [
+        np.linspace(0, len(x), k, endpoint=False).astype(int)
+        for k, x in zip(batches, (a, b), strict=True)
+    ]
+    edges = np.concatenate([starts[0], len(a) + starts[1]])
+    sizes = np.diff(edges, append=len(draws)).astype(float)
+    sums = np.add.reduceat(np.add.reduceat(distance, edges, axis=0), edges, axis=1)
+    return sums, np.outer(sizes, sizes), batches[0]
+
+
+def _energy(sums: Floats, counts: Floats, n: int, weights: Floats) -> float:
+    """Normalised energy distance of weighted batches; draws of one batch are not paired."""
+    pairs = np.outer(weights, weights) * (1 - np.eye(len(weights)))
+
+    def mean(rows: slice, columns: slice) -> float:
+        block = pairs[rows, columns]
+        total = (block * sums[rows, columns]).sum()
+        return float(total / (block * counts[rows, columns]).sum())
+
+    first, second = slice(None, n), slice(n, None)
+    across = mean(first, second)
+    if across == 0:
+        return 0.0
+    return 1 - (mean(first, first) + mean(second, second)) / (2 * across)
+
+
+def _root(cov: Floats) -> Floats:
+    """Symmetric square root of covariances [..., d, d], singular ones included."""
+    return _power(cov, 0.5)
+
+
+def _power(cov: Floats, exponent: float) -> Floats:
+    """Symmetric power of covariances [..., d, d], on their range."""
+    eigenvalues, vectors = np.linalg.eigh(cov)
+    # What rounding leaves of a zero is of this size.
+    floor = eigenvalues[..., -1:] * cov.shape[-1] * np.finfo(np.float64).eps
+    on_range = eigenvalues > np.maximum(floor, 0.0)
+    powers = np.where(on_range, np.where(on_range, eigenvalues, 1.0) ** exponent, 0.0)
+    return (vectors * powers[..., None, :]) @ vectors.swapaxes(-2, -1)
+
+
+def _optimal_map(cov_a: Floats, cov_b: Floats) -> Floats:
+    """T with T A T = B: A^-1/2 (A^1/2 B A^1/2)^1/2 A^-1/2."""
+    root, inverse = _power(cov_a, 0.5), _power(cov_a, -0.5)
+    return inverse @ _root(root @ cov_b @ root) @ inverse

@@ -1,0 +1,346 @@
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+from scipy.linalg import sqrtm
+from scipy.signal import lfilter
+from scipy.stats import energy_distance as scipy_energy_distance
+from scipy.stats import entropy, norm, spearmanr
+
+from ntk_uq.distances import (
+    Draws,
+    Estimate,
+    bures_wasserstein,
+    distances,
+    energy_distance,
+    kl_divergence,
+    rank_correlation,
+    rejection_overlap,
+)
+from ntk_uq.likelihoods import Gaussian
+from ntk_uq.predictions import GaussianPrediction, SamplePrediction
+
+N_POINTS, N_CLASSES = 12, 3
+
+
+def covariances(rng, shape, d):
+    factors = rng.standard_normal((*shape, d, d + 1))
+    return factors @ factors.swapaxes(-2, -1)
+
+
+def test_kl_is_scipys():
+    rng = np.random.default_rng(0)
+    p, q = rng.dirichlet(np.ones(4), size=(2, 3, 5))
+    assert kl_divergence(p, q) == pytest.approx(entropy(p, q, axis=-1))
+    assert kl_divergence([1.0, 0.0], [0.5, 0.5]) == pytest.approx(np.log(2))
+    assert np.isinf(kl_divergence([0.5, 0.5], [1.0, 0.0]))
+
+
+def test_bures_wasserstein_is_that_of_matrix_roots():
+    rng = np.random.default_rng(1)
+    mean_a, mean_b = rng.standard_normal((2, 6, 4))
+    a, b = covariances(rng, (6,), 4), covariances(rng, (6,), 4)
+    found = bures_wasserstein(mean_a, a, mean_b, b)
+    for i in range(6):
+        root = sqrtm(a[i])
+        squared = np.sum((mean_a[i] - mean_b[i]) ** 2)
+        squared += np.trace(a[i] + b[i] - 2 * np.real(sqrtm(root @ b[i] @ root)))
+        assert found[i] == pytest.approx(np.sqrt(squared))
+
+
+def test_bures_wasserstein_in_one_dimension_is_the_distance_of_quantiles():
+    def squared(u):
+        return (norm.ppf(u, 1.0, 2.0) - norm.ppf(u, -0.5, 0.7)) ** 2
+
+    integral, _ = quad(squared, 0, 1, limit=200)
+    found = bures_wasserstein([1.0], [[4.0]], [-0.5], [[0.49]])
+    assert found == pytest.approx(np.sqrt(integral), rel=1e-4)
+
+
+def test_bures_wasserstein_between_commuting_and_singular():
+    rng = np.random.default_rng(2)
+    vectors = np.linalg.qr(rng.standard_normal((4, 4)))[0]
+    a, b = np.array([4.0, 1.0, 0.0, 0.0]), np.array([1.0, 9.0, 0.0, 0.25])
+    zero = np.zeros(4)
+    found = bures_wasserstein(zero, vectors * a @ vectors.T, zero, vectors * b @ vectors.T)
+    assert found == pytest.approx(np.linalg.norm(np.sqrt(a) - np.sqrt(b)))
+    same = covariances(rng, (), 4)
+    # The root of rounding.
+    assert bures_wasserstein(zero, same, zero, same) < 1e-6
+
+
+def test_energy_distance_is_scipys_with_unpaired_draws_left_out():
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal(40), 0.5 + 2 * rng.standard_normal(60)
+    # SciPy's is a root, and averages over all pairs, of a draw with itself too.
+    across = np.abs(x[:, None] - y).mean()
+    within = [np.abs(z[:, None] - z).sum() for z in (x, y)]
+    biased = 2 * across - within[0] / 40**2 - within[1] / 60**2
+    assert biased == pytest.approx(scipy_energy_distance(x, y) ** 2)
+    unbiased = 2 * across - within[0] / (40 * 39) - within[1] / (60 * 59)
+    assert energy_distance(x[:, None], y[:, None]) == pytest.approx(unbiased / (2 * across))
+
+
+def test_energy_distance_of_gaussians_in_closed_form():
+    # E|x - y| of N(m, s^2) is that of a folded normal variable.
+    rng = np.random.default_rng(4)
+    found = [
+        energy_distance(rng.normal(0, 1, (50, 1)), rng.normal(1, 2, (50, 1))) for _ in range(200)
+    ]
+
+    def folded(mean, scale):
+        return scale * np.sqrt(2 / np.pi) * np.exp(-(mean**2) / (2 * scale**2)) + mean * (
+            1 - 2 * norm.cdf(-mean / scale)
+        )
+
+    across = 2 * folded(1.0, np.sqrt(5))
+    exact = (across - folded(0.0, np.sqrt(2)) - folded(0.0, np.sqrt(8))) / across
+    assert np.mean(found) == pytest.approx(exact, abs=4 * np.std(found) / np.sqrt(200))
+
+
+def test_energy_distance_sees_dependence_between_points():
+    rng = np.random.default_rng(5)
+    together = np.repeat(rng.standard_normal((400, 1)), 5, axis=1)
+    apart = rng.standard_normal((400, 5))
+    assert energy_distance(together, apart) > 0.05
+    assert energy_distance(together[:, :1], apart[:, :1]) < 0.02
+
+
+def test_batches_keep_autocorrelation_out():
+    rng = np.random.default_rng(6)
+
+    def chain():
+        noise = rng.standard_normal((200, 3)) * np.sqrt(1 - 0.9**2)
+        noise[0] /= np.sqrt(1 - 0.9**2)
+        return lfilter([1.0], [1.0, -0.9], noise, axis=0)
+
+    pairs = [(chain(), rng.standard_normal((200, 3))) for _ in range(100)]
+    plain = np.array([energy_distance(*pair) for pair in pairs])
+    batched = np.array([energy_distance(*pair, batches=(5, 5)) for pair in pairs])
+    assert plain.mean() > 4 * plain.std() / 10
+    assert abs(batched.mean()) < 0.35 * plain.mean()
+
+
+def test_rank_correlation_is_scipys():
+    u, v = np.random.default_rng(7).integers(0, 9, (2, 30))
+    assert rank_correlation(u, v) == pytest.approx(spearmanr(u, v).statistic)
+    assert np.isnan(rank_correlation(u, np.ones(30)))
+
+
+def test_rejection_overlap_counts_common_points():
+    rng = np.random.default_rng(8)
+    u, v = rng.standard_normal((2, 50))
+    expected = len(set(np.argsort(u)[-10:]) & set(np.argsort(v)[-10:])) / 10
+    assert rejection_overlap(u, v, 0.8) == expected
+    assert rejection_overlap(u, u, 0.9) == 1
+    overlaps = [rejection_overlap(*rng.standard_normal((2, 50)), 0.8) for _ in range(500)]
+    assert np.mean(overlaps) == pytest.approx(0.2, abs=4 * np.std(overlaps) / np.sqrt(500))
+
+
+# Predictions of a known law: latents with a common factor over points, a stationary AR(1) process
+# over the draws.
+SCALES = np.linspace(0.4, 2.0, N_POINTS)[:, None]
+# Draws of each side, chains, autocorrelation.
+SAMPLERS = {"independent": (120, None, 0.0), "chains": (400, 2, 0.5)}
+FIELDS = (
+    "tv",
+    "kl",
+    "bures_wasserstein",
+    "energy",
+    "epistemic_ratio",
+    "rank_correlation",
+    "rejected_20",
+    "rejected_10",
+)
+
+
+def latent_mean(seed=0):
+    return 1.5 * np.random.default_rng(seed).standard_normal((N_POINTS, N_CLASSES))
+
+
+def draw(rng, n_draws, mean, n_chains=None, autocorrelation=0.0, scale=1.0):
+    chains = []
+    for _ in range(n_chains or 1):
+        noise = rng.standard_normal((n_draws // (n_chains or 1), N_POINTS + 1, N_CLASSES))
+        noise[1:] *= np.sqrt(1 - autocorrelation**2)
+        noise = lfilter([1.0], [1.0, -autocorrelation], noise, axis=0)
+        noise = np.sqrt(0.5) * (noise[:, :1] + noise[:, 1:])
+        chains.append(mean + scale * SCALES * noise)
+    return SamplePrediction(np.concatenate(chains), n_chains=n_chains, joint=True)
+
+
+def pair(sampler, shift, rng):
+    n_draws, n_chains, autocorrelation = SAMPLERS[sampler]
+    predictions = (
+        draw(rng, n_draws, latent_mean(), n_chains, autocorrelation),
+        draw(rng, n_draws, latent_mean() + shift * latent_mean(5), scale=1 + shift / 2),
+    )
+    return [Draws(prediction, prediction) for prediction in predictions]
+
+
+@cache
+def simulate(sampler, shift):
+    """Distances between two methods that differ by `shift`, over 60 fresh sets of draws of both."""
+    rng = np.random.default_rng(11)
+    found = [distances(*pair(sampler, shift, rng))[0] for _ in range(60)]
+    return {name: [getattr(distance, name) for distance in found] for name in FIELDS}
+
+
+# What the spread of 60 values, known within 1 / sqrt(120) = 9%, may differ from the standard error
+# by: three times that. Where there is no difference, distances of second order have standard errors
+# of first order, up to sqrt(2) times too large; ranks change in steps, of 1/3 among three points.
+WITHIN = 1.27
+STEPS = {"rank_correlation": 0.0, "rejected_20": 1 / 3, "rejected_10": 1 / 2}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+@pytest.mark.parametrize("name", FIELDS)
+def test_standard_error_is_the_spread_over_fresh_draws(name, sampler, shift):
+    found = simulate(sampler, shift)[name]
+    spread = np.std([estimate.value for estimate in found], ddof=1)
+    reported = np.sqrt(np.mean([estimate.se**2 for estimate in found]))
+    second_order = shift == 0 and name in ("kl", "bures_wasserstein", "energy")
+    conservative = np.sqrt(2) if second_order or name in STEPS else 1.0
+    assert spread / WITHIN < reported
+    assert reported < WITHIN * conservative * spread + 0.5 * STEPS.get(name, 0.0)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("name", FIELDS)
+def test_noise_is_the_value_between_samples_of_one_distribution(name, sampler):
+    found = simulate(sampler, 0.0)[name]
+    value = np.array([estimate.value for estimate in found])
+    noise = np.array([estimate.noise for estimate in found])
+    standard_error = value.std() / np.sqrt(len(value))
+    # Estimated standard errors, of which noise is made, are a few percent off; so are batch means.
+    slack = 4 * standard_error + 0.03 * abs(value.mean()) + 0.2 * STEPS.get(name, 0.0)
+    assert abs((value - noise).mean()) < slack
+    # 5% of 60 with three of its standard deviations.
+    assert np.mean([estimate.is_significant for estimate in found]) < 0.13
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("name", FIELDS)
+def test_real_differences_are_found(name, sampler):
+    found = np.mean([estimate.is_significant for estimate in simulate(sampler, 1.0)[name]])
+    # Of twelve points' ranks little can be said.
+    assert found == 1 if name not in STEPS else found > 0.3
+
+
+def test_directions():
+    rng = np.random.default_rng(0)
+    first, second = pair("independent", 1.0, rng)
+    forward, backward = distances(first, second)
+    p, q = first.prediction.proba(), second.prediction.proba()
+    assert forward.kl.value == pytest.approx(entropy(q, p, axis=1).mean())
+    assert backward.kl.value == pytest.approx(entropy(p, q, axis=1).mean())
+    ratio = first.prediction.epistemic.mean() / second.prediction.epistemic.mean()
+    assert forward.epistemic_ratio.value == pytest.approx(ratio)
+    assert backward.epistemic_ratio.value == pytest.approx(1 / ratio)
+    assert forward.tv == backward.tv
+
+
+def test_logits_count_up_to_a_constant():
+    rng = np.random.default_rng(1)
+    first, second = pair("independent", 1.0, rng)
+    samples = second.prediction.samples + 5 * rng.standard_normal((120, N_POINTS, 1))
+    shifted = Draws(*(SamplePrediction(samples, joint=True),) * 2)
+    plain, moved = distances(first, second)[0], distances(first, shifted)[0]
+    assert moved.bures_wasserstein.value == pytest.approx(plain.bures_wasserstein.value)
+    assert moved.energy.value == pytest.approx(plain.energy.value)
+
+
+def test_gaussians_are_known_without_error():
+    rng = np.random.default_rng(2)
+    mean, cov = latent_mean(), covariances(rng, (N_POINTS,), N_CLASSES)
+    first = Draws(GaussianPrediction(mean, cov))
+    second = Draws(GaussianPrediction(mean + 1.0, 4 * cov))
+    found = distances(first, second)[0].bures_wasserstein
+    centre = np.eye(3) - 1 / 3
+    # The covariances commute: the distance of their roots, and a shift that softmax does not see.
+    expected = np.sqrt(np.mean([np.trace(centre @ c @ centre) for c in cov]))
+    assert found.value == pytest.approx(expected)
+    assert found.se == 0
+    assert found.noise == 0
+    assert np.isnan(distances(first, second)[0].energy.value)
+
+
+def test_joint_gaussians_have_function_draws():
+    covariance = np.ones((4, 4)) + np.eye(4)
+    joint = np.einsum("mn,cd->mcnd", covariance, np.eye(2))
+    blocks = np.einsum("mcmd->mcd", joint)
+    same = GaussianPrediction(np.zeros((4, 2)), blocks, joint_cov=joint)
+    alone = np.einsum("mn,cd->mcnd", 2 * np.eye(4), np.eye(2))
+    apart = GaussianPrediction(np.zeros((4, 2)), blocks, joint_cov=alone)
+    first, second, third = Draws(same, same), Draws(same, same, seed=1), Draws(apart, apart)
+    assert not distances(first, second)[0].energy.is_significant
+    assert distances(first, third)[0].energy.is_significant
+
+
+def test_regressors_have_no_classes():
+    rng = np.random.default_rng(3)
+    predictions = [
+        SamplePrediction(scale * rng.standard_normal((100, 6, 1)), Gaussian(0.5), joint=True)
+        for scale in (1.0, 2.0)
+    ]
+    found = distances(*(Draws(prediction, prediction) for prediction in predictions))[0]
+    assert np.isnan(found.tv.value)
+    assert np.isnan(found.kl.value)
+    assert found.epistemic_ratio.value == pytest.approx(0.5, abs=0.06)
+    assert found.bures_wasserstein.value == pytest.approx(1.0, abs=0.2)
+    assert found.energy.is_significant
+
+
+def test_one_draw_has_unknown_errors():
+    rng = np.random.default_rng(4)
+    one = SamplePrediction(rng.standard_normal((1, N_POINTS, N_CLASSES)), joint=True)
+    with np.errstate(all="raise"):
+        found = distances(Draws(one, one), pair("independent", 0.0, rng)[0])[0]
+    assert np.isnan([found.tv.se, found.bures_wasserstein.value, found.energy.value]).all()
+    assert not found.tv.is_significant
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_effective_draws(sampler):
+    n_draws, n_chains, autocorrelation = SAMPLERS[sampler]
+    rng = np.random.default_rng(5)
+    found = [
+        Draws(draw(rng, n_draws, latent_mean(), n_chains, autocorrelation)).effective_draws
+        for _ in range(20)
+    ]
+    # Of an AR(1) process the variance of a mean is (1 + r) / (1 - r) times that of as many draws;
+    # class probabilities are less correlated than latents, by the curvature of softmax.
+    low = n_draws * (1 - autocorrelation) / (1 + autocorrelation)
+    assert 0.95 * low <= np.mean(found) <= 1.5 * low
+    if n_chains is None:
+        assert found == pytest.approx([n_draws] * 20)
+
+
+def test_significance_has_a_direction():
+    assert Estimate(0.3, 0.1, 0.05).is_significant
+    assert not Estimate(-0.3, 0.1, 0.05).is_significant
+    assert Estimate(0.5, 0.1, 0.9, "down").is_significant
+    assert not Estimate(1.2, 0.1, 0.9, "down").is_significant
+    assert Estimate(0.5, 0.1, 1.0, "either").is_significant
+    assert Estimate(1.5, 0.1, 1.0, "either").is_significant
+    assert not Estimate(1.1, 0.1, 1.0, "either").is_significant
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: kl_divergence(np.ones(3), np.ones(4)), "same shape"),
+        (
+            lambda: bures_wasserstein(np.zeros(2), np.eye(3), np.zeros(2), np.eye(2)),
+            r"covariances of shape \[..., d, d\]",
+        ),
+        (lambda: energy_distance(np.zeros((3, 2)), np.zeros((3, 4))), "alike after the first axis"),
+        (lambda: energy_distance(np.zeros((1, 2)), np.zeros((3, 2))), "two independent batches"),
+        (lambda: rejection_overlap([1.0, 2.0], [1.0, 2.0], 1.0), "between 0 and 1"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
