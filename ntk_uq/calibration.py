@@ -5,19 +5,361 @@ and the future ones are exchangeable; they make no assumption on the model.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import check_cv
+from sklearn.utils import _safe_indexing, get_tags
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, indexable
 
 from ntk_uq import _checks
+from ntk_uq.likelihoods import Categorical
+from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
 __all__ = [
+    "RejectionRule",
+    "TemperatureFit",
+    "TemperatureScaled",
     "conformal_quantile",
     "conformal_threshold",
+    "fit_temperature",
     "prediction_sets",
+    "rejection_rule",
+    "temper",
 ]
 
 Floats = NDArray[np.float64]
+Prediction = GaussianPrediction | SamplePrediction
+
+# Temperatures tried before the best is refined: beyond a factor of 32 a model is not miscalibrated,
+# but right everywhere or useless.
+_TEMPERATURES = 2.0 ** np.linspace(-5, 5, 21)
+
+
+@dataclass(frozen=True, eq=False)
+class TemperatureFit:
+    """The temperature with the lowest log loss, and the curve that it was found on.
+
+    Attributes
+    ----------
+    temperature : float
+        Above one makes predictions less sure, below one more. Between 1/32 and 32: near an end, the
+        held-out labels do not bound it (all are predicted right, or no better than by chance).
+    log_loss : float
+        Held-out log loss at `temperature`, in nats a point.
+    log_loss_before : float
+        The same at temperature one.
+    temperatures, losses : array of shape [k]
+        The log loss at other temperatures.
+    """
+
+    temperature: float
+    log_loss: float
+    log_loss_before: float
+    temperatures: Floats
+    losses: Floats
+
+
+@dataclass(frozen=True)
+class RejectionRule:
+    """Which points to predict and which to leave to someone else: see `rejection_rule`.
+
+    Attributes
+    ----------
+    threshold : float
+        Points with an uncertainty below it are accepted. Infinite: all; minus infinity: none, since
+        no threshold keeps the promise.
+    coverage : float
+        Fraction of the held-out points that are accepted.
+    error : float
+        Fraction of these that are predicted wrong; NaN where none is accepted.
+    error_bound : float
+        Upper bound of the error rate of future accepted points.
+    max_error, confidence : float
+        What was asked for: the bound is at most `max_error`, and holds with this confidence.
+    """
+
+    threshold: float
+    coverage: float
+    error: float
+    error_bound: float
+    max_error: float
+    confidence: float
+
+    def accepts(self, uncertainty: ArrayLike) -> NDArray[np.bool_]:
+        """Whether each point is accepted, from its uncertainty [m]."""
+        return _checks.numbers("uncertainty", uncertainty) < self.threshold
+
+
+@overload
+def temper(prediction: GaussianPrediction, temperature: float) -> GaussianPrediction: ...
+@overload
+def temper(prediction: SamplePrediction, temperature: float) -> SamplePrediction: ...
+@overload
+def temper(prediction: ArrayLike, temperature: float) -> Floats: ...
+def temper(prediction: Any, temperature: float) -> Any:
+    r"""A prediction at another temperature T.
+
+    Of a prediction, the latents of each draw are divided by T, before class probabilities are
+    averaged: :math:`\mathrm{E}\,\mathrm{softmax}(f / T)`. Mean and spread of the latents both
+    scale, and so do all uncertainties. Of an array of class probabilities, the logarithms are
+    divided by T: :math:`p_c^{1/T} / \sum_d p_d^{1/T}`.
+
+    Parameters
+    ----------
+    prediction : GaussianPrediction, SamplePrediction or array of shape [..., C]
+        Predicted latents, or class probabilities.
+    temperature : float
+        Positive. Above one makes predictions less sure.
+
+    Returns
+    -------
+    GaussianPrediction, SamplePrediction or array of shape [..., C]
+        As it came.
+
+    Raises
+    ------
+    ValueError
+        If the temperature is not positive and finite, or there are no class probabilities.
+
+    References
+    ----------
+    Guo, Pleiss, Sun, Weinberger (2017), On calibration of modern neural networks, section 4.
+    Rahaman, Thiery (2021), Uncertainty quantification and deep ensembles: members before or after
+    averaging.
+
+    Examples
+    --------
+    >>> from ntk_uq.calibration import temper
+    >>> temper([[0.8, 0.2]], temperature=2.0).round(3)
+    array([[0.667, 0.333]])
+    >>> import numpy as np
+    >>> from ntk_uq import SamplePrediction
+    >>> temper(SamplePrediction(np.array([[[4.0, 0.0]]])), 2.0).samples
+    array([[[2., 0.]]])
+    """
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature must be positive and finite, got {temperature}.")
+    if not isinstance(prediction, Prediction):
+        array = np.asarray(prediction, dtype=np.float64)
+        _checks.probabilities(array.reshape(-1, *array.shape[-1:]))
+        with np.errstate(divide="ignore"):
+            return softmax(np.log(array) / temperature, axis=-1)
+    if not isinstance(prediction.likelihood, Categorical):
+        raise ValueError(
+            "A temperature scales the logits of classes, but the likelihood is "
+            f"{type(prediction.likelihood).__name__}."
+        )
+    if isinstance(prediction, SamplePrediction):
+        return replace(prediction, samples=prediction.samples / temperature)
+    joint_cov = prediction.joint_cov
+    return replace(
+        prediction,
+        mean=prediction.mean / temperature,
+        cov=prediction.cov / temperature**2,
+        joint_cov=None if joint_cov is None else joint_cov / temperature**2,
+    )
+
+
+def fit_temperature(
+    y_true: ArrayLike,
+    prediction: Prediction | ArrayLike,
+    *,
+    classes: ArrayLike | None = None,
+) -> TemperatureFit:
+    """The temperature with the lowest log loss on held-out points.
+
+    Parameters
+    ----------
+    y_true : array of shape [m]
+        Labels of points that the model was not fitted to.
+    prediction : GaussianPrediction, SamplePrediction or array of shape [m, C]
+        Predicted latents of these points, to scale each draw before averaging; or mean class
+        probabilities, to scale these, as scikit-learn's
+        ``CalibratedClassifierCV(method="temperature")`` does.
+    classes : array of shape [C], optional
+        The label of each column, sorted as an estimator's ``classes_``. Default: 0 to C - 1.
+
+    Returns
+    -------
+    TemperatureFit
+        Give its `temperature` to `temper`.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, probabilities are none, or a label is no class.
+
+    References
+    ----------
+    As for `temper`.
+
+    Examples
+    --------
+    >>> from ntk_uq.calibration import fit_temperature
+    >>> proba = [[0.9, 0.1]] * 10
+    >>> fit = fit_temperature([0] * 7 + [1] * 3, proba)  # nine tenths promised, seven kept
+    >>> round(fit.temperature, 2), round(fit.log_loss_before, 3), round(fit.log_loss, 3)
+    (2.59, 0.765, 0.611)
+    """
+    return _lowest_log_loss(_log_loss(y_true, prediction, classes))
+
+
+class TemperatureScaled(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    """A classifier whose latents are divided by a temperature, fitted to held-out labels.
+
+    scikit-learn's ``CalibratedClassifierCV(clf, method="temperature")`` scales the mean class
+    probabilities, and works on this package's classifiers too. Here the latents of each draw are
+    scaled before they are averaged, so that `predict_distribution` stays, with its uncertainties.
+
+    The temperature is the best for the predictions of clones, each fitted without the fold that it
+    predicts; then the estimator is fitted to everything.
+
+    Parameters
+    ----------
+    estimator : classifier with `predict_distribution`
+        Such as `NTKClassifier`. A fitted one in scikit-learn's ``FrozenEstimator`` stays as it is,
+        and all the data, which it must not have been fitted to, go to the temperature.
+    cv : int, cross-validation generator or iterable
+        Folds, stratified where it is a number. Each must be fitted with every class.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        Fitted to all the data.
+    temperature_ : float
+        Its latents are divided by it.
+    temperature_fit_ : TemperatureFit
+        The curve of the held-out log loss, for `plots.plot_temperature`.
+    classes_ : array of shape [C]
+        Labels, sorted.
+    n_features_in_, feature_names_in_
+        Those of `estimator_`.
+
+    Examples
+    --------
+    >>> import ntk_uq as nuq
+    >>> from ntk_uq.calibration import TemperatureScaled
+    >>> X, y = [[0.0], [0.2], [0.4], [0.6], [0.8], [1.0]], [0, 0, 1, 0, 1, 1]
+    >>> clf = nuq.NTKClassifier(nuq.MLP(width=16), reg=1.0, method="gaussian", random_state=0)
+    >>> scaled = TemperatureScaled(clf, cv=3).fit(X, y)
+    >>> bool(scaled.temperature_fit_.log_loss <= scaled.temperature_fit_.log_loss_before)
+    True
+    >>> scaled.predict_proba(X).shape, scaled.predict_distribution(X).epistemic.shape
+    ((6, 2), (6,))
+    """
+
+    def __init__(self, estimator: Any, *, cv: Any = 5) -> None:
+        self.estimator = estimator
+        self.cv = cv
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit the temperature and then the estimator.
+
+        Parameters
+        ----------
+        X : array of shape [n, d]
+            Features.
+        y : array of shape [n]
+            Labels.
+
+        Returns
+        -------
+        TemperatureScaled
+
+        Raises
+        ------
+        ValueError
+            If a fold lacks a class, or the estimator has no `predict_distribution`.
+        """
+        if not hasattr(self.estimator, "predict_distribution"):
+            raise ValueError(
+                "TemperatureScaled takes a classifier with predict_distribution, got "
+                f"{type(self.estimator).__name__}. In a pipeline, make it the last step; for other "
+                'classifiers scikit-learn has CalibratedClassifierCV(method="temperature").'
+            )
+        if isinstance(self.estimator, FrozenEstimator):
+            self.estimator_ = self.estimator
+            losses = [_log_loss(y, self.estimator.predict_distribution(X), self.estimator.classes_)]
+        else:
+            # First: it says what is wrong with the data.
+            self.estimator_ = clone(self.estimator).fit(X, y)
+            losses = self._held_out_losses(*indexable(X, y))
+        self.classes_ = self.estimator_.classes_
+        self.temperature_fit_ = _lowest_log_loss(
+            lambda t: np.concatenate([loss(t) for loss in losses])
+        )
+        self.temperature_ = self.temperature_fit_.temperature
+        return self
+
+    def _held_out_losses(self, X: Any, y: Any) -> list[Callable[[float], Floats]]:
+        y = np.ravel(y)
+        check_classification_targets(y)
+        losses = []
+        for train, test in check_cv(self.cv, y, classifier=True).split(X, y):
+            part = clone(self.estimator).fit(_safe_indexing(X, train), y[train])
+            if len(part.classes_) < len(self.estimator_.classes_):
+                raise ValueError(
+                    "A fold is fitted without all classes: a class has fewer points than cv asks "
+                    "for. Take fewer folds."
+                )
+            distribution = part.predict_distribution(_safe_indexing(X, test))
+            losses.append(_log_loss(y[test], distribution, part.classes_))
+        return losses
+
+    def predict_distribution(self, X: ArrayLike, **options: Any) -> Prediction:
+        """Distribution of the latents over the temperature.
+
+        Parameters
+        ----------
+        X : array of shape [m, d]
+            Features.
+        **options
+            What the estimator's `predict_distribution` takes besides.
+
+        Returns
+        -------
+        GaussianPrediction or SamplePrediction
+        """
+        check_is_fitted(self)
+        return temper(self.estimator_.predict_distribution(X, **options), self.temperature_)
+
+    def predict_proba(self, X: ArrayLike) -> Floats:
+        """Class probabilities [m, C] of each point."""
+        return self.predict_distribution(X).proba()
+
+    def predict(self, X: ArrayLike) -> NDArray:
+        """The most probable class [m] of each point."""
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "temperature_")
+
+    @property
+    def n_features_in_(self) -> int:
+        """Number of features in `fit`."""
+        return self.estimator_.n_features_in_
+
+    @property
+    def feature_names_in_(self) -> NDArray:
+        """Names of the features in `fit`, where it was given a table."""
+        return self.estimator_.feature_names_in_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self.estimator)
+        tags.input_tags = inner.input_tags
+        tags.non_deterministic = inner.non_deterministic
+        return tags
 
 
 def conformal_quantile(scores: ArrayLike, level: float = 0.9) -> float:
@@ -157,6 +499,146 @@ def prediction_sets(proba: ArrayLike, threshold: float) -> NDArray[np.bool_]:
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is a probability, between 0 and 1; got {threshold}.")
     return _checks.probabilities(proba) >= threshold
+
+
+def rejection_rule(
+    y_true: ArrayLike,
+    proba: ArrayLike,
+    max_error: float,
+    uncertainty: ArrayLike | None = None,
+    *,
+    confidence: float = 0.95,
+    n_thresholds: int = 20,
+    classes: ArrayLike | None = None,
+) -> RejectionRule:
+    r"""The threshold of uncertainty below which at most a share `max_error` is predicted wrong.
+
+    **Guarantee.** With probability at least `confidence` over the held-out points, the error rate
+    of future points that the rule accepts is at most `max_error`. Held-out and future points are
+    independent draws from one distribution; nothing is assumed of model or uncertainty.
+
+    The thresholds tried are order statistics of the held-out uncertainties, at ranks that depend on
+    the number of points alone. Given the k-th smallest uncertainty, the points below it are
+    independent draws from the distribution below it, so the number e of wrong ones among these j
+    is binomial, and the Clopper-Pearson bound, the :math:`1 - \delta / K` quantile of
+    :math:`\mathrm{Beta}(e + 1, j - e)`, holds for each of K thresholds; with
+    :math:`\delta = 1 - \mathrm{confidence}`, for all at once. The rule is the threshold that
+    accepts most points among those with a bound of at most `max_error`.
+
+    Parameters
+    ----------
+    y_true : array of shape [n]
+        Labels of points that the model was not fitted to.
+    proba : array of shape [n, C]
+        Their class probabilities; rows sum to one.
+    max_error : float
+        Largest error rate among accepted points, between 0 and 1.
+    uncertainty : array of shape [n], optional
+        Any measure, larger where less sure. Default: one minus the probability of the predicted
+        class.
+    confidence : float
+        Probability with which the promise is kept.
+    n_thresholds : int
+        Thresholds tried, from the fewest points that could keep the promise to all. More find a
+        finer threshold, and make each bound wider.
+    classes : array of shape [C], optional
+        The label of each column of `proba`. Default: 0 to C - 1.
+
+    Returns
+    -------
+    RejectionRule
+        Accepts nothing where no threshold keeps the promise: even without an error it takes
+        :math:`\ln(K / \delta) / \mathrm{max\_error}` points, 120 for 5% with the defaults.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, rows of `proba` are no probabilities, or an option is out of range.
+
+    References
+    ----------
+    Geifman, El-Yaniv (2017), Selective classification for deep neural networks: the bound for one
+    threshold; their search takes fewer tests, but chooses each by the last. Angelopoulos, Bates,
+    Candes, Jordan, Lei (2021), Learn then test: the correction for many.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq.calibration import rejection_rule
+    >>> p = np.linspace(0.5, 1.0, 400)
+    >>> y_true = np.where(p < 0.6, np.arange(400) % 2, 0)  # unsure points are wrong half the time
+    >>> rule = rejection_rule(y_true, np.c_[p, 1 - p], max_error=0.05)
+    >>> round(rule.coverage, 2), round(rule.error, 3), round(rule.error_bound, 3)
+    (0.81, 0.009, 0.036)
+    >>> rule.accepts([0.05, 0.45])
+    array([ True, False])
+    """
+    for name, value in (("max_error", max_error), ("confidence", confidence)):
+        _checks.level_between(name, value)
+    if n_thresholds < 1:
+        raise ValueError(f"n_thresholds must be at least 1, got {n_thresholds}.")
+    labels, proba, _ = _checks.labelled_probabilities(y_true, proba, classes)
+    wrong = proba.argmax(axis=1) != labels
+    if uncertainty is None:
+        uncertainty = 1.0 - proba.max(axis=1)
+    uncertainty = _checks.numbers("uncertainty", uncertainty, shape=labels.shape)
+
+    n, delta = len(wrong), (1 - confidence) / n_thresholds
+    fewest = math.ceil(math.log(delta) / math.log1p(-max_error))
+    best = RejectionRule(-math.inf, 0.0, math.nan, 0.0, max_error, confidence)
+    if fewest > n:
+        return best
+    order = np.sort(uncertainty)
+    for rank in np.unique(np.linspace(fewest, n, n_thresholds).round().astype(int)):
+        threshold = order[rank] if rank < n else math.inf
+        below = uncertainty < threshold  # fewer than `rank` where uncertainties are equal
+        n_below, n_wrong = int(below.sum()), int(wrong[below].sum())
+        if n_wrong == n_below:
+            continue
+        bound = stats.beta.ppf(1 - delta, n_wrong + 1, n_below - n_wrong)
+        if bound <= max_error:
+            best = RejectionRule(
+                float(threshold),
+                n_below / n,
+                n_wrong / n_below,
+                float(bound),
+                max_error,
+                confidence,
+            )
+    return best
+
+
+def _log_loss(
+    y_true: ArrayLike, prediction: Any, classes: ArrayLike | None
+) -> Callable[[float], Floats]:
+    """Log loss of each point [m], in nats, as a function of the temperature."""
+    if isinstance(prediction, Prediction):
+        columns, names = _checks.class_columns(y_true, prediction.mean.shape, classes)
+        targets = np.eye(len(names))[columns]
+        return lambda t: -temper(prediction, t).log_density(targets)
+    columns, proba, _ = _checks.labelled_probabilities(y_true, prediction, classes)
+    # As scikit-learn's log loss: certainty is clipped to the float's precision.
+    proba = np.clip(proba, np.finfo(np.float64).eps, 1.0)
+    proba /= proba.sum(axis=1, keepdims=True)
+    return lambda t: -np.log(temper(proba, t)[np.arange(len(columns)), columns])
+
+
+def _lowest_log_loss(losses: Callable[[float], Floats]) -> TemperatureFit:
+    curve = np.array([losses(t).mean() for t in _TEMPERATURES])
+    # Averaged over draws it need not be convex: refine between the neighbours of the best.
+    best = int(curve.argmin())
+    low, high = max(best - 1, 0), min(best + 1, len(curve) - 1)
+    found = minimize_scalar(
+        lambda log_t: float(losses(math.exp(log_t)).mean()),
+        bounds=(math.log(_TEMPERATURES[low]), math.log(_TEMPERATURES[high])),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    temperature, loss = float(np.exp(found.x)), float(found.fun)
+    if curve[best] < loss:
+        temperature, loss = float(_TEMPERATURES[best]), float(curve[best])
+    before = float(curve[len(curve) // 2])
+    return TemperatureFit(temperature, loss, before, _TEMPERATURES, curve)
 
 
 def _conformal_rank(n: int, level: float) -> int:

@@ -1,9 +1,21 @@
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
 
 import ntk_uq as nuq
 from ntk_uq import calibration
+from ntk_uq.metrics import scores
+
+NET = nuq.MLP(width=16, depth=1)
+LATENTS = nuq.GaussianPrediction(np.zeros((1, 2)), np.eye(2)[None])
+REAL = nuq.GaussianPrediction(np.zeros((1, 1)), np.eye(1)[None], nuq.Gaussian(noise=1.0))
 
 
 def gumbel_data(rng, shape, n_classes=3):
@@ -65,6 +77,186 @@ def test_conformal_classes_may_be_names():
     assert named == calibration.conformal_threshold(y, proba)
 
 
+def wrong_with_probability(rng, risk, n):
+    """Uncertainties u ~ U(0, 1), and predictions that are wrong with probability risk(u)."""
+    u = rng.random(n)
+    return (rng.random(n) < risk(u)).astype(int), np.tile([0.9, 0.1], (n, 1)), u
+
+
+@pytest.mark.parametrize("n", [150, 300])
+def test_rejection_keeps_its_promise_where_every_threshold_breaks_it(n):
+    rng = np.random.default_rng(4)
+    repeats, confidence = 1500, 0.8
+    accepted = 0
+    for _ in range(repeats):
+        y, proba, u = wrong_with_probability(rng, lambda u: np.full_like(u, 0.1001), n)
+        rule = calibration.rejection_rule(y, proba, 0.1, u, confidence=confidence, n_thresholds=4)
+        accepted += rule.coverage > 0  # and so the promise is broken
+    assert accepted / repeats < 0.2 + 3 * np.sqrt(0.16 / repeats)
+    assert accepted > 0.02 * repeats  # not by refusing everything
+
+
+def test_rejection_keeps_its_promise_where_risk_falls_and_rises():
+    """Wrong with probability 0.2 − 0.4u, then 0.8(u − 0.5): R(t) leaves max_error and returns."""
+    rng = np.random.default_rng(5)
+
+    def mean_risk(t):
+        rising = max(t - 0.5, 0.0)
+        falling = min(t, 0.5)
+        return (0.2 * falling - 0.2 * falling**2 + 0.4 * rising**2) / t
+
+    repeats, broken, coverage = 300, 0, []
+    for _ in range(repeats):
+        y, proba, u = wrong_with_probability(
+            rng, lambda u: np.where(u < 0.5, 0.2 - 0.4 * u, 0.8 * (u - 0.5)), 1500
+        )
+        rule = calibration.rejection_rule(y, proba, 0.12, u, confidence=0.9)
+        coverage.append(rule.coverage)
+        broken += rule.coverage > 0 and mean_risk(min(rule.threshold, 1.0)) > 0.12
+    assert broken / repeats < 0.1 + 3 * np.sqrt(0.09 / repeats)
+    assert np.mean(coverage) > 0.3
+
+
+def test_one_threshold_is_the_clopper_pearson_bound():
+    y = np.repeat([0, 1], [195, 5])
+    proba = np.tile([0.9, 0.1], (200, 1))
+    rule = calibration.rejection_rule(y, proba, 0.06, np.arange(200.0), n_thresholds=1)
+    # The one threshold is the smallest sample without errors that would do: ln 0.05 / ln 0.94.
+    assert rule.coverage == 49 / 200
+    assert rule.error == 0
+    assert rule.error_bound == pytest.approx(1 - 0.05 ** (1 / 49))
+    assert rule.accepts(np.arange(200.0)).sum() == 49
+    everything = calibration.rejection_rule(y, proba, 0.1, np.zeros(200), n_thresholds=2)
+    assert everything.threshold == np.inf
+    upper = stats.binomtest(5, 200, alternative="less").proportion_ci(0.975).high
+    assert everything.error_bound == pytest.approx(upper)
+
+
+def test_equal_uncertainties_are_accepted_together():
+    y = np.repeat([0, 1], [150, 50])
+    proba = np.tile([0.9, 0.1], (200, 1))
+    rule = calibration.rejection_rule(y, proba, 0.1, np.repeat([0.0, 1.0, 2.0], [100, 50, 50]))
+    assert rule.coverage == 0.75
+    assert rule.threshold == 2.0
+    assert rule.accepts([1.0, 2.0]).tolist() == [True, False]
+
+
+def test_nothing_is_accepted_where_nothing_can_be_promised():
+    y, proba = np.zeros(50, int), np.tile([0.9, 0.1], (50, 1))
+    rule = calibration.rejection_rule(y, proba, 0.01)
+    assert rule.coverage == 0
+    assert not rule.accepts([0.0]).any()
+    wrong = calibration.rejection_rule(1 - y, proba, 0.5)
+    assert wrong.threshold == -np.inf
+
+
+def test_temperature_of_probabilities_is_scikit_learns():
+    X, y = blobs(200, seed=2)
+    bayes = GaussianNB().fit(X[:20], y[:20])
+    theirs = CalibratedClassifierCV(FrozenEstimator(bayes), method="temperature", ensemble=False)
+    (calibrated,) = theirs.fit(X[20:], y[20:]).calibrated_classifiers_
+    proba = bayes.predict_proba(X[20:])
+    fit = calibration.fit_temperature(y[20:], proba, classes=bayes.classes_)
+    assert fit.temperature == pytest.approx(1 / calibrated.calibrators[0].beta_, rel=1e-4)
+    tempered = calibration.temper(proba, fit.temperature)
+    np.testing.assert_allclose(tempered, theirs.predict_proba(X[20:]), atol=1e-4)
+    assert fit.log_loss == pytest.approx(
+        scores(y[20:], tempered, classes=bayes.classes_)["log_loss"]
+    )
+
+
+def test_the_temperature_of_known_latents_is_found():
+    rng = np.random.default_rng(6)
+    latents = rng.standard_normal((4000, 3))
+    y = (latents + rng.gumbel(size=latents.shape)).argmax(axis=1)
+    fit = calibration.fit_temperature(y, nuq.SamplePrediction(5 * latents[None]))
+    p = np.exp(latents) / np.exp(latents).sum(axis=1, keepdims=True)
+    # Fisher information of log T at one latent: the variance of f under p.
+    information = ((p * latents**2).sum(axis=1) - (p * latents).sum(axis=1) ** 2).sum()
+    assert abs(np.log(fit.temperature / 5)) < 4 / np.sqrt(information)
+
+
+def test_one_temperature_does_for_a_gaussian_and_its_draws():
+    rng = np.random.default_rng(7)
+    mean = 3 * rng.standard_normal((60, 3))
+    y = (mean / 3 + rng.gumbel(size=mean.shape)).argmax(axis=1)
+    gaussian = nuq.GaussianPrediction(mean, np.tile(np.diag([1.0, 2.0, 3.0]), (60, 1, 1)))
+    draws = mean + np.sqrt([1.0, 2.0, 3.0]) * rng.standard_normal((4000, 60, 3))
+    fits = [calibration.fit_temperature(y, p) for p in (gaussian, nuq.SamplePrediction(draws))]
+    assert fits[0].temperature == pytest.approx(fits[1].temperature, rel=0.01)
+    # It is the best, to within the step.
+    for factor in (0.97, 1.03):
+        other = calibration.temper(gaussian, fits[0].temperature * factor).proba()
+        assert scores(y, other)["log_loss"] > fits[0].log_loss
+    assert fits[0].log_loss < fits[0].log_loss_before
+    assert fits[0].log_loss_before == pytest.approx(scores(y, gaussian.proba())["log_loss"])
+
+
+def test_tempering_scales_the_law_of_the_latents():
+    rng = np.random.default_rng(8)
+    samples = nuq.SamplePrediction(rng.standard_normal((9, 4, 3)), n_chains=3, joint=True)
+    gaussian = nuq.GaussianPrediction(
+        samples.mean,
+        samples.cov,
+        joint_cov=np.cov(samples.samples.reshape(9, 12).T).reshape(4, 3, 4, 3),
+    )
+    cold, cold_gaussian = calibration.temper(samples, 0.5), calibration.temper(gaussian, 0.5)
+    np.testing.assert_allclose(cold.mean, cold_gaussian.mean)
+    np.testing.assert_allclose(cold.cov, cold_gaussian.cov)
+    np.testing.assert_allclose(cold_gaussian.joint_cov[1, :, 1], cold_gaussian.cov[1])
+    assert (cold.n_chains, cold.joint) == (3, True)
+    np.testing.assert_allclose(calibration.temper(samples, 1.0).proba(), samples.proba())
+    hot = calibration.temper([[1.0, 0.0], [0.5, 0.5]], 100.0)
+    np.testing.assert_allclose(hot, [[1.0, 0.0], [0.5, 0.5]])
+
+
+def test_held_out_labels_without_an_error_leave_the_temperature_near_its_end():
+    fit = calibration.fit_temperature([0, 1], [[0.9, 0.1], [0.1, 0.9]])
+    assert 1 / 32 <= fit.temperature < 1 / 8
+    assert fit.log_loss < 1e-6
+
+
+def test_scaling_one_draw_is_scikit_learns_scaling_of_the_mean():
+    X, y = blobs(36, seed=3)
+    clf = nuq.NTKClassifier(NET, reg=0.01, uncertainty="none", method="gaussian", random_state=0)
+    scaled = calibration.TemperatureScaled(clf, cv=3).fit(X, y)
+    theirs = CalibratedClassifierCV(clf, method="temperature", ensemble=False, cv=3).fit(X, y)
+    (calibrated,) = theirs.calibrated_classifiers_
+    assert scaled.temperature_ == pytest.approx(1 / calibrated.calibrators[0].beta_, rel=1e-3)
+    np.testing.assert_allclose(scaled.predict_proba(X), theirs.predict_proba(X), atol=1e-3)
+    np.testing.assert_array_equal(scaled.predict(X), theirs.predict(X))
+    assert scaled.n_features_in_ == 2
+    assert scaled.classes_.tolist() == ["ant", "bee", "cat"]
+
+
+def test_a_frozen_estimator_stays_and_gives_all_points_to_the_temperature():
+    X, y = blobs(60, seed=4)
+    clf = nuq.NTKClassifier(NET, reg=0.01, n_draws=16, random_state=0).fit(X[:20], y[:20])
+    scaled = calibration.TemperatureScaled(FrozenEstimator(clf)).fit(X[20:], y[20:])
+    fit = calibration.fit_temperature(
+        y[20:], clf.predict_distribution(X[20:]), classes=clf.classes_
+    )
+    assert scaled.temperature_ == fit.temperature
+    np.testing.assert_allclose(
+        scaled.predict_distribution(X).samples,
+        clf.predict_distribution(X).samples / fit.temperature,
+    )
+
+
+@pytest.mark.slow
+def test_scikit_learns_contract():
+    clf = nuq.NTKClassifier(NET, reg=1.0, method="gaussian", random_state=0)
+    check_estimator(calibration.TemperatureScaled(clf, cv=2))
+
+
+def test_temperature_scaling_needs_latents():
+    X, y = blobs(12, seed=5)
+    with pytest.raises(ValueError, match="LogisticRegression"):
+        calibration.TemperatureScaled(LogisticRegression()).fit(X, y)
+    with pytest.raises(ValueError, match="make it the last step"):
+        calibration.TemperatureScaled(make_pipeline(StandardScaler(), GaussianNB())).fit(X, y)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -80,8 +272,19 @@ def test_conformal_classes_may_be_names():
         (lambda c: c.prediction_sets([0.5, 0.5], 0.1), r"\[m, C\]"),
         (lambda c: c.prediction_sets([[0.5, 0.5]], 1.5), "threshold is a probability"),
         (lambda c: c.prediction_sets([[0.5, 0.5]], np.nan), "threshold is a probability"),
+        (lambda c: c.rejection_rule([0], [[0.5, 0.5]], 5), "max_error must lie between"),
+        (lambda c: c.rejection_rule([0], [[0.5, 0.5]], 0.1, confidence=95), "confidence must lie"),
+        (lambda c: c.rejection_rule([0], [[0.5, 0.5]], 0.1, n_thresholds=0), "n_thresholds"),
+        (lambda c: c.rejection_rule([0], [[0.5, 0.5]], 0.1, [1.0, 2.0]), "uncertainty must have"),
+        (lambda c: c.temper([[0.5, 0.5]], 0.0), "temperature must be positive"),
+        (lambda c: c.temper([[0.5, 0.5]], np.inf), "temperature must be positive"),
+        (lambda c: c.temper([[1.5, 0.5]], 1.0), "softmax"),
+        (lambda c: c.temper(REAL, 1.0), "the likelihood is Gaussian"),
+        (lambda c: c.fit_temperature([0, 1], [[0.5, 0.5]]), r"shape \(1,\)"),
+        (lambda c: c.fit_temperature([0, 1], LATENTS), r"shape \(1,\)"),
+        (lambda c: c.fit_temperature([7], LATENTS), r"no class: \[7\]"),
     ],
-    ids=range(12),
+    ids=range(23),
 )
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
@@ -100,9 +303,8 @@ def test_mapies_conformal_sets_are_ours(kind):
     from mapie.classification import SplitConformalClassifier
 
     X, y = blobs(140, seed=0)
-    net = nuq.MLP(width=16, depth=1)
     size = {"n_draws": 16} if kind == "NTKClassifier" else {"n_members": 2}
-    clf = getattr(nuq, kind)(net, random_state=0, **size).fit(X[:30], y[:30])
+    clf = getattr(nuq, kind)(NET, random_state=0, **size).fit(X[:30], y[:30])
     mapie = SplitConformalClassifier(clf, confidence_level=0.8, prefit=True)
     mapie.conformalize(X[30:79], y[30:79])
     labels, sets = mapie.predict_set(X[79:])
@@ -121,9 +323,8 @@ def test_mapies_conformal_intervals_are_ours(kind):
     rng = np.random.default_rng(0)
     X = rng.uniform(-2, 2, (120, 1))
     y = np.sin(2 * X[:, 0]) + 0.3 * rng.standard_normal(120)
-    net = nuq.MLP(width=16, depth=1)
     size = {} if kind == "NTKRegressor" else {"n_members": 2}
-    reg = getattr(nuq, kind)(net, random_state=0, **size).fit(X[:30], y[:30])
+    reg = getattr(nuq, kind)(NET, random_state=0, **size).fit(X[:30], y[:30])
     mapie = SplitConformalRegressor(reg, confidence_level=0.8, prefit=True)
     mapie.conformalize(X[30:79], y[30:79])
     points, intervals = mapie.predict_interval(X[79:])
