@@ -1,17 +1,17 @@
-"""Labelled tables: those that scikit-learn ships, and CSV files; and their split."""
+"""Labelled tables: those that scikit-learn ships, and files; and their split."""
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
+
+from ntk_uq.tables import abridged, labels, numbers, read_table
 
 __all__ = ["SHIPPED", "Dataset", "Split", "load_dataset", "split"]
 
@@ -59,13 +59,14 @@ class Split:
 
 
 def load_dataset(source: str, target: str | None = None) -> Dataset:
-    """Load one of scikit-learn's classification tables, or a CSV file.
+    """Load one of scikit-learn's classification tables, or a CSV or Parquet file.
 
     Parameters
     ----------
     source : str
         ``"digits"``, ``"iris"``, ``"wine"``, ``"breast_cancer"``, or the path of a CSV file with a
-        header line. All columns of the file but the target are features, and must be numbers.
+        header line, or of a Parquet file. All columns of the file but the target are features, and
+        must be numbers.
     target : str, optional
         Column of the file that holds the classes: integers or text.
 
@@ -93,7 +94,7 @@ def load_dataset(source: str, target: str | None = None) -> Dataset:
     path = Path(source)
     if not path.is_file():
         raise ValueError(f"{source} is neither a file nor one of {', '.join(SHIPPED)}.")
-    return _load_csv(path, target)
+    return _load_file(path, target)
 
 
 def split(dataset: Dataset, *, n_train: int, n_test: int | None = None, seed: int = 0) -> Split:
@@ -173,80 +174,21 @@ def _load_shipped(name: str) -> Dataset:
     )
 
 
-def _load_csv(path: Path, target: str | None) -> Dataset:
-    try:
-        with warnings.catch_warnings():
-            # Where rows are longer than the header, pandas warns and drops the rest.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(path, index_col=False, low_memory=False)
-    except pd.errors.EmptyDataError as error:
-        raise ValueError(f"{path} is empty.") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file in UTF-8.") from error
-    except pd.errors.ParserWarning as error:
-        raise ValueError(f"Rows of {path} hold more values than its header line.") from error
-    except pd.errors.ParserError as error:
-        raise ValueError(f"{path} is not a table of comma-separated values: {error}") from error
+def _load_file(path: Path, target: str | None) -> Dataset:
+    table = read_table(path)
     if target is None:
         raise ValueError(
             f"Name the column of {path} that holds the classes with target (--target at the "
-            f"shell): {_abridged(table.columns)}."
+            f"shell): {abridged(table.columns)}."
         )
     if target not in table:
-        raise ValueError(f"{path} has no column {target!r}; it has {_abridged(table.columns)}.")
-    if table.empty:
-        raise ValueError(f"{path} has a header line and no rows.")
+        raise ValueError(f"{path} has no column {target!r}; it has {abridged(table.columns)}.")
     features = table.drop(columns=target)
     if not len(features.columns):
         raise ValueError(f"{path} has no column beside the target {target!r}: features are needed.")
     return Dataset(
         name=path.name,
         description=f"{len(table):,} rows, target {target!r}",
-        X=np.column_stack([_numbers(features[name], path) for name in features.columns]),
-        y=_labels(table[target], path),
+        X=np.column_stack([numbers(features[name], str(path)) for name in features.columns]),
+        y=labels(table[target], str(path)),
     )
-
-
-def _numbers(column: pd.Series, path: Path) -> NDArray[np.float64]:
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
-    text = np.isnan(numbers) & column.notna().to_numpy()
-    if text.any():
-        raise ValueError(
-            f"Column {column.name!r} of {path} holds text, {column[text.argmax()]!r} in "
-            f"{_line(text)}; features must be numbers. Encode the column as numbers or drop it."
-        )
-    missing = ~np.isfinite(numbers)
-    if missing.any():
-        kind = "an infinite value" if np.isinf(numbers[missing.argmax()]) else "a missing value"
-        raise ValueError(
-            f"Column {column.name!r} of {path} has {kind} in {_line(missing)}. Fill in or drop "
-            "such rows first."
-        )
-    return numbers
-
-
-def _labels(column: pd.Series, path: Path) -> NDArray:
-    missing = column.isna().to_numpy()
-    if missing.any():
-        raise ValueError(f"The target {column.name!r} of {path} is missing in {_line(missing)}.")
-    if pd.api.types.is_bool_dtype(column):
-        return column.astype(str).to_numpy(dtype=np.str_)
-    if not pd.api.types.is_numeric_dtype(column):
-        return column.astype(str).to_numpy(dtype=np.str_)
-    labels = column.to_numpy()
-    if not np.array_equal(labels, np.round(labels)):
-        raise ValueError(
-            f"The target {column.name!r} of {path} holds {column.nunique():,} distinct real "
-            "numbers; classes must be integers or text."
-        )
-    return labels.astype(np.int64)
-
-
-def _line(flags: NDArray[np.bool_]) -> str:
-    """Where the first flag is, counting the header as line 1."""
-    return f"line {flags.argmax() + 2}"
-
-
-def _abridged(names: Sequence[Any], most: int = 12) -> str:
-    shown = ", ".join(map(str, names[:most]))
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -58,11 +58,14 @@ _CLASSES = {
     "ntk_uq.ensemble": ("TrainedEnsemble",),
     "ntk_uq.bayes": ("Diagnostics", "GaussianProcessPrior", "PosteriorDraws"),
     "ntk_uq.selection": ("RegCurve",),
+    "ntk_uq.calibration": ("TemperatureFit", "TemperatureScaled"),
+    "ntk_uq.tables": ("TableModel",),
     "ntk_uq.estimators": (
         "NTKClassifier", "EnsembleClassifier", "BayesianClassifier",
         "NTKRegressor", "EnsembleRegressor", "BayesianRegressor",
     ),
     "sklearn.compose": ("ColumnTransformer",),
+    "sklearn.frozen": ("FrozenEstimator",),
     "sklearn.impute": ("MissingIndicator", "SimpleImputer"),
     "sklearn.pipeline": ("Pipeline",),
     "sklearn.preprocessing": (
@@ -84,9 +87,9 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
     Parameters
     ----------
     estimator : estimator
-        Any estimator of this package, fitted; or a scikit-learn ``Pipeline`` that ends in one,
-        whose steps are ``ColumnTransformer``, ``SimpleImputer``, ``OneHotEncoder``,
-        ``OrdinalEncoder`` or one of the scalers.
+        Any estimator of this package, fitted; a scikit-learn ``Pipeline`` that ends in one, whose
+        steps are ``ColumnTransformer``, ``SimpleImputer``, ``OneHotEncoder``, ``OrdinalEncoder``
+        or one of the scalers; or a `tables.TableModel`.
     path : path
         The file, ``model.ntk`` for example. It is written under another name and then renamed: a
         file that was there stays as it was until the new one is whole.
@@ -306,9 +309,11 @@ def _check_loaded(model: Any) -> Any:
         raise ValueError(f"it holds {type(model).__name__}") from error
 
 
-def _final_step(estimator: Any) -> Any:
-    steps = getattr(estimator, "steps", None)
-    return steps[-1][1] if isinstance(steps, list) and steps else estimator
+def _final_step(model: Any) -> Any:
+    if _name_of(type(model)) == "ntk_uq.tables.TableModel":
+        model = model.pipeline
+    steps = getattr(model, "steps", None)
+    return steps[-1][1] if isinstance(steps, list) and steps else model
 
 
 def _name_of(cls: type) -> str | None:
