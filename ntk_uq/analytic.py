@@ -14,7 +14,9 @@ Both hold for three kinds of prior function (`uncertainty`): "initialization", f
 of the kernels.
 """
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -52,6 +54,8 @@ Uncertainty = Literal["initialization", "posterior", "none"]
 # the machine's rate, and progress is seen between chunks.
 _DRAWS_AT_ONCE = 128
 _NUMBERS_AT_ONCE = 2**22
+# Of these, what a core of a CPU solves together: arrays stay in its cache.
+_DRAWS_A_CORE = 32
 # What predictions take besides, a block of test points after the other: 5 arrays of 64 MiB.
 _WORK_SPACE = 5 * 2**26
 
@@ -722,21 +726,45 @@ def _draws_at_once(n: int, outputs: int) -> int:
 
 
 def _solve_draws(ntk, reg, y, f0, likelihood, linear, progress):
-    """Solve chunk by chunk, so that progress is seen and an interrupt is heard."""
-    n_draws = len(f0)
-    size = -(-n_draws // -(-n_draws // _draws_at_once(*y.shape)))  # chunks of one size compile once
+    """Solve chunk by chunk, so that progress is seen and an interrupt is heard.
+
+    On a CPU the chunks run side by side: what is not a matrix product keeps one core busy only.
+    """
+    n_draws, at_once, threads = len(f0), _draws_at_once(*y.shape), 1
+    if jax.default_backend() == "cpu":
+        threads = min(os.cpu_count() or 1, n_draws, at_once)
+        at_once = min(at_once // threads, _DRAWS_A_CORE)
+    size = min(n_draws, at_once)  # one for all, whatever n_draws: draws keep their values
     linear = jnp.broadcast_to(linear, f0.shape)
-    parts = []
-    for start in range(0, n_draws, size):
+    double = f0.dtype == jnp.float64
+    done = 0
+
+    def solve(start: int) -> tuple[Array, Array, Array]:
         chunk = slice(start, start + size)
         missing = start + size - min(start + size, n_draws)
         fill = ((0, missing), (0, 0), (0, 0))
-        s = solve_dual(
-            ntk, reg, y, jnp.pad(f0[chunk], fill), likelihood, linear=jnp.pad(linear[chunk], fill)
-        )
-        parts.append(jax.block_until_ready((s.alpha, s.gap, s.converged)))
-        if progress is not None:
-            progress(min(start + size, n_draws), n_draws)
+        with jax.enable_x64(double):  # a setting of each thread
+            s = solve_dual(
+                ntk,
+                reg,
+                y,
+                jnp.pad(f0[chunk], fill),
+                likelihood,
+                linear=jnp.pad(linear[chunk], fill),
+            )
+            return jax.block_until_ready((s.alpha, s.gap, s.converged))
+
+    starts = range(0, n_draws, size)
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            parts = []
+            for part in pool.map(solve, starts) if threads > 1 else map(solve, starts):
+                parts.append(part)
+                done = min(done + size, n_draws)
+                if progress is not None:
+                    progress(done, n_draws)
+        finally:
+            pool.shutdown(cancel_futures=True)
     return tuple(jnp.concatenate(part)[:n_draws] for part in zip(*parts, strict=True))
 
 
