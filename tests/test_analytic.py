@@ -346,7 +346,10 @@ def test_progress_counts_every_draw(problem):
         jax.random.key(0), jaxed(train), y, 0.5, Categorical(), "initialization", 300,
         progress=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
-    assert seen == [(100, 300), (200, 300), (300, 300)]
+    done = [d for d, _ in seen]
+    assert done == sorted(set(done))
+    assert len(done) > 1
+    assert seen[-1] == (300, 300)
 
 
 @pytest.mark.parametrize(
