@@ -1,47 +1,87 @@
-"""Pictures of a comparison: ``plot_x(comparison, ..., *, ax=None) -> Axes``.
+"""Pictures of results: ``plot_x(result, ..., *, ax=None) -> Axes``.
 
-Each draws what a `Comparison` holds, computes nothing that is not in its title, and never shows a
-window. Colours are those of Okabe and Ito, which colour-blind readers can tell apart, and every
-method has its own marker besides, for print in black and white.
+Each draws what a comparison, a curve of `metrics` or a fitted estimator holds, computes nothing
+that is not in its title, and never shows a window. Colours are those of Okabe and Ito, which
+colour-blind readers can tell apart, and every method has its own marker besides, for print in black
+and white. Where a plot takes one result, it takes a dict of them too, and draws one line for each.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
-from scipy.stats import spearmanr
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
-from ntk_uq.compare import Comparison
-from ntk_uq.metrics import reliability_curve
+from ntk_uq._checks import numbers
+from ntk_uq.compare import Comparison, MethodSummary
+from ntk_uq.metrics import (
+    CoverageCurve,
+    Detection,
+    RejectionCurve,
+    ReliabilityCurve,
+    reliability_curve,
+)
+from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
 if TYPE_CHECKING:  # loads NumPyro
+    from xarray import DataTree
+
     from ntk_uq.bayes import Diagnostics
+    from ntk_uq.calibration import TemperatureFit
     from ntk_uq.lazy import Laziness
     from ntk_uq.selection import RegCurve
 
 __all__ = [
     "method_style",
     "most_uncertain",
+    "plot_coverage",
+    "plot_detection",
     "plot_diagnostics",
+    "plot_distances",
+    "plot_latent_law",
     "plot_latents",
     "plot_laziness",
+    "plot_pit",
     "plot_probabilities",
     "plot_reg_curve",
+    "plot_rejection",
     "plot_reliability",
+    "plot_temperature",
+    "plot_trace",
     "plot_uncertainty",
+    "plot_uncertainty_map",
 ]
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHED: dict[str, Any] = {"color": "0.45", "linewidth": 1, "linestyle": (0, (4, 3))}
 # More classes than these do not fit beside each other.
 _MAX_CLASSES = 10
 _MEASURES = {
     "epistemic": "Epistemic uncertainty",
     "aleatoric": "Aleatoric uncertainty",
     "total_uncertainty": "Total uncertainty",
+}
+_DISTANCE_TITLES = {
+    "tv": "Total variation",
+    "kl": "KL divergence (nats)",
+    "bures_wasserstein": "Bures-Wasserstein (latents)",
+    "energy": "Energy distance (functions)",
+    "epistemic_ratio": "Ratio of epistemic unc.",
+    "rank_correlation": "Rank correlation of epistemic unc.",
+    "rejected_20": "Common among the 20% rejected",
+    "rejected_10": "Common among the 10% rejected",
+}
+_LAZINESS = {
+    "kernel_change": "Relative change of the tangent kernel",
+    "parameter_distance": "Distance of the parameters from their start",
+    "linearisation_error": "Largest distance from the linearised network",
+    "largest_output": "Largest output",
 }
 
 
@@ -59,8 +99,8 @@ def method_style(comparison: Comparison, method: str) -> tuple[str, str]:
     -------
     colour, marker : str
     """
-    position = list(comparison.methods).index(_known(comparison, method))
-    return _COLOURS[position % len(_COLOURS)], _MARKERS[position % len(_MARKERS)]
+    _method(comparison, method)
+    return _style(list(comparison.methods).index(method))
 
 
 def most_uncertain(comparison: Comparison, n: int) -> NDArray[np.intp]:
@@ -83,22 +123,23 @@ def most_uncertain(comparison: Comparison, n: int) -> NDArray[np.intp]:
 
 
 def plot_reliability(
-    comparison: Comparison,
+    results: Comparison | ReliabilityCurve | Mapping[str, ReliabilityCurve],
     *,
     methods: Sequence[str] | None = None,
     n_bins: int = 10,
     ax: Axes | None = None,
 ) -> Axes:
-    """Accuracy against confidence, with 95% intervals: calibrated methods follow the diagonal.
+    """Accuracy against confidence, with intervals: calibrated methods follow the diagonal.
 
     Parameters
     ----------
-    comparison : Comparison
-        With `y_test`.
+    results : Comparison, ReliabilityCurve or dict of str to ReliabilityCurve
+        A comparison with `y_test`, or what `metrics.reliability_curve` gives.
     methods : sequence of str, optional
-        The methods to draw; all by default.
+        The methods of the comparison to draw; all by default.
     n_bins : int
-        Bins of equal width between 0 and 1; a marker's area grows with the points in its bin.
+        For a comparison, bins of equal width between 0 and 1, with 95% intervals. A marker's area
+        grows with the points in its bin.
     ax : matplotlib Axes, optional
         Where to draw; a new figure by default.
 
@@ -111,23 +152,25 @@ def plot_reliability(
     ValueError
         If the comparison has no labels, or a name is unknown.
     """
-    if comparison.y_test is None:
-        raise ValueError("A reliability diagram needs labels: call compare with y_test.")
-    names = list(comparison.methods) if methods is None else list(methods)
-    curves = {
-        name: reliability_curve(
-            comparison.y_test,
-            comparison.methods[_known(comparison, name)].proba,
-            classes=comparison.classes,
-            n_bins=n_bins,
-        )
-        for name in names
-    }
+    if isinstance(results, Comparison):
+        if results.y_test is None:
+            raise ValueError("A reliability diagram needs labels: call compare with y_test.")
+        curves = {
+            name: reliability_curve(
+                results.y_test,
+                _method(results, name).proba,
+                classes=results.classes,
+                n_bins=n_bins,
+            )
+            for name in (results.methods if methods is None else methods)
+        }
+        styles = [method_style(results, name) for name in curves]
+    else:
+        curves = _named(results, ReliabilityCurve)
+        styles = [_style(i) for i in range(len(curves))]
 
     ax = _axes(ax)
-    _diagonal(ax, 0, 1)
-    for name, curve in curves.items():
-        colour, marker = method_style(comparison, name)
+    for (name, curve), (colour, marker) in zip(curves.items(), styles, strict=True):
         filled = curve.count > 0
         accuracy, confidence = curve.accuracy[filled], curve.confidence[filled]
         ax.errorbar(
@@ -142,14 +185,241 @@ def plot_reliability(
         )
         area = 12 + 90 * curve.count[filled] / curve.count.sum()
         ax.scatter(confidence, accuracy, s=area, color=colour, marker=marker, zorder=3)
+    _equal_axes(ax, 0, 1.02)
+    ax.set(xlabel="Confidence (probability of the predicted class)", ylabel="Accuracy")
+    _legend(ax, len(curves))
+    return ax
+
+
+def plot_rejection(
+    curves: RejectionCurve | Mapping[str, RejectionCurve], *, ax: Axes | None = None
+) -> Axes:
+    """Accuracy of what is kept when the least certain are rejected.
+
+    Parameters
+    ----------
+    curves : RejectionCurve or dict of str to RejectionCurve
+        From `metrics.rejection_curve`: one for each method, or for each measure of uncertainty.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        The best order, which rejects the wrong ones first, is dashed. The area over a curve is its
+        AURC.
+    """
+    named = _named(curves, RejectionCurve)
+
+    ax = _axes(ax)
+    bests = {curve.best_error.tobytes(): curve for curve in named.values()}
+    for position, curve in enumerate(bests.values()):
+        label = None if position else "best order"
+        ax.plot(1 - curve.coverage, 1 - curve.best_error, **_DASHED, label=label)
+    for position, (name, curve) in enumerate(named.items()):
+        colour, marker = _style(position)
+        label = f"{name}: AURC {curve.aurc:.3f}" if name else f"AURC {curve.aurc:.3f}"
+        ax.plot(
+            1 - curve.coverage,
+            curve.accuracy,
+            color=colour,
+            marker=marker,
+            markersize=4,
+            markevery=(0.1 * position / len(named), 0.1),
+            linewidth=1.4,
+            label=label,
+        )
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
     ax.set(
-        xlim=(0, 1.02),
-        ylim=(0, 1.02),
-        aspect="equal",
-        xlabel="Confidence (probability of the predicted class)",
-        ylabel="Accuracy",
+        xlim=(0, 1), xlabel="Rejected, the least certain first", ylabel="Accuracy of what is kept"
     )
-    _legend(ax, len(names))
+    ax.legend(frameon=False, loc="best")
+    return ax
+
+
+def plot_detection(
+    results: Detection | Mapping[str, Detection],
+    *,
+    curve: Literal["roc", "precision_recall"] = "roc",
+    ax: Axes | None = None,
+) -> Axes:
+    """How well uncertainties tell wrong, or out-of-distribution, points from the others.
+
+    Parameters
+    ----------
+    results : Detection or dict of str to Detection
+        From `metrics.detect_errors` or `metrics.detect_outliers`: one for each measure or method.
+    curve : {"roc", "precision_recall"}
+        The receiver operating characteristic, or precision against recall.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        What knowing nothing would give is dashed.
+
+    Raises
+    ------
+    ValueError
+        If `curve` is unknown.
+    """
+    if curve not in ("roc", "precision_recall"):
+        raise ValueError(f'curve must be "roc" or "precision_recall", got {curve!r}.')
+    named = _named(results, Detection)
+    area = {"roc": "auroc", "precision_recall": "aupr"}[curve]
+
+    ax = _axes(ax)
+    for position, (name, found) in enumerate(named.items()):
+        colour, marker = _style(position)
+        x, y = (found.fpr, found.tpr) if curve == "roc" else (found.recall, found.precision)
+        label = f"{area.upper()} {getattr(found, area):.3f}"
+        ax.plot(
+            x,
+            y,
+            color=colour,
+            marker=marker,
+            markersize=4,
+            markevery=(0.1 * position / len(named), 0.15),
+            linewidth=1.4,
+            drawstyle="default" if curve == "roc" else "steps-post",
+            label=f"{name}: {label}" if name else label,
+        )
+    if curve == "roc":
+        ax.set(xlabel="False positive rate", ylabel="True positive rate")
+        _equal_axes(ax, 0, 1.02)
+    else:
+        for prevalence in {found.prevalence for found in named.values()}:
+            ax.axhline(prevalence, **_DASHED)
+        ax.set(xlabel="Recall", ylabel="Precision", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+    ax.legend(frameon=False, loc="lower right" if curve == "roc" else "best")
+    return ax
+
+
+def plot_pit(pit: ArrayLike, *, n_bins: int = 10, ax: Axes | None = None) -> Axes:
+    """Histogram of the targets' probability integral transform: flat where predictions are right.
+
+    Parameters
+    ----------
+    pit : array of shape [m]
+        From `metrics.pit_gaussian` or `metrics.pit_samples`.
+    n_bins : int
+        Bins of equal width between 0 and 1.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        A bar leaves the band once in twenty where predictions are right.
+    """
+    values = numbers("pit", pit)
+    density, edges = np.histogram(values, bins=n_bins, range=(0, 1), density=True)
+    band = stats.binom(len(values), 1 / n_bins).ppf([0.025, 0.975]) * n_bins / len(values)
+
+    ax = _axes(ax)
+    ax.axhspan(*band, color="0.88", zorder=0, label="95% band of a right prediction")
+    ax.axhline(1, **_DASHED)
+    ax.bar(
+        edges[:-1],
+        density,
+        width=1 / n_bins,
+        align="edge",
+        color=_COLOURS[0],
+        alpha=0.8,
+        edgecolor="white",
+    )
+    top = 1.25 * max(density.max(), band[1])
+    ax.set(xlim=(0, 1), ylim=(0, top), xlabel="Probability integral transform", ylabel="Density")
+    ax.legend(frameon=False, loc="upper center")
+    return ax
+
+
+def plot_coverage(
+    curves: CoverageCurve | Mapping[str, CoverageCurve], *, ax: Axes | None = None
+) -> Axes:
+    """Actual against nominal coverage of predictive intervals: equal where they are right.
+
+    Parameters
+    ----------
+    curves : CoverageCurve or dict of str to CoverageCurve
+        From `metrics.coverage_curve`.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        Above the diagonal intervals are too wide, below it too narrow. Bands are binomial noise.
+    """
+    named = _named(curves, CoverageCurve)
+
+    ax = _axes(ax)
+    for position, (name, curve) in enumerate(named.items()):
+        colour, marker = _style(position)
+        ax.fill_between(
+            curve.level, curve.lower, curve.upper, color=colour, alpha=0.15, linewidth=0
+        )
+        ax.plot(curve.level, curve.coverage, color=colour, marker=marker, markersize=4, label=name)
+    _equal_axes(ax, 0, 1)
+    ax.set(xlabel="Nominal coverage of the interval", ylabel="Fraction of targets inside")
+    _legend(ax, len(named))
+    return ax
+
+
+def plot_temperature(
+    fits: "TemperatureFit | Mapping[str, TemperatureFit]", *, ax: Axes | None = None
+) -> Axes:
+    """Held-out log loss along the temperature, with the best.
+
+    Parameters
+    ----------
+    fits : TemperatureFit or dict of str to TemperatureFit
+        From `calibration.fit_temperature`, or a `TemperatureScaled`'s `temperature_fit_`.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+    """
+    from ntk_uq.calibration import TemperatureFit
+
+    named = _named(fits, TemperatureFit)
+
+    ax = _axes(ax)
+    for position, (name, fit) in enumerate(named.items()):
+        colour, marker = _style(position)
+        best = f"T = {fit.temperature:.2f}"
+        order = np.argsort(np.append(fit.temperatures, fit.temperature))
+        ax.plot(
+            np.append(fit.temperatures, fit.temperature)[order],
+            np.append(fit.losses, fit.log_loss)[order],
+            color=colour,
+        )
+        ax.plot(
+            fit.temperature,
+            fit.log_loss,
+            linestyle="none",
+            marker=marker,
+            color=colour,
+            label=f"{name}: {best}" if name else best,
+        )
+    ax.axvline(1, **_DASHED)
+    # Cold predictions of wrong labels cost without bound, and would hide the rest.
+    top = 1.2 * max(fit.log_loss_before for fit in named.values())
+    top = max(top, 1.2 * max(float(fit.losses[-1]) for fit in named.values()))
+    highest = max(float(fit.losses.max()) for fit in named.values())
+    ax.set(
+        xscale="log",
+        ylim=(0, min(top, 1.05 * highest)),
+        xlabel="Temperature",
+        ylabel="Held-out log loss (nats a point)",
+    )
+    ticks = [1 / 16, 1 / 4, 1, 4, 16]
+    ax.set_xticks(ticks, labels=["1/16", "1/4", "1", "4", "16"])
+    ax.set_xticks([], minor=True)
+    ax.legend(frameon=False, handlelength=1.2)
     return ax
 
 
@@ -185,15 +455,15 @@ def plot_uncertainty(
     """
     if measure not in _MEASURES:
         raise ValueError(f"measure must be one of {list(_MEASURES)}, got {measure!r}.")
-    of_x = getattr(comparison.methods[_known(comparison, x)], measure)
-    of_y = getattr(comparison.methods[_known(comparison, y)], measure)
+    of_x, of_y = (getattr(_method(comparison, name), measure) for name in (x, y))
     wrong = _wrong(comparison, y)
     rank_correlation = _rank_correlation(of_x, of_y)
+    labelled = comparison.y_test is not None and comparison.classes is not None
+    unit = "" if comparison.classes is None else " (nats)"
 
     ax = _axes(ax)
     colour, _ = method_style(comparison, y)
     limit = 1.05 * max(of_x.max(), of_y.max(), np.finfo(np.float64).tiny)
-    _diagonal(ax, 0, limit)
     ax.scatter(
         of_x[~wrong],
         of_y[~wrong],
@@ -202,7 +472,7 @@ def plot_uncertainty(
         color=colour,
         linewidth=0,
         rasterized=True,
-        label=None if comparison.y_test is None else "predicted right",
+        label="predicted right" if labelled else None,
     )
     if wrong.any():
         ax.scatter(
@@ -215,17 +485,16 @@ def plot_uncertainty(
             rasterized=True,
             label="predicted wrong",
         )
-    if comparison.y_test is not None:
+    if labelled:
         ax.legend(frameon=False, loc="upper left", handletextpad=0.2)
     ax.set(
         xlim=(0, limit),
         ylim=(0, limit),
         aspect="equal",
-        xlabel=f"{x} (nats)",
-        ylabel=f"{y} (nats)",
+        xlabel=f"{x}{unit}",
+        ylabel=f"{y}{unit}",
         title=f"{_MEASURES[measure]}: rank correlation {rank_correlation:.2f}",
     )
-    _same_ticks(ax)
     return ax
 
 
@@ -261,28 +530,18 @@ def plot_latents(
     """
     if moment not in ("mean", "std"):
         raise ValueError(f'moment must be "mean" or "std", got {moment!r}.')
-    of_x = getattr(comparison.methods[_known(comparison, x)], f"latent_{moment}")
-    of_y = getattr(comparison.methods[_known(comparison, y)], f"latent_{moment}")
+    of_x, of_y = (getattr(_method(comparison, name), f"latent_{moment}") for name in (x, y))
 
     ax = _axes(ax)
     colour, _ = method_style(comparison, y)
     low, high = min(of_x.min(), of_y.min()), max(of_x.max(), of_y.max())
     margin = 0.04 * (high - low) or 1.0
-    limits = (low - margin, high + margin)
-    _diagonal(ax, *limits)
     ax.scatter(
         of_x.ravel(), of_y.ravel(), s=5, alpha=0.3, color=colour, linewidth=0, rasterized=True
     )
+    _equal_axes(ax, low - margin, high + margin)
     name = {"mean": "Mean", "std": "Standard deviation"}[moment]
-    ax.set(
-        xlim=limits,
-        ylim=limits,
-        aspect="equal",
-        xlabel=x,
-        ylabel=y,
-        title=f"{name} of the latents (logits)",
-    )
-    _same_ticks(ax)
+    ax.set(xlabel=x, ylabel=y, title=f"{name} of the latents (logits)")
     return ax
 
 
@@ -307,6 +566,8 @@ def plot_probabilities(comparison: Comparison, point: int, *, ax: Axes | None = 
     ValueError
         If there is no such point.
     """
+    if comparison.classes is None:
+        raise ValueError("Regressors have no class probabilities; see plot_latents.")
     if not 0 <= point < comparison.n_points:
         raise ValueError(f"point must lie in 0 .. {comparison.n_points - 1}, got {point}.")
     proba = np.stack([method.proba[point] for method in comparison.methods.values()])
@@ -383,7 +644,7 @@ def plot_diagnostics(
     edges = np.histogram_bin_edges(np.concatenate(finite), bins=30).tolist()
     for label, value, colour in zip(values, finite, _COLOURS, strict=False):
         ax.hist(value, bins=edges, histtype="step", linewidth=1.4, color=colour, label=label)
-    ax.axvline(threshold, color="0.45", linewidth=1, linestyle=(0, (4, 3)), label=advice)
+    ax.axvline(threshold, **_DASHED, label=advice)
     ax.set(xlabel=name, ylabel="Latents at training points")
     ax.legend(frameon=False, handlelength=1.2)
     return ax
@@ -406,13 +667,13 @@ def plot_reg_curve(curve: "RegCurve", *, ax: Axes | None = None) -> Axes:
     ax = _axes(ax)
     errors = curve.errors if curve.errors is not None else [None] * len(curve.scores)
     for i, (name, score, error) in enumerate(zip(curve.names, curve.scores, errors, strict=True)):
-        colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+        colour, marker = _style(i)
         ax.plot(curve.regs, score, color=colour, marker=marker, markersize=4, label=name)
         if error is not None:
             ax.fill_between(
                 curve.regs, score - error, score + error, color=colour, alpha=0.15, linewidth=0
             )
-    ax.axvline(curve.reg, color="0.45", linewidth=1, linestyle=(0, (4, 3)))
+    ax.axvline(curve.reg, **_DASHED)
     what = {"evidence": "Log evidence (nats)", "cv": "Held-out log density (nats a point)"}
     ax.set(xscale="log", xlabel="reg", ylabel=what[curve.criterion])
     if len(curve.names) > 1:
@@ -440,25 +701,269 @@ def plot_laziness(
     Returns
     -------
     Axes
+
+    Raises
+    ------
+    ValueError
+        If the quantity is unknown.
     """
-    titles = {
-        "kernel_change": "Relative change of the tangent kernel",
-        "parameter_distance": "Distance of the parameters from their start",
-        "linearisation_error": "Largest distance from the linearised network",
-        "largest_output": "Largest output",
-    }
+    if quantity not in _LAZINESS:
+        raise ValueError(f"quantity must be one of {list(_LAZINESS)}, got {quantity!r}.")
     ax = _axes(ax)
-    for (name, laziness), colour, marker in zip(results.items(), _COLOURS, _MARKERS, strict=False):
+    for position, (name, laziness) in enumerate(results.items()):
+        colour, marker = _style(position)
         values = getattr(laziness, quantity)
         label = f"{name}: width^{laziness.rate(quantity)}"
         widths = np.broadcast_to(laziness.widths[:, None], values.shape)
         ax.plot(laziness.widths, values.mean(axis=1), color=colour, label=label)
         ax.plot(widths, values, marker, color=colour, markersize=4, alpha=0.6)
-    ax.set(xscale="log", yscale="log", xlabel="Width", ylabel=titles[quantity])
+    ax.set(xscale="log", yscale="log", xlabel="Width", ylabel=_LAZINESS[quantity])
     every_width = sorted({int(w) for laziness in results.values() for w in laziness.widths})
     ax.set_xticks(every_width, labels=[f"{width:,}" for width in every_width])
     ax.set_xticks([], minor=True)
     ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def plot_uncertainty_map(
+    estimator: Any,
+    X: ArrayLike,
+    y: ArrayLike | None = None,
+    *,
+    measure: Literal["epistemic", "aleatoric", "total_uncertainty", "std"] = "epistemic",
+    n_grid: int = 60,
+    ax: Axes | None = None,
+) -> Axes:
+    """Uncertainty over two features, with the data and where the predicted class changes.
+
+    Parameters
+    ----------
+    estimator : fitted estimator
+        With `predict_distribution`, fitted to two features.
+    X : array or DataFrame of shape [n, 2]
+        Points to draw, such as the training data; a DataFrame's columns name the axes. The map
+        covers their range and a fifth more on each side.
+    y : array of shape [n], optional
+        Labels of the points, for classifiers.
+    measure : {"epistemic", "aleatoric", "total_uncertainty", "std"}
+        In nats; "std", for regression, is the standard deviation of the latent function, in the
+        target's unit, the largest of the outputs.
+    n_grid : int
+        The map has this many points along each feature.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If there are not two features, or the measure is unknown.
+    """
+    measures = {**_MEASURES, "std": "Standard deviation of the latent"}
+    if measure not in measures:
+        raise ValueError(f"measure must be one of {list(measures)}, got {measure!r}.")
+    columns = X.columns if isinstance(X, pd.DataFrame) else ["Feature 0", "Feature 1"]
+    points = np.asarray(X, dtype=np.float64)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"A map needs X of shape [n, 2], got {points.shape}.")
+    labels = None if y is None else np.asarray(y)
+    if labels is not None and labels.shape != points.shape[:1]:
+        raise ValueError(f"y must have shape {points.shape[:1]} as X has rows, got {labels.shape}.")
+
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = 0.2 * np.where(high > low, high - low, 1.0)
+    sides = [np.linspace(*ends, n_grid) for ends in zip(low - margin, high + margin, strict=True)]
+    grid = np.stack(np.meshgrid(*sides), axis=-1).reshape(-1, 2)
+    # A table where it was fitted to a table: scikit-learn warns of features without their names.
+    table = pd.DataFrame(grid, columns=X.columns) if isinstance(X, pd.DataFrame) else grid
+    prediction = estimator.predict_distribution(table)
+    value = prediction.std.max(axis=1) if measure == "std" else getattr(prediction, measure)
+    is_classifier = hasattr(estimator, "classes_")
+
+    ax = _axes(ax)
+    image = ax.pcolormesh(
+        *sides, value.reshape(n_grid, n_grid), cmap="cividis", shading="gouraud", rasterized=True
+    )
+    unit = "" if measure == "std" else " (nats)"
+    ax.figure.colorbar(image, ax=ax, label=measures[measure] + unit)
+    if is_classifier:
+        for lead in _leads(prediction.proba()):
+            ax.contour(
+                *sides, lead.reshape(n_grid, n_grid), levels=[0], colors="white", linewidths=1
+            )
+    groups = (
+        [(None, np.ones(len(points), bool))]
+        if labels is None or not is_classifier
+        else [(label, labels == label) for label in estimator.classes_]
+    )
+    for position, (label, chosen) in enumerate(groups):
+        colour, marker = _style(position)
+        ax.scatter(
+            points[chosen, 0],
+            points[chosen, 1],
+            s=22,
+            color=colour if label is not None else "black",
+            marker=marker,
+            edgecolor="white",
+            linewidth=0.7,
+            label=label,
+        )
+    if labels is not None and is_classifier:
+        ax.legend(loc="upper left", framealpha=0.9, handletextpad=0.2, borderpad=0.3)
+    ax.set(
+        xlim=sides[0][[0, -1]],
+        ylim=sides[1][[0, -1]],
+        xlabel=str(columns[0]),
+        ylabel=str(columns[1]),
+    )
+    return ax
+
+
+def plot_latent_law(
+    prediction: SamplePrediction,
+    theory: GaussianPrediction,
+    point: int = 0,
+    output: int = 0,
+    *,
+    kind: Literal["histogram", "qq"] = "histogram",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draws of one latent, such as an ensemble's members, against the Gaussian of theory.
+
+    Parameters
+    ----------
+    prediction : SamplePrediction
+        The draws: independent ones.
+    theory : GaussianPrediction
+        At the same points.
+    point, output : int
+        Which latent: row number of the test point, column of the output.
+    kind : {"histogram", "qq"}
+        A histogram under the density, or quantiles against quantiles with a band that holds each of
+        them in 95% of such samples if the theory is right.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        The title has the p-value of Kolmogorov and Smirnov's test.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, there is no such latent, or `kind` is unknown.
+    """
+    if kind not in ("histogram", "qq"):
+        raise ValueError(f'kind must be "histogram" or "qq", got {kind!r}.')
+    shape = theory.mean.shape
+    if prediction.mean.shape != shape:
+        raise ValueError(
+            "Both must predict the same points and outputs, got latents of shape "
+            f"{prediction.mean.shape} and {shape}."
+        )
+    if not (0 <= point < shape[0] and 0 <= output < shape[1]):
+        raise ValueError(
+            f"There are {shape[0]} points and {shape[1]} outputs, counted from 0; got point "
+            f"{point}, output {output}."
+        )
+    draws = np.sort(prediction.samples[:, point, output])
+    law = stats.norm(theory.mean[point, output], theory.std[point, output])
+    p_value = stats.kstest(draws, law.cdf).pvalue
+    n = len(draws)
+
+    ax = _axes(ax)
+    colour, _ = _style(0)
+    if kind == "histogram":
+        ax.hist(
+            draws,
+            bins="auto",
+            density=True,
+            color=colour,
+            alpha=0.55,
+            edgecolor="white",
+            label=f"{n} draws",
+        )
+        x = np.linspace(min(draws[0], law.ppf(0.001)), max(draws[-1], law.ppf(0.999)), 200)
+        ax.plot(x, law.pdf(x), color="black", linewidth=1.4, label="theory")
+        ax.set(xlabel="Latent", ylabel="Density")
+        ax.legend(frameon=False, handlelength=1.2)
+    else:
+        rank = np.arange(1, n + 1)
+        expected = law.ppf((rank - 0.5) / n)
+        # The k-th smallest of n uniforms is Beta(k, n + 1 - k).
+        lower, upper = (law.ppf(stats.beta.ppf(q, rank, n + 1 - rank)) for q in (0.025, 0.975))
+        ax.fill_between(expected, lower, upper, color="0.88", label="95% band")
+        ax.plot(expected, draws, "o", markersize=3, color=colour, label=f"{n} draws")
+        ends = np.array([expected, draws])
+        margin = 0.04 * np.ptp(ends)
+        _equal_axes(ax, ends.min() - margin, ends.max() + margin)
+        ax.set(xlabel="Quantiles of theory", ylabel="Ordered draws of the latent")
+        ax.legend(frameon=False, loc="upper left", handlelength=1.2)
+    ax.set_title(f"Point {point}, output {output}: p = {p_value:.2g}")
+    return ax
+
+
+def plot_trace(
+    posterior: "DataTree",
+    point: int = 0,
+    output: Any = None,
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """The chains of one latent, draw by draw, by ArviZ; divergences are marked below.
+
+    ArviZ draws everything else from the same object: ``arviz.plot_rank(clf.posterior_, ...)``.
+
+    Parameters
+    ----------
+    posterior : DataTree
+        A `BayesianClassifier`'s or `BayesianRegressor`'s `posterior_`.
+    point : int
+        Row number of the training point.
+    output : label, optional
+        The class, or the output's name; the first by default.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If there is no such point or output.
+    """
+    from arviz_plots import PlotCollection, plot_trace
+    from xarray import Dataset, DataTree
+
+    latents = posterior["posterior"]["f"]
+    if not 0 <= point < latents.sizes["point"]:
+        raise ValueError(f"point must lie in 0 .. {latents.sizes['point'] - 1}, got {point}.")
+    outputs = np.asarray(latents["class"]).tolist()
+    output = outputs[0] if output is None else output
+    if output not in outputs:
+        raise ValueError(f"output must be one of {outputs}, got {output!r}.")
+    position = outputs.index(output)
+    chosen = posterior.isel({"point": point, "class": position}, missing_dims="ignore")
+
+    ax = _axes(ax)
+    axes = DataTree.from_dict(
+        {"/": Dataset({"figure": ((), ax.figure)}), "/plot": Dataset({"f": ((), ax)})}
+    )
+    collection = PlotCollection(
+        chosen["posterior"].to_dataset(),
+        axes,
+        aes={"color": ["chain"], "overlay": ["chain"]},
+        backend="matplotlib",
+        color=_COLOURS,
+    )
+    plot_trace(chosen, plot_collection=collection, visuals={"title": False})
+    ax.set(xlabel="Draw", ylabel="Latent", title=f"Training point {point}, output {output}")
     return ax
 
 
@@ -471,8 +976,37 @@ def _axes(ax: Axes | None) -> Axes:
     return pyplot.subplots(layout="constrained")[1]
 
 
-def _diagonal(ax: Axes, low: float, high: float) -> None:
-    ax.plot([low, high], [low, high], color="0.45", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+def _style(position: int) -> tuple[str, str]:
+    return _COLOURS[position % len(_COLOURS)], _MARKERS[position % len(_MARKERS)]
+
+
+def _named[T](results: T | Mapping[str, T], kind: type[T]) -> dict[str, T]:
+    """One result under no name, or several under theirs."""
+    named = {"": results} if isinstance(results, kind) else results
+    if not (
+        isinstance(named, Mapping) and named and all(isinstance(r, kind) for r in named.values())
+    ):
+        raise ValueError(
+            f"This plot takes a {kind.__name__}, or a dict of them by name, got "
+            f"{type(results).__name__}."
+        )
+    return dict(named)
+
+
+def _equal_axes(ax: Axes, low: float, high: float) -> None:
+    """One scale for both axes, and the diagonal."""
+    ax.plot([low, high], [low, high], **_DASHED, zorder=1)
+    ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
+
+
+def _leads(proba: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Lead of each class over the best of the others; with two classes one says it."""
+    leads = []
+    for c in range(proba.shape[1] if proba.shape[1] > 2 else 1):
+        leads.append(proba[:, c] - np.delete(proba, c, axis=1).max(axis=1))
+    return leads
 
 
 def _legend(ax: Axes, n_entries: int) -> None:
@@ -480,14 +1014,9 @@ def _legend(ax: Axes, n_entries: int) -> None:
         ax.legend(frameon=False, handlelength=1.2)
 
 
-def _same_ticks(ax: Axes) -> None:
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
-
-
 def _wrong(comparison: Comparison, method: str) -> NDArray[np.bool_]:
     proba = comparison.methods[method].proba
-    if comparison.y_test is None:
+    if comparison.y_test is None or comparison.classes is None:
         return np.zeros(len(proba), dtype=bool)
     return comparison.classes[proba.argmax(axis=1)] != comparison.y_test
 
@@ -496,10 +1025,10 @@ def _rank_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Spearman's, or NaN where one of the two is constant."""
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return np.nan
-    return float(spearmanr(a, b).statistic)
+    return float(stats.spearmanr(a, b).statistic)
 
 
-def _known(comparison: Comparison, method: str) -> str:
-    if method not in comparison.methods:
-        raise ValueError(f"No method is named {method!r}; there are {list(comparison.methods)}.")
-    return method
+def _method(comparison: Comparison, name: str) -> MethodSummary:
+    if name not in comparison.methods:
+        raise ValueError(f"No method is named {name!r}; there are {list(comparison.methods)}.")
+    return comparison.methods[name]
