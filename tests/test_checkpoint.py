@@ -133,6 +133,7 @@ def test_enlarged_ensemble_keeps_its_members_and_trains_the_new_ones(whole):
         train_ensemble(*ARGUMENTS, **{**OPTIONS, "reg": 2.0}, warm_start=few)
 
 
+@pytest.mark.slow
 def test_memory_limits_the_members_at_once(whole):
     """Other chunks round differently, and train the same members."""
     data = ensemble._Data(*ARGUMENTS[2:], jnp.float32(1), jnp.float32(1e-4))

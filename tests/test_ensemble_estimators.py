@@ -21,6 +21,7 @@ X, y, X_TEST = X[::5], y[::5], X[1::15]
 NET = MLP(width=64, depth=1, activation="erf")
 
 
+@pytest.mark.slow
 def test_regressor_has_the_law_of_the_infinite_one():
     target, members = X[:, 0] + X[:, 1] ** 2, 64
     options = {"noise": 0.5, "reg": 4.0, "uncertainty": "posterior"}
@@ -60,14 +61,14 @@ def test_warm_start_trains_only_the_new_members(capsys):
     assert "gap=" in capsys.readouterr().err
 
 
-def test_images_go_through_convolutions():
+@pytest.mark.parametrize("readout", [pytest.param("pool", marks=pytest.mark.slow), "flatten"])
+def test_images_go_through_convolutions(readout):
     digits = load_digits()
     rows = np.flatnonzero(digits.target < 2)[:60]
     images, labels = digits.images[rows, ::2, ::2, None] / 16, digits.target[rows]
-    for readout in ("pool", "flatten"):
-        net = ConvNet(width=16, depth=1, readout=readout)
-        finite = EnsembleClassifier(net, n_members=3, reg=0.01).fit(images[:40], labels[:40])
-        assert finite.score(images[40:], labels[40:]) > 0.9
+    net = ConvNet(width=16, depth=1, readout=readout)
+    finite = EnsembleClassifier(net, n_members=3, reg=0.01).fit(images[:40], labels[:40])
+    assert finite.score(images[40:], labels[40:]) > 0.9
     infinite = NTKClassifier(net, n_draws=8, reg=0.01).fit(images[:40], labels[:40])
     assert infinite.score(images[40:], labels[40:]) > 0.9
     with pytest.raises(ValueError, match=r"shape \(4, 2, 1\); those of fit had \(4, 4, 1\)"):

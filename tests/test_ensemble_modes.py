@@ -91,7 +91,11 @@ def test_linearised_solution_is_scipys(problem, uncertainty):
 
 @pytest.mark.parametrize(
     ("problem", "uncertainty"),
-    [("poisson", "initialization"), ("weighted", "posterior"), ("gaussian", "none")],
+    [
+        ("weighted", "posterior"),
+        pytest.param("poisson", "initialization", marks=pytest.mark.slow),
+        pytest.param("gaussian", "none", marks=pytest.mark.slow),
+    ],
 )
 def test_networks_approach_their_linearisation(problem, uncertainty):
     """Same initialisation, prior function and noise: the distance falls as 1 / sqrt(width)."""
@@ -180,7 +184,11 @@ def law_errors(net, function, problem, reg, uncertainty, members):
 
 @pytest.mark.parametrize(
     ("problem", "uncertainty"),
-    [("gaussian", "initialization"), ("gaussian", "posterior"), ("categorical", "posterior")],
+    [
+        ("categorical", "posterior"),
+        pytest.param("gaussian", "initialization", marks=pytest.mark.slow),
+        pytest.param("gaussian", "posterior", marks=pytest.mark.slow),
+    ],
 )
 def test_linearised_ensemble_has_the_law_of_the_infinite_one(problem, uncertainty):
     """The Gaussian's "posterior" is the exact posterior of Gaussian-process regression."""
