@@ -42,7 +42,6 @@ __all__ = [
     "plot_coverage",
     "plot_detection",
     "plot_diagnostics",
-    "plot_distances",
     "plot_latent_law",
     "plot_latents",
     "plot_laziness",
@@ -66,16 +65,6 @@ _MEASURES = {
     "epistemic": "Epistemic uncertainty",
     "aleatoric": "Aleatoric uncertainty",
     "total_uncertainty": "Total uncertainty",
-}
-_DISTANCE_TITLES = {
-    "tv": "Total variation",
-    "kl": "KL divergence (nats)",
-    "bures_wasserstein": "Bures-Wasserstein (latents)",
-    "energy": "Energy distance (functions)",
-    "epistemic_ratio": "Ratio of epistemic unc.",
-    "rank_correlation": "Rank correlation of epistemic unc.",
-    "rejected_20": "Common among the 20% rejected",
-    "rejected_10": "Common among the 10% rejected",
 }
 _LAZINESS = {
     "kernel_change": "Relative change of the tangent kernel",
