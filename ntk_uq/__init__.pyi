@@ -1,5 +1,6 @@
 from . import analytic as analytic
 from . import bayes as bayes
+from . import distances as distances
 from . import ensemble as ensemble
 from . import gradient_flow as gradient_flow
 from . import kernels as kernels

@@ -359,6 +359,8 @@ class Draws:
 
         Over all points and classes: sum of the variances over sum of the squared standard errors.
         """
+        if self.prediction._n_latents < 2:
+            return np.nan
         variance = error = 0.0
         for points in self._chunks(1):
             p = _response(self.prediction.likelihood, self.prediction._latents(points))
@@ -456,16 +458,19 @@ class Draws:
 
     def _bootstrap_weights(self) -> Floats:
         """Row 0 is the estimate itself; others resample batches."""
-        n = len(self._batch_means(np.zeros(self.prediction._n_latents)))
-        rng = np.random.default_rng(self._seed)
-        resampled = rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) / n
-        return np.concatenate([np.full((1, n), 1 / n), resampled])
+        replicates = self.prediction._replicates(np.arange(float(self.prediction._n_latents)))
+        sizes = np.array([len(part) for part in _batches(replicates)], dtype=float)
+        n, rng = len(sizes), np.random.default_rng(self._seed)
+        counts = np.concatenate(
+            [np.ones((1, n)), rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)]
+        )
+        return counts * sizes / (counts @ sizes)[:, None]
 
     def _batch_means(self, values: Floats) -> Floats:
         """Means over independent batches of draws, of nearly one size: [G, ...]."""
-        replicates = self.prediction._replicates(values)
-        n = min(_BATCHES, len(replicates))
-        return np.stack([part.mean(axis=0) for part in np.array_split(replicates, n)])
+        return np.stack(
+            [part.mean(axis=0) for part in _batches(self.prediction._replicates(values))]
+        )
 
     def _deviations(self, points: slice) -> Floats:
         return self.prediction._latents(points) @ self.basis - self.moments[0][points]
@@ -479,6 +484,10 @@ class Draws:
         m, outputs = self.prediction.mean.shape
         step = max(1, _CHUNK // (self.prediction._n_latents * outputs * width))
         return [slice(start, start + step) for start in range(0, m, step)]
+
+
+def _batches(replicates: Floats) -> list[Floats]:
+    return np.array_split(replicates, min(_BATCHES, len(replicates)))
 
 
 def distances(first: Draws, second: Draws) -> tuple[Distance, Distance]:

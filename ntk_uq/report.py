@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from numpy.typing import ArrayLike, NDArray
 
-from ntk_uq.compare import Comparison, MethodSummary
+from ntk_uq.compare import Comparison, Distance
 from ntk_uq.metrics import pointwise_losses
 from ntk_uq.plots import (
     method_style,
@@ -125,6 +125,55 @@ _MEASURES = (
         "distance no more than two standard errors above it is no evidence of a difference.",
         digits=4,
     ),
+    Measure(
+        "kl",
+        "KL divergence from {reference}, nats",
+        "What the method's class probabilities would lose in log loss if {reference}'s were true, "
+        "mean over test points.",
+    ),
+    Measure(
+        "bures_wasserstein",
+        "Distance of the latents",
+        "Bures-Wasserstein distance from {reference}: how far mean and covariance of the logits at "
+        "a point would have to be moved; root mean square over test points, in logits. What is "
+        "added to all classes alike does not count, as softmax does not see it.",
+    ),
+    Measure(
+        "energy",
+        "Distance of the functions",
+        "Energy distance from {reference}, of whole functions: it sees how test points move "
+        "together, which the distances above do not. Between 0, the same distribution, and 1; "
+        "Monte-Carlo error may take it below zero.",
+    ),
+    Measure(
+        "epistemic_ratio",
+        "Epistemic uncertainty, ratio",
+        "Mean over test points, divided by {reference}'s: below 1 the method is surer of itself.",
+    ),
+    Measure(
+        "rank_correlation",
+        "Epistemic uncertainty, rank correlation",
+        "Whether both find the same points uncertain: 1 is the same order, 0 is unrelated.",
+    ),
+    Measure(
+        "rejection_agreement",
+        "Common among the rejected",
+        "Of the 20% most uncertain points, which one might hand to a human, the fraction that "
+        "{reference} would hand over too. Chance would give 0.2.",
+    ),
+    Measure(
+        "n_effective",
+        "Effective draws",
+        "Independent draws that would give the same Monte-Carlo errors; draws of a Markov chain "
+        "repeat each other. A closed form has none.",
+        digits=0,
+    ),
+    Measure(
+        "effective_per_second",
+        "Effective draws a second",
+        "Of fitting and predicting, compilation included.",
+        digits=1,
+    ),
     Measure("fit_seconds", "Time to fit", "Wall-clock time, compilation included."),
     Measure(
         "predict_seconds",
@@ -133,7 +182,21 @@ _MEASURES = (
     ),
 )
 # Column of each Monte-Carlo standard error.
-_STANDARD_ERRORS = {"epistemic": "epistemic_se", "tv": "tv_se"}
+_STANDARD_ERRORS = {
+    measure: f"{measure}_se"
+    for measure in (
+        "epistemic",
+        "tv",
+        "kl",
+        "bures_wasserstein",
+        "energy",
+        "epistemic_ratio",
+        "rank_correlation",
+        "rejection_agreement",
+    )
+}
+# Distances, which the reference has none of.
+_FROM_REFERENCE = {*_STANDARD_ERRORS, "tv_noise"} - {"epistemic"}
 
 
 @dataclass(frozen=True)
@@ -191,6 +254,7 @@ def write_report(
             table=_table(comparison),
             pairs=_pairs(comparison),
             styles={name: method_style(comparison, name) for name in comparison.methods},
+            distances=_distance_figure(comparison),
             reliability=_reliability_figures(comparison),
             uncertainty=_uncertainty_figures(comparison),
             latents=_latent_figures(comparison),
@@ -225,7 +289,9 @@ def findings(comparison: Comparison) -> tuple[str, dict[str, str]]:
     if reference is None or not others:
         return " ".join(sentences), {}
 
-    agreeing = [name for name in others if not comparison.distance(name, reference).is_significant]
+    agreeing = [
+        name for name in others if not comparison.distance(name, reference).tv.is_significant
+    ]
     if agreeing:
         sentences.append(
             f"At these numbers of draws the class probabilities of {_listed(agreeing)} cannot be "
@@ -257,35 +323,48 @@ def _score_findings(comparison: Comparison) -> list[str]:
 
 def _method_finding(comparison: Comparison, name: str) -> str:
     assert comparison.reference is not None
-    distance = comparison.distance(name, comparison.reference)
-    verdict = "a real difference" if distance.is_significant else "no sign of a difference"
-    sentence = (
-        f"Its class probabilities lie {_plus_minus(distance.tv, distance.se)} from those of "
-        f"{comparison.reference} in total variation, where sampling noise alone would give "
-        f"{distance.noise:.4f}: {verdict}."
-    )
-    ratio, se = _epistemic_ratio(comparison.methods[name], comparison.methods[comparison.reference])
-    if np.isnan(se):
-        return sentence
-    if abs(ratio - 1) <= 2 * se:
-        tendency = "As a whole it is as unsure as"
-    elif ratio < 1:
-        tendency = "It is surer of itself than"
-    else:
-        tendency = "It is less sure of itself than"
-    return (
-        f"{sentence} {tendency} {comparison.reference}: its epistemic uncertainty is "
-        f"{_plus_minus(ratio, se, significant=1)} times as large."
-    )
+    reference = comparison.reference
+    distance = comparison.distance(name, reference)
+    tv, ratio = distance.tv, distance.epistemic_ratio
+    verdict = "a real difference" if tv.is_significant else "no sign of a difference"
+    sentences = [
+        f"Its class probabilities lie {_plus_minus(tv.value, tv.se)} from those of {reference} in "
+        f"total variation, where sampling noise alone would give {tv.noise:.4f}: {verdict}."
+    ]
+    if np.isfinite(ratio.se):
+        if not ratio.is_significant:
+            tendency = "As a whole it is as unsure as"
+        elif ratio.value < ratio.noise:
+            tendency = "It is surer of itself than"
+        else:
+            tendency = "It is less sure of itself than"
+        sentences.append(
+            f"{tendency} {reference}: its epistemic uncertainty is "
+            f"{_plus_minus(ratio.value, ratio.se, significant=1)} times as large."
+        )
+    sentences += _further_findings(reference, distance)
+    return " ".join(sentences)
 
 
-def _epistemic_ratio(method: MethodSummary, reference: MethodSummary) -> tuple[float, float]:
-    """Ratio of the mean epistemic uncertainties, and its Monte-Carlo standard error."""
-    ours, theirs = method.epistemic.mean(), reference.epistemic.mean()
-    if not (ours > 0 and theirs > 0):
-        return np.nan, np.nan
-    ratio = ours / theirs
-    return ratio, ratio * np.hypot(method.epistemic_se / ours, reference.epistemic_se / theirs)
+def _further_findings(reference: str, distance: Distance) -> list[str]:
+    """Whether the latents, the functions and the order of the points differ, in words."""
+    measures = {
+        "the logits at single points": distance.bures_wasserstein,
+        "whole functions": distance.energy,
+        "which points are uncertain": distance.rank_correlation,
+        "which points would be rejected": distance.rejected_20,
+    }
+    known = {words: estimate for words, estimate in measures.items() if np.isfinite(estimate.se)}
+    differing = [words for words, estimate in known.items() if estimate.is_significant]
+    same = [words for words, estimate in known.items() if not estimate.is_significant]
+    sentences = []
+    if differing:
+        sentences.append(
+            f"Beyond sampling noise it differs from {reference} in {_listed(differing)}."
+        )
+    if same:
+        sentences.append(f"No difference can be seen in {_listed(same)}.")
+    return sentences
 
 
 def _best(comparison: Comparison, column: str) -> list[str]:
@@ -338,8 +417,10 @@ def _table(comparison: Comparison) -> list[Row]:
 def _cell(comparison: Comparison, name: str, measure: Measure) -> str:
     row = comparison.table.loc[name]
     value = row[measure.column]
-    if measure.column.startswith("tv") and name == comparison.reference:
+    if measure.column in _FROM_REFERENCE and name == comparison.reference:
         return "reference"
+    if np.isnan(value):
+        return "n/a"
     if measure.column.endswith("seconds"):
         return _duration(value)
     if measure.column in _STANDARD_ERRORS:
@@ -353,11 +434,24 @@ def _pairs(comparison: Comparison) -> list[tuple[str, list[tuple[str, bool]]]]:
     def cell(row: str, column: str) -> tuple[str, bool]:
         if row == column:
             return "", False
-        distance = comparison.distance(row, column)
-        return _plus_minus(distance.tv, distance.se), not distance.is_significant
+        tv = comparison.distance(row, column).tv
+        return _plus_minus(tv.value, tv.se), not tv.is_significant
 
     names = list(comparison.methods)
     return [(row, [cell(row, column) for column in names]) for row in names]
+
+
+def _distance_figure(comparison: Comparison) -> Picture | None:
+    """All distances from the reference; their numbers are in the table above."""
+    if comparison.reference is None or len(comparison.methods) < 2:
+        return None
+    buffer = BytesIO()
+    comparison.plot().savefig(buffer, format="svg", metadata={"Date": None})
+    return Picture(
+        _data_uri("image/svg+xml", buffer.getvalue()),
+        f"Each method's distance from {comparison.reference}, with two standard errors.",
+        f"Distances of all methods from {comparison.reference} in eight measures, as in the table.",
+    )
 
 
 def _reliability_figures(comparison: Comparison) -> list[Picture]:
@@ -425,7 +519,8 @@ def _point_figures(
     comparison: Comparison, images: NDArray | None
 ) -> list[tuple[Picture, str | None]]:
     """The most uncertain points: class probabilities by method, and the point's image."""
-    figures = []
+    assert comparison.classes is not None
+    figures, classes = [], comparison.classes
     points = most_uncertain(comparison, _N_POINTS_SHOWN)
     highest = max(method.proba[points].max() for method in comparison.methods.values())
     for point in points:
@@ -437,7 +532,7 @@ def _point_figures(
                     f"Test point {point}{truth}",
                     f"Class probabilities of test point {point}{truth}. "
                     + " ".join(
-                        f"{name}: {comparison.classes[method.proba[point].argmax()]} with "
+                        f"{name}: {classes[method.proba[point].argmax()]} with "
                         f"{method.proba[point].max():.2f}."
                         for name, method in comparison.methods.items()
                     ),

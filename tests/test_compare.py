@@ -1,17 +1,29 @@
+from dataclasses import replace
 from functools import cache
+from itertools import permutations
 
 import numpy as np
 import pytest
 from scipy.signal import lfilter
 from scipy.special import softmax
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from stand_ins import StandIn
 
-from ntk_uq.compare import Comparison, _distance, _epistemic_se, compare
-from ntk_uq.metrics import scores
+from ntk_uq.architectures import MLP
+from ntk_uq.compare import Comparison, ComparisonWarning, _epistemic_se, compare
+from ntk_uq.distances import Draws, _total_variation
+from ntk_uq.estimators import NTKClassifier, NTKRegressor
+from ntk_uq.metrics import regression_scores, scores
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
 N_POINTS, N_CLASSES = 12, 3
+
+
+def _tv(first, second):
+    return _total_variation(Draws(first), Draws(second))
 
 
 def latent_mean(seed=0):
@@ -49,9 +61,22 @@ def comparison():
     return compare(methods, np.zeros((N_POINTS, 2)), y, reference="mcmc")
 
 
+DISTANCES = (
+    "tv",
+    "kl",
+    "bures_wasserstein",
+    "energy",
+    "epistemic_ratio",
+    "rank_correlation",
+    "rejection_agreement",
+)
+
+
 def test_table_holds_what_the_predictions_say(comparison):
     table = comparison.table
     assert list(table.index) == ["finite", "gaussian", "mcmc"]
+    distances = [column for name in DISTANCES for column in (name, f"{name}_se")]
+    distances.insert(2, "tv_noise")
     assert list(table.columns) == [
         "accuracy",
         "log_loss",
@@ -61,9 +86,9 @@ def test_table_holds_what_the_predictions_say(comparison):
         "aleatoric",
         "epistemic",
         "epistemic_se",
-        "tv",
-        "tv_se",
-        "tv_noise",
+        *distances,
+        "n_effective",
+        "effective_per_second",
         "fit_seconds",
         "predict_seconds",
     ]
@@ -73,10 +98,32 @@ def test_table_holds_what_the_predictions_say(comparison):
     assert row["epistemic"] == pytest.approx(row["total_uncertainty"] - row["aleatoric"])
     by_hand = np.abs(method.proba - comparison.methods["mcmc"].proba).sum(axis=1) / 2
     assert row["tv"] == pytest.approx(by_hand.mean())
+    ratio = row["epistemic"] / table.loc["mcmc", "epistemic"]
+    assert row["epistemic_ratio"] == pytest.approx(ratio)
     assert row["fit_seconds"] == 1.5
-    assert (table.loc["mcmc", ["tv", "tv_se", "tv_noise"]] == 0).all()
-    assert not table.isna().any().any()
+    assert row["n_effective"] == pytest.approx(32)
+    seconds = row["fit_seconds"] + row["predict_seconds"]
+    assert row["effective_per_second"] == pytest.approx(32 / seconds)
+    reference = table.loc["mcmc"]
+    assert (reference[[*DISTANCES[:4], "tv_se", "tv_noise", "energy_se"]] == 0).all()
+    assert (reference[list(DISTANCES[4:])] == 1).all()
+    # The Gaussian is no set of draws, and of functions it knows nothing.
+    unknown = ["energy", "energy_se", "n_effective", "effective_per_second"]
+    assert list(table.columns[table.isna().any()]) == unknown
+    assert list(table.index[table.isna().any(axis=1)]) == ["gaussian"]
     assert comparison.n_points == N_POINTS
+
+
+def test_distance_table_tells_what_is_beyond_error(comparison):
+    table = comparison.distance_table
+    assert list(table.columns) == ["value", "se", "noise", "significant"]
+    assert set(table.index.get_level_values("from")) == {"mcmc"}
+    tv = comparison.distance("finite", "mcmc").tv
+    row = table.loc["finite", "mcmc", "tv"]
+    assert (row["value"], row["se"], row["noise"]) == (tv.value, tv.se, tv.noise)
+    assert row["significant"] == tv.is_significant
+    pairs = replace(comparison, reference=None).distance_table
+    assert len(pairs) == 3 * 8
 
 
 def test_columns_follow_what_is_known():
@@ -102,14 +149,14 @@ def test_predictions_without_spread_have_no_error():
     certain = np.zeros((N_POINTS, 3, 3))
     first = GaussianPrediction(latent_mean(), certain)
     second = GaussianPrediction(latent_mean(1), certain)
-    distance = _distance(first, second)
+    tv = _tv(first, second)
     expected = np.abs(softmax(first.mean, axis=1) - softmax(second.mean, axis=1)).sum(axis=1) / 2
-    assert distance.tv == pytest.approx(expected.mean())
+    assert tv.value == pytest.approx(expected.mean())
     # Rounding in the average over nodes is all that is left.
-    assert distance.se < 1e-12
-    assert distance.noise < 1e-12
-    assert distance.is_significant
-    assert not _distance(first, first).is_significant
+    assert tv.se < 1e-12
+    assert tv.noise < 1e-12
+    assert tv.is_significant
+    assert not _tv(first, first).is_significant
 
 
 # Draws of each side, chains, autocorrelation.
@@ -126,7 +173,7 @@ def simulate(sampler, shift, n_replicates=300):
     n_draws, n_chains, autocorrelation = SAMPLERS[sampler]
     rng = np.random.default_rng(11)
     return [
-        _distance(
+        _tv(
             sample_prediction(rng, n_draws, latent_mean(), n_chains, autocorrelation),
             sample_prediction(rng, n_draws, latent_mean() + shift * latent_mean(5)),
         )
@@ -138,7 +185,7 @@ def simulate(sampler, shift, n_replicates=300):
 @pytest.mark.parametrize("shift", [0.0, 0.1, 1.0])
 def test_standard_error_is_the_spread_over_fresh_draws(sampler, shift):
     distances = simulate(sampler, shift)
-    spread = np.std([d.tv for d in distances], ddof=1)
+    spread = np.std([d.value for d in distances], ddof=1)
     reported = np.sqrt(np.mean([d.se**2 for d in distances]))
     # The spread of 300 replicates is known within 1 / sqrt(600) = 4%, three of which are allowed;
     # besides, the linearisation may be an eighth too small, and batch means of 20 batches of
@@ -149,7 +196,7 @@ def test_standard_error_is_the_spread_over_fresh_draws(sampler, shift):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_noise_is_the_distance_between_samples_of_one_distribution(sampler):
     distances = simulate(sampler, 0.0)
-    tv = np.array([d.tv for d in distances])
+    tv = np.array([d.value for d in distances])
     noise = np.array([d.noise for d in distances])
     standard_error = np.std(tv - noise) / np.sqrt(len(tv))
     # Estimated standard errors are too small by 1 / (4 degrees of freedom) each on average, and
@@ -197,7 +244,13 @@ def stand_in(**changes):
         ({}, {}, ValueError, "at least one"),
         ({1: stand_in()}, {}, TypeError, "must be strings"),
         ({"a": object()}, {}, TypeError, "no predict_distribution"),
-        ({"a": stand_in(without=["classes_"])}, {}, NotFittedError, "'a' is not fitted"),
+        ({"a": stand_in(without=["fit_seconds_"])}, {}, NotFittedError, "'a' is not fitted"),
+        (
+            {"a": stand_in(), "b": stand_in(without=["classes_"])},
+            {},
+            ValueError,
+            "'b' is a regressor and 'a' a classifier",
+        ),
         (
             {"a": stand_in(), "b": stand_in(classes=(0, 1, 5))},
             {},
@@ -219,11 +272,113 @@ def test_bad_input(estimators, keywords, error, message):
 
 def test_every_pair_has_a_distance(comparison):
     assert isinstance(comparison, Comparison)
-    assert list(comparison.distances) == [
-        ("finite", "gaussian"),
-        ("finite", "mcmc"),
-        ("gaussian", "mcmc"),
-    ]
-    assert comparison.distance("mcmc", "finite") == comparison.distance("finite", "mcmc")
-    assert comparison.distance("finite", "finite").tv == 0
-    assert comparison.distance("finite", "mcmc").tv == comparison.table.loc["finite", "tv"]
+    assert set(comparison.distances) == set(permutations(["finite", "gaussian", "mcmc"], 2))
+    there, back = comparison.distance("finite", "mcmc"), comparison.distance("mcmc", "finite")
+    assert there.tv == back.tv
+    assert there.kl != back.kl
+    assert there.epistemic_ratio.value == pytest.approx(1 / back.epistemic_ratio.value)
+    itself = comparison.distance("finite", "finite")
+    assert itself.tv.value == itself.energy.value == 0
+    assert itself.rank_correlation.value == itself.epistemic_ratio.value == 1
+    assert not itself.epistemic_ratio.is_significant
+    assert there.tv.value == comparison.table.loc["finite", "tv"]
+    with pytest.raises(ValueError, match="No method is named 'nuts'"):
+        comparison.distance("finite", "nuts")
+
+
+def test_functions_are_drawn_jointly_at_some_of_many_points():
+    # 700 points of 3 outputs are too many: every third is taken.
+    X, y = np.linspace(-3, 3, 20)[:, None], np.repeat([0, 1, 2, 0], 5)
+    settings = {"architecture": MLP(width=16), "reg": 1.0}
+    methods = {
+        "a": NTKClassifier(n_draws=64, **settings).fit(X, y),
+        "b": NTKClassifier(method="gaussian", **settings).fit(X, y),
+        "c": NTKClassifier(n_draws=64, uncertainty="posterior", **settings).fit(X, y),
+    }
+    X_test = np.linspace(-2, 2, 700)[:, None]
+    energies = compare(methods, X_test, reference="a").table
+    assert np.isfinite(energies["energy"]).all()
+    assert abs(energies.loc["b", "energy"]) < 3 * energies.loc["b", "energy_se"]
+    assert energies.loc["c", "energy"] > 5 * energies.loc["c", "energy_se"]
+
+
+def test_pipelines_are_their_last_step():
+    rng = np.random.default_rng(0)
+    X, y = 5 + 3 * rng.standard_normal((24, 2)), np.repeat([0, 1], 12)
+    scaler = StandardScaler().fit(X)
+    alone = NTKClassifier(MLP(width=16), reg=1.0, n_draws=8).fit(scaler.transform(X), y)
+    piped = make_pipeline(StandardScaler(), clone(alone)).fit(X, y)
+    compared = compare({"piped": piped, "again": clone(piped).fit(X, y)}, X, y, reference="piped")
+    assert compared.methods["piped"].proba == pytest.approx(
+        alone.predict_proba(scaler.transform(X))
+    )
+    assert compared.table.loc["again", "tv"] == 0
+    assert compared.methods["piped"].estimator.startswith("make_pipeline(StandardScaler(), NTKClas")
+
+
+def test_different_problems_are_said():
+    rng = np.random.default_rng(0)
+    X, y = 3 * rng.standard_normal((24, 2)), np.repeat([0, 1], 12)
+    settings = {"n_draws": 8, "reg": 1.0}
+    base = NTKClassifier(MLP(width=16), **settings).fit(X, y)
+    others = {
+        "reg": NTKClassifier(MLP(width=16), n_draws=8, reg=0.5),
+        "architecture": NTKClassifier(MLP(width=16, depth=1), **settings),
+        "label_smoothing": NTKClassifier(MLP(width=16), label_smoothing=0.1, **settings),
+        "features": NTKClassifier(**settings),
+    }
+    for setting, other in others.items():
+        with pytest.warns(ComparisonWarning, match=f"{setting}.* (is|are) "):
+            compared = compare({"base": base, "other": other.fit(X, y)}, X)
+        (sentence,) = compared.differences
+        assert "base" in sentence
+        assert "other" in sentence
+    # The limit of infinite width does not depend on the width.
+    wider = NTKClassifier(MLP(width=32), **settings).fit(X, y)
+    assert not compare({"base": base, "wider": wider}, X).differences
+
+
+def test_regressors():
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-2, 2, (30, 1))
+    y = np.sin(2 * X[:, 0]) + 0.2 * rng.standard_normal(30)
+    settings = {"architecture": MLP(width=16), "reg": 1.0, "noise": 0.2}
+    methods = {
+        "posterior": NTKRegressor(uncertainty="posterior", **settings).fit(X, y),
+        "draws": NTKRegressor(uncertainty="posterior", method="exact", **settings).fit(X, y),
+        "initialization": NTKRegressor(**settings).fit(X, y),
+    }
+    X = np.linspace(-2, 2, 30)[:, None]
+    y = np.sin(2 * X[:, 0])
+    compared = compare(methods, X, y, reference="posterior")
+    table = compared.table
+    assert compared.classes is None
+    assert not {"accuracy", "tv", "kl"} & set(table.columns)
+    prediction = methods["posterior"].predict_distribution(X)
+    found = regression_scores(y, prediction.mean[:, 0], np.hypot(prediction.std[:, 0], 0.2))
+    assert table.loc["posterior", "crps"] == pytest.approx(found["crps"])
+    assert table.loc["posterior", "rmse"] == pytest.approx(found["rmse"])
+    assert table.loc["posterior", "epistemic"] == pytest.approx(prediction.std.mean(), rel=2e-3)
+    assert table.loc["posterior", "aleatoric"] == pytest.approx(0.2)
+    # Draws of the same Gaussian, and the narrower spread over initialisations.
+    same, other = (compared.distance(name, "posterior") for name in ("draws", "initialization"))
+    assert not same.bures_wasserstein.is_significant
+    assert not same.energy.is_significant
+    assert not same.epistemic_ratio.is_significant
+    assert other.epistemic_ratio.value < 0.9
+    assert compared.distance_table.loc["initialization", "posterior", "energy"]["significant"]
+    with pytest.raises(ValueError, match="about class probabilities"):
+        compared.to_html("unused.html")
+    with pytest.raises(ValueError, match=r"must have shape \(30,\)"):
+        compare(methods, X, y[:5])
+
+
+def test_plot_has_a_panel_for_each_measure(comparison):
+    figure = comparison.plot()
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert len(titles) == 8
+    assert "Total variation" in titles
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["finite", "gaussian"]
+    with pytest.raises(ValueError, match="call compare with reference="):
+        replace(comparison, reference=None).plot()

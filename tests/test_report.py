@@ -1,5 +1,6 @@
 import html
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -54,8 +55,8 @@ def test_page_is_whole_and_self_contained(tmp_path):
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     assert all(image["src"].startswith("data:image/") for image in page.all("img"))
     assert all(len(image["alt"]) > 10 for image in page.all("img"))
-    # 3 reliability, 2 uncertainty, 2 latents, 6 points with an image each, 2 diagnostics.
-    assert len(page.all("img")) == 3 + 2 + 2 + 12 + 2
+    # Distances, 3 reliability, 2 uncertainty, 2 latents, 6 points with images, 2 diagnostics.
+    assert len(page.all("img")) == 1 + 3 + 2 + 2 + 12 + 2
     # Addresses stand in namespaces only, which nobody fetches.
     assert not re.search(r"(src|href)=[\"']?http|url\(|@import", text)
     identifiers = [a["id"] for _, a in page.attributes if "id" in a]
@@ -73,7 +74,18 @@ def test_table_shows_the_numbers(tmp_path):
         assert name in page.text
         assert f"{row['accuracy']:.3f}" in page.text
         assert f"{row['aleatoric']:.3f}" in page.text
-    for word in ("Accuracy", "Log loss", "Brier", "ECE", "Epistemic", "Distance from mcmc"):
+        assert f"{row['n_effective']:.0f}" in page.text or np.isnan(row["n_effective"])
+    for word in (
+        "Accuracy",
+        "Log loss",
+        "Brier",
+        "ECE",
+        "Epistemic",
+        "Distance from mcmc",
+        "KL divergence",
+        "rank correlation",
+        "Effective draws",
+    ):
         assert word in page.text
 
 
@@ -82,8 +94,8 @@ def test_pairs_show_who_agrees(tmp_path):
     text = report(tmp_path, compared)
     distance = compared.distance("finite", "infinite")
     agreeing = text.count('<td class="same">')
-    assert agreeing == 2 * sum(not d.is_significant for d in compared.distances.values())
-    assert f"{distance.tv:.4f}" in text
+    assert agreeing == sum(not d.tv.is_significant for d in compared.distances.values())
+    assert f"{distance.tv.value:.4f}" in text
 
 
 def test_run_is_described(tmp_path):
@@ -144,6 +156,15 @@ def test_without_labels_or_reference(tmp_path):
     assert "Epistemic" in page.text
 
 
+def test_different_problems_are_said(tmp_path):
+    assert "different problems" not in Page(report(tmp_path, comparison())).text
+    sentence = "reg is 1 for finite, but 2 for mcmc."
+    compared = replace(comparison(), differences=(sentence,))
+    page = Page(report(tmp_path, compared))
+    assert "The methods solve different problems" in page.text
+    assert sentence in page.text
+
+
 def test_findings_follow_the_numbers():
     compared = comparison()
     overall, by_method = findings(compared)
@@ -153,6 +174,7 @@ def test_findings_follow_the_numbers():
     assert "finite and infinite differ from mcmc" in overall
     assert "surer of itself than mcmc" in by_method["infinite"]
     assert "a real difference" in by_method["infinite"]
+    assert "differs from mcmc in the logits at single points" in by_method["infinite"]
 
 
 def test_findings_tell_agreement():
@@ -165,6 +187,8 @@ def test_findings_tell_agreement():
     assert "class probabilities of a cannot be told from those of b" in overall
     assert "no sign of a difference" in by_method["a"]
     assert "as unsure as b" in by_method["a"]
+    assert "No difference can be seen in the logits at single points" in by_method["a"]
+    assert "Beyond sampling noise" not in by_method["a"]
 
 
 def test_an_interrupted_report_leaves_the_old_one(tmp_path, monkeypatch):
