@@ -1,92 +1,88 @@
-r"""Posterior samples by the No-U-Turn sampler, and how far to trust them.
+r"""Posterior samples by Markov chains and by approximations, and how far to trust them.
 
 A prior is a map from whitened variables, standard normal a priori, to the latents at the training
 points. For a Gaussian process with covariance S at these points the map is
-:math:`f = L z, \; S = L L^\top`, so that one sampler over
+:math:`f = L z, \; S = L L^\top`; for a finite network it is the network, as a function of its
+parameters. So one potential
 
 .. math:: U(z) = \tfrac12 \|z\|^2 - \log p(y \mid f(z))
 
-serves every prior and every likelihood. Latents elsewhere follow from the Gaussian conditional.
-See docs/theory: "Sampling the posterior".
+serves every prior and every likelihood. Latents elsewhere follow from the Gaussian conditional, or
+from the network. See docs/theory: "Sampling the posterior".
 """
 
 import math
 import os
-import threading
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any, ClassVar, Literal
 
 import arviz_base
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import scipy
 import xarray
-from arviz_stats.base import array_stats
 from jax import Array, lax
 from numpy.typing import ArrayLike, NDArray
-from numpyro.infer import NUTS
-from scipy.special import ndtri
-from scipy.stats import chi2, rankdata
 
+from ntk_uq import _samplers
+from ntk_uq._diagnostics import Diagnostics, SamplingWarning, diagnostics
 from ntk_uq._linalg import cholesky
 from ntk_uq._progress import Progress
+from ntk_uq._samplers import (
+    SLICES_PER_DRAW,
+    VARIATIONAL_GRADIENTS,
+    EllipticalSlices,
+    NoUTurn,
+    Preconditioned,
+    Prior,
+    Whitened,
+)
+from ntk_uq.architectures import BaseArchitecture
 from ntk_uq.likelihoods import Likelihood
 
 __all__ = [
     "CostEstimate",
     "Diagnostics",
     "GaussianProcessPrior",
+    "NetworkLaplace",
+    "NetworkPrior",
     "PosteriorDraws",
     "SamplingWarning",
     "diagnostics",
     "estimate_cost",
+    "laplace_network",
     "predict_latents",
+    "predict_network",
     "sample_latents",
     "to_datatree",
+    "variational_latents",
 ]
 
 Floats = NDArray[np.floating]
 
-# Draws between two looks at the interrupt flag and two reports of progress. The last block of a
-# chain is cut to length, so at most this many draws less one are wasted.
-_BLOCK = 20
-# Vehtari et al. 2021, section 4: thresholds for the rank-normalised R-hat and for the ESS.
-_RHAT_HIGH = 1.01
-_ESS_LOW = 400
 # What `CostEstimate.is_excessive` takes for too much to start without being asked.
 _LONG, _LARGE = 1800, 16 * 2**30
-# A NUTS transition that keeps the old point is rare; a chain that mostly does is stuck.
-_STUCK = 0.5
-_REPORT_SECONDS = 0.1
-# For estimates, measured on a 2-core machine: step size x d^(1/4) (0.8 to 1.4 for d = nC from 40
+# For estimates, measured on a 2-core machine: step size x d^(1/4) (0.8 to 1.5 for d = nC from 40
 # to 12,000), and seconds of a leapfrog step: at least, for each d, for each n^2 (a factor past the
 # caches; a quarter of it within) and each n^2 C.
 _STEP_SIZE = 1.0
 _STEP_SECONDS = (1e-5, 3e-8, 1.2e-9, 7e-11)
+# Of a network with P parameters: seconds of a gradient for each of nP, and leapfrog steps a draw.
+_NETWORK_SECONDS, _NETWORK_STEPS = 2e-9, 255
+# Likelihoods that an elliptical slice evaluates (7 to 8 on digits).
+_EVALUATIONS = 8
 _TIME_UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
 # Latents of one block of points in a prediction: 2**22 doubles are 32 MiB.
 _CHUNK = 2**22
-
-
-class SamplingWarning(UserWarning):
-    """The diagnostics say that posterior draws cannot be trusted as they are."""
-
-
-class Prior(Protocol):
-    """A pytree that maps whitened variables z ~ N(0, I) to latents at the training points."""
-
-    def sample_whitened(self, key: Array, n_outputs: int) -> Any:
-        """One standard normal draw of z, a pytree."""
-        ...
-
-    def latents(self, whitened: Any) -> Array:
-        """Latents f(z): [n, C]."""
-        ...
+# Networks evaluated at once in a prediction: their products then run at the machine's rate.
+_NETWORKS_AT_ONCE = 16
+# The mode of a network is found when no derivative of U is larger.
+_GRADIENT_TOLERANCE = 1e-5
 
 
 @jax.tree_util.register_dataclass
@@ -104,6 +100,7 @@ class GaussianProcessPrior:
 
     factor: Array
     jitter: float
+    linear: ClassVar[bool] = True
 
     @classmethod
     def from_covariance(cls, covariance: Array) -> "GaussianProcessPrior":
@@ -131,10 +128,80 @@ class GaussianProcessPrior:
 
     def latents(self, whitened: Array) -> Array:
         """Latents f = L z: [n, C]."""
-        # As z^T L^T, with barriers so that the compiler leaves it in this order: its products with
-        # the few rows on the left are 1.4 to 2.3 times as fast on a CPU, and so are the gradient's.
-        product = lax.optimization_barrier(whitened.T) @ self.factor.T
-        return lax.optimization_barrier(product).T
+        return _samplers.apply_factor(self.factor, whitened)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class NetworkPrior:
+    """A finite network whose parameters are all N(0, 1), independently.
+
+    In NTK parameterisation (`MLP`, `ConvNet`) it has the NNGP kernel as the limit of its covariance
+    at infinite width. A module in another parameterisation has the prior that N(0, 1) means there.
+
+    Attributes
+    ----------
+    points : Array of shape [n, d], or images [n, h, w, c]
+        Training points, in the precision of the sampler.
+    architecture : BaseArchitecture
+        The network.
+    n_outputs : int
+        Outputs C.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from ntk_uq import MLP
+    >>> prior = NetworkPrior(jnp.ones((5, 2)), MLP(width=8, depth=1), 3)
+    >>> prior.n_parameters
+    51
+    >>> prior.latents(jnp.zeros(51)).shape
+    (5, 3)
+    """
+
+    points: Array
+    architecture: BaseArchitecture = field(metadata={"static": True})
+    n_outputs: int = field(metadata={"static": True})
+    linear: ClassVar[bool] = False
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters P."""
+        return sum(math.prod(shape) for shape in self._template[1])
+
+    def sample_whitened(self, key: Array, n_outputs: int) -> Array:
+        """One standard normal draw of all parameters: [P]."""
+        return jax.random.normal(key, (self.n_parameters,), self.points.dtype)
+
+    def latents(self, whitened: Array) -> Array:
+        """Outputs at the training points: [n, C]."""
+        return self.evaluate(whitened, self.points)
+
+    def evaluate(self, whitened: Array, points: Array) -> Array:
+        """Outputs of the network with parameters [P] at m points: [m, C]."""
+        treedef, shapes = self._template
+        ends = np.cumsum([math.prod(shape) for shape in shapes])
+        leaves = [
+            part.reshape(shape)
+            for part, shape in zip(jnp.split(whitened, ends[:-1]), shapes, strict=True)
+        ]
+        return self.architecture.apply(jax.tree.unflatten(treedef, leaves), points)
+
+    @property
+    def _template(self) -> tuple[Any, tuple[tuple[int, ...], ...]]:
+        point_shape = self.points.shape[1:]
+        features = point_shape if len(point_shape) > 1 else point_shape[0]
+        return _parameters(self.architecture, features, self.n_outputs)
+
+
+@lru_cache(maxsize=16)
+def _parameters(architecture: BaseArchitecture, features: Any, n_outputs: int) -> tuple[Any, tuple]:
+    """Structure and shapes of a network's parameters, without drawing them."""
+    module = jax.eval_shape(
+        lambda key: architecture.init(key, features, n_outputs), jax.random.key(0)
+    )
+    leaves, treedef = jax.tree.flatten(module)
+    return treedef, tuple(leaf.shape for leaf in leaves)
 
 
 @dataclass(frozen=True)
@@ -143,33 +210,38 @@ class PosteriorDraws:
 
     Attributes
     ----------
-    prior : Prior
+    prior : GaussianProcessPrior or NetworkPrior
         Maps whitened variables to latents.
-    whitened : array of shape [chain, draw, n, C]
-        Whitened variables z; for other priors a pytree of arrays [chain, draw, ...].
+    whitened : array of shape [chain, draw, n, C], or [chain, draw, P] for a network
+        Whitened variables z.
     latents : array of shape [chain, draw, n, C]
         Latents f(z) at the training points.
     sample_stats : dict of arrays of shape [chain, draw]
-        By ArviZ's names: diverging, acceptance_rate, n_steps (leapfrog steps), tree_depth,
-        reached_max_treedepth, step_size, energy, and lp (log joint density of z and y, less the
-        constant of the prior).
+        By ArviZ's names. Of every sampler lp, the log joint density of z and y, less the constant
+        of the prior. Of NUTS: diverging, acceptance_rate, n_steps (leapfrog steps), tree_depth,
+        reached_max_treedepth, step_size, energy. Of elliptical slices: n_evaluations of the
+        likelihood, and acceptance_rate, the share of them that was accepted.
     seconds : float
-        Wall seconds for all chains, compilation and warm-up included.
+        Wall seconds in all, compilation and warm-up included.
+    sampler : {"nuts", "ess", "vi"}
+        "vi" draws are independent, from an approximation.
     """
 
     prior: Any
-    whitened: Any
+    whitened: Floats
     latents: Floats
     sample_stats: Mapping[str, NDArray]
     seconds: float
+    sampler: str = "nuts"
 
 
 def sample_latents(
     key: Array,
-    covariance: ArrayLike,
+    prior: ArrayLike | Prior,
     targets: ArrayLike,
     likelihood: Likelihood,
     *,
+    sampler: Literal["nuts", "ess"] = "nuts",
     num_warmup: int,
     num_samples: int,
     num_chains: int,
@@ -177,31 +249,36 @@ def sample_latents(
     max_tree_depth: int = 10,
     progress: Progress | None = None,
 ) -> PosteriorDraws:
-    """Sample the latents of a Gaussian-process model at its training points.
+    """Sample the latents at the training points by Markov chains.
 
     Chains start at independent draws from the prior and run in parallel, one thread each, on one
-    compiled program. An interrupt ends all of them within a few draws.
+    compiled program. An interrupt ends all of them within a few draws. For a Gaussian process NUTS
+    runs in coordinates in which the posterior is nearly standard normal; docs/theory: "Sampling the
+    posterior".
 
     Parameters
     ----------
     key : Array
         PRNG key. Chain i uses ``fold_in(key, i)``, so more chains keep the earlier ones.
-    covariance : Array of shape [n, n]
-        Prior covariance of the latents, common to the outputs: NTK / reg, or NNGP. Its precision
-        is the sampler's.
+    prior : Array of shape [n, n], GaussianProcessPrior or NetworkPrior
+        Prior of the latents; an array is the covariance of a Gaussian process, common to the
+        outputs: NTK / reg, or NNGP. Its precision is the sampler's.
     targets : Array of shape [n, C]
         As the likelihood takes them.
     likelihood : Likelihood
         Observation model.
+    sampler : {"nuts", "ess"}
+        The No-U-Turn sampler, or elliptical slice sampling, of which a draw is 20 transitions.
     num_warmup, num_samples : int
-        Draws of each chain that adapt step size and mass matrix and are dropped, and that are kept.
+        Draws of each chain that are dropped, and that are kept. In the first NUTS adapts step size
+        and mass matrix.
     num_chains : int
         Number of chains; R-hat needs two.
     target_accept_prob : float
-        Mean acceptance probability that the step size is adapted to. Closer to one: smaller steps,
-        fewer divergences.
+        Mean acceptance probability that the step size of NUTS is adapted to. Closer to one: smaller
+        steps, fewer divergences.
     max_tree_depth : int
-        A trajectory has at most 2**max_tree_depth - 1 steps.
+        A trajectory of NUTS has at most 2**max_tree_depth - 1 steps.
     progress : callable, optional
         ``progress(done, total)`` is told draws over all chains, warm-up included.
 
@@ -212,12 +289,14 @@ def sample_latents(
     Raises
     ------
     ValueError
-        If shapes or counts do not fit, or the covariance is not positive semi-definite.
+        If shapes or counts do not fit, the sampler is unknown, or the covariance is not positive
+        semi-definite.
 
     References
     ----------
     Hoffman and Gelman 2014, "The No-U-Turn Sampler"; Phan, Pradhan and Jankowiak 2019,
-    "Composable Effects for Flexible and Accelerated Probabilistic Programming in NumPyro".
+    "Composable Effects for Flexible and Accelerated Probabilistic Programming in NumPyro"; Murray,
+    Adams and MacKay 2010, "Elliptical slice sampling".
 
     Examples
     --------
@@ -234,145 +313,165 @@ def sample_latents(
     >>> abs(float(draws.latents.mean()) - 1.0) < 0.1
     True
     """
-    covariance, targets = jnp.asarray(covariance), jnp.asarray(targets)
-    n = len(covariance)
-    if covariance.shape != (n, n) or targets.ndim != 2 or len(targets) != n:
-        raise ValueError(
-            "sample_latents takes a covariance of shape [n, n] and targets of shape [n, C], got "
-            f"{covariance.shape} and {targets.shape}; classes must be one-hot rows."
-        )
+    _check_counts("sample_latents", num_warmup, num_samples, num_chains)
+    posterior = _posterior("sample_latents", prior, targets, likelihood)
+    dtype = _dtype(posterior.prior)
+    if sampler == "nuts":
+        how: Any = NoUTurn(num_warmup, target_accept_prob, max_tree_depth)
+        what = _preconditioned(posterior)
+    elif sampler == "ess":
+        how, what = EllipticalSlices(), posterior
+    else:
+        raise ValueError(f'sample_latents takes sampler "nuts" or "ess"; got {sampler!r}.')
+    chains = _samplers.run_chains(
+        key,
+        what,
+        how,
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        num_chains=num_chains,
+        progress=progress,
+        double=dtype == jnp.float64,
+    )
+    return PosteriorDraws(_numpy(posterior.prior), *chains, sampler)
+
+
+def _preconditioned(posterior: Whitened) -> Whitened | Preconditioned:
+    if not posterior.prior.linear:
+        return posterior
+    return Preconditioned.create(posterior.prior.factor, posterior.targets, posterior.likelihood)
+
+
+def variational_latents(
+    key: Array,
+    prior: ArrayLike | Prior,
+    targets: ArrayLike,
+    likelihood: Likelihood,
+    *,
+    num_samples: int,
+    num_chains: int = 1,
+    progress: Progress | None = None,
+) -> PosteriorDraws:
+    """Draw from the mean-field Gaussian nearest to the posterior, by variational inference.
+
+    The whitened variables are independent normal under the approximation, whose means and scales
+    maximise the evidence lower bound. It misses what the data correlate, and its spread is apt to
+    be too narrow.
+
+    Parameters
+    ----------
+    key : Array
+        PRNG key.
+    prior, targets, likelihood
+        As for `sample_latents`.
+    num_samples, num_chains : int
+        The draws are independent; they come in the shape [chain, draw] of `sample_latents`.
+    progress : callable, optional
+        ``progress(done, total, elbo=...)`` is told steps of the optimiser.
+
+    Returns
+    -------
+    PosteriorDraws
+        Its `sample_stats` are lp, and elbo: the evidence lower bound in nats, the same for every
+        draw.
+
+    Raises
+    ------
+    ValueError
+        As for `sample_latents`.
+
+    References
+    ----------
+    Kucukelbir, Tran, Ranganath, Gelman and Blei 2017, "Automatic differentiation variational
+    inference".
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import Gaussian, bayes
+    >>> draws = bayes.variational_latents(
+    ...     jax.random.key(0), jnp.eye(1), jnp.array([[2.0]]), Gaussian(noise=1.0),
+    ...     num_samples=1000,
+    ... )
+    >>> abs(float(draws.latents.mean()) - 1.0) < 0.1
+    True
+    """
+    _check_counts("variational_latents", 0, num_samples, num_chains)
+    posterior = _posterior("variational_latents", prior, targets, likelihood)
+    start = time.perf_counter()
+    key_fit, key_draws = jax.random.split(key)
+    fit = _samplers.fit_mean_field(key_fit, posterior, progress)
+    shape = (num_chains * num_samples, *fit.loc.shape)
+    whitened = fit.loc + fit.scale * jax.random.normal(key_draws, shape, fit.loc.dtype)
+    latents, lp = _evaluate_draws(posterior, whitened)
+    split = partial(_split_chains, num_chains)
+    stats = {"lp": split(lp), "elbo": np.full((num_chains, num_samples), fit.elbo[-1])}
+    return PosteriorDraws(
+        _numpy(posterior.prior),
+        split(whitened),
+        split(latents),
+        stats,
+        time.perf_counter() - start,
+        "vi",
+    )
+
+
+@jax.jit
+def _evaluate_draws(posterior: Whitened, whitened: Array) -> tuple[Array, Array]:
+    """Latents and log joint density of draws of z, a few at once."""
+
+    def evaluate(z: Array) -> tuple[Array, Array]:
+        latents = posterior.prior.latents(z)
+        return latents, posterior.log_likelihood(latents) - 0.5 * jnp.sum(z**2)
+
+    return lax.map(evaluate, whitened, batch_size=_NETWORKS_AT_ONCE)
+
+
+def _split_chains(num_chains: int, draws: Array) -> NDArray:
+    return np.asarray(draws).reshape(num_chains, -1, *draws.shape[1:])
+
+
+def _check_counts(function: str, num_warmup: int, num_samples: int, num_chains: int) -> None:
     if num_warmup < 0 or num_samples < 4 or num_chains < 1:
         raise ValueError(
-            "sample_latents takes num_warmup >= 0, num_samples >= 4 and num_chains >= 1, got "
+            f"{function} takes num_warmup >= 0, num_samples >= 4 and num_chains >= 1, got "
             f"{num_warmup}, {num_samples} and {num_chains}."
         )
-    prior = GaussianProcessPrior.from_covariance(covariance)
-    return _sample(
-        key,
-        _Problem(prior, targets, likelihood),
-        _Settings(num_warmup, target_accept_prob, max_tree_depth),
-        num_samples,
-        num_chains,
-        progress,
-        double=covariance.dtype == jnp.float64,
+
+
+def _posterior(
+    function: str, prior: ArrayLike | Prior, targets: ArrayLike, likelihood: Likelihood
+) -> Whitened:
+    targets = jnp.asarray(targets)
+    if isinstance(prior, NetworkPrior):
+        shape: tuple[int, ...] = (len(prior.points), prior.n_outputs)
+        wanted, fits = f"a network of {shape[1]} outputs at {shape[0]} points", True
+    else:
+        if not isinstance(prior, GaussianProcessPrior):
+            prior = jnp.asarray(prior)
+        matrix = prior.factor if isinstance(prior, GaussianProcessPrior) else prior
+        shape = (len(matrix), *targets.shape[1:])
+        wanted = f"a covariance of shape [n, n], got {matrix.shape},"
+        fits = matrix.shape == (len(matrix), len(matrix))
+    if not fits or targets.ndim != 2 or targets.shape != shape:
+        raise ValueError(
+            f"{function} takes {wanted} and targets of shape [n, C], got {targets.shape}; classes "
+            "must be one-hot rows."
+        )
+    if not isinstance(prior, (GaussianProcessPrior, NetworkPrior)):
+        prior = GaussianProcessPrior.from_covariance(prior)
+    return Whitened(prior, targets, likelihood)
+
+
+def _dtype(prior: Any) -> Any:
+    return (prior.factor if prior.linear else prior.points).dtype
+
+
+def _numpy(prior: Any) -> Any:
+    """The prior with NumPy arrays: unpickled without x64, JAX would round them."""
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, prior
     )
-
-
-class _Problem(NamedTuple):
-    """What the potential depends on: traced, so that equal shapes share one compilation."""
-
-    prior: Any
-    targets: Array
-    likelihood: Likelihood
-
-
-class _Settings(NamedTuple):
-    """What the compiled sampler depends on."""
-
-    num_warmup: int
-    target_accept_prob: float
-    max_tree_depth: int
-
-
-def _potential(problem: _Problem, whitened: Any) -> Array:
-    """U(z) = |z|^2 / 2 - log p(y | f(z))."""
-    norm = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(whitened))
-    latents = problem.prior.latents(whitened)
-    return 0.5 * norm - jnp.sum(problem.likelihood.log_density(latents, problem.targets))
-
-
-def _kernel(problem: _Problem, settings: _Settings) -> NUTS:
-    return NUTS(
-        potential_fn=partial(_potential, problem),
-        target_accept_prob=settings.target_accept_prob,
-        max_tree_depth=settings.max_tree_depth,
-    )
-
-
-@partial(jax.jit, static_argnames="settings")
-def _start(key: Array, problem: _Problem, settings: _Settings):
-    """Sampler state at a draw from the prior, which is wider than the posterior."""
-    key_position, key_kernel = jax.random.split(key)
-    whitened = problem.prior.sample_whitened(key_position, problem.targets.shape[1])
-    return _kernel(problem, settings).init(key_kernel, settings.num_warmup, whitened)
-
-
-@partial(jax.jit, static_argnames="settings")
-def _advance(state, problem: _Problem, settings: _Settings):
-    """Make a block of transitions: the new state, and (z, f, statistics) of each draw."""
-    kernel = _kernel(problem, settings)
-    # Before it samples, a kernel must have made a state; the compiler drops this one.
-    kernel.init(jax.random.key(0), settings.num_warmup, state.z)
-
-    def transition(state, _):
-        state = kernel.sample(state, (), {})
-        stats = {
-            "diverging": state.diverging,
-            "acceptance_rate": state.accept_prob,
-            "n_steps": state.num_steps,
-            "step_size": state.adapt_state.step_size,
-            "energy": state.energy,
-            "lp": -state.potential_energy,
-        }
-        return state, (state.z, problem.prior.latents(state.z), stats)
-
-    return lax.scan(transition, state, length=_BLOCK)
-
-
-def _sample(
-    key: Array,
-    problem: _Problem,
-    settings: _Settings,
-    num_samples: int,
-    num_chains: int,
-    progress: Progress | None,
-    *,
-    double: bool,
-) -> PosteriorDraws:
-    """Run the chains, one thread each; JAX lets go of the interpreter while it computes."""
-    length = settings.num_warmup + num_samples
-    drawn = [0] * num_chains
-    stop = threading.Event()
-
-    def run_chain(index: int):
-        # JAX's precision is a thread's own, so every thread sets it.
-        with jax.enable_x64(double):
-            state = _start(jax.random.fold_in(key, index), problem, settings)
-            kept = []
-            while drawn[index] < length:
-                if stop.is_set():
-                    return None
-                state, block = jax.block_until_ready(_advance(state, problem, settings))
-                # Draws of this block past the warm-up, and not past the end.
-                first = max(settings.num_warmup - drawn[index], 0)
-                last = min(length - drawn[index], _BLOCK)
-                if first < last:
-                    kept.append(
-                        jax.tree.map(lambda x, s=slice(first, last): np.asarray(x)[s], block)
-                    )
-                drawn[index] += last
-            return jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
-
-    start = time.perf_counter()
-    with ThreadPoolExecutor(min(num_chains, os.cpu_count() or 1)) as pool:
-        chains = [pool.submit(run_chain, index) for index in range(num_chains)]
-        try:
-            running = set(chains)
-            while running:
-                ended, running = wait(running, _REPORT_SECONDS, return_when=FIRST_EXCEPTION)
-                for chain in ended:
-                    chain.result()
-                if progress is not None:
-                    progress(sum(drawn), num_chains * length)
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-    whitened, latents, stats = jax.tree.map(
-        lambda *parts: np.stack(parts), *(chain.result() for chain in chains)
-    )
-    stats["tree_depth"] = np.ceil(np.log2(stats["n_steps"] + 1)).astype(int)
-    stats["reached_max_treedepth"] = stats["tree_depth"] >= settings.max_tree_depth
-    return PosteriorDraws(problem.prior, whitened, latents, stats, time.perf_counter() - start)
 
 
 @dataclass(frozen=True)
@@ -386,7 +485,8 @@ class CostEstimate:
     memory : int
         Peak bytes.
     n_steps : int
-        Leapfrog steps over all chains, each with one gradient of the potential.
+        Over all chains: leapfrog steps of NUTS, elliptical slices, or gradients of variational
+        inference.
     """
 
     seconds: float
@@ -405,14 +505,23 @@ class CostEstimate:
 
 
 def estimate_cost(
-    n: int, n_outputs: int, *, num_warmup: int, num_samples: int, num_chains: int
+    n: int,
+    n_outputs: int,
+    *,
+    num_warmup: int,
+    num_samples: int,
+    num_chains: int,
+    sampler: Literal["nuts", "ess", "vi"] = "nuts",
+    n_parameters: int | None = None,
 ) -> CostEstimate:
-    r"""Estimate what `sample_latents` would take in float64, by a count.
+    r"""Estimate what sampling would take in float64, by a count.
 
-    In d = nC whitened dimensions the stable step falls as :math:`d^{-1/4}`, and a trajectory of
-    half a period takes the next full tree of :math:`2^k - 1` steps. A step costs two products of an
-    n x n by an n x C matrix, and the handling of vectors of length d. The speed of an ordinary CPU
-    core is taken for granted, so that the estimate is the same everywhere.
+    In d whitened dimensions (d = nC for a Gaussian process) the stable step of NUTS falls as
+    :math:`d^{-1/4}`, and a trajectory of half a period takes the next full tree of
+    :math:`2^k - 1` steps. A step costs two products of an n x n by an n x C matrix, and the
+    handling of vectors of length d; an elliptical slice one product and several likelihoods. The
+    posterior of a finite network is curved, and its trajectories are taken to have 255 steps. The
+    speed of an ordinary CPU core is taken for granted, so that the estimate is the same everywhere.
 
     Parameters
     ----------
@@ -420,6 +529,10 @@ def estimate_cost(
         Training points n and outputs C.
     num_warmup, num_samples, num_chains : int
         As for `sample_latents`.
+    sampler : {"nuts", "ess", "vi"}
+        "vi" is `variational_latents`, which has no warm-up.
+    n_parameters : int, optional
+        Parameters of a `NetworkPrior`; left out for a Gaussian process.
 
     Returns
     -------
@@ -436,17 +549,35 @@ def estimate_cost(
     >>> cost.seconds > 60
     True
     """
-    dimension = n * n_outputs
-    step_size = _STEP_SIZE * dimension**-0.25
-    steps_per_draw = 2 ** math.ceil(math.log2(math.pi / step_size + 1)) - 1
-    n_steps = num_chains * (num_warmup + num_samples) * steps_per_draw
+    if n_parameters is None:
+        dimension, matrices = n * n_outputs, 5 * n**2
+        counts = (1, dimension, n**2, n**2 * n_outputs)
+        gradient = sum(c * s for c, s in zip(counts, _STEP_SECONDS, strict=True))
+        likelihood = _STEP_SECONDS[0] + dimension * _STEP_SECONDS[1]
+        step_size = _STEP_SIZE * dimension**-0.25
+        steps_per_draw = 2 ** math.ceil(math.log2(math.pi / step_size + 1)) - 1
+    else:
+        dimension, matrices = n_parameters, 20 * n * n_outputs
+        gradient = (
+            _STEP_SECONDS[0] + dimension * _STEP_SECONDS[1] + n * n_parameters * _NETWORK_SECONDS
+        )
+        likelihood = gradient / 3
+        steps_per_draw = _NETWORK_STEPS
+    if sampler == "nuts":
+        per_draw, seconds_per_step = steps_per_draw, gradient
+    elif sampler == "ess":
+        per_draw, seconds_per_step = SLICES_PER_DRAW, gradient / 2 + _EVALUATIONS * likelihood
+    else:
+        per_draw, seconds_per_step, num_warmup = 0, gradient, 0
     parallel = min(num_chains, os.cpu_count() or 1)
-    counts = (1, dimension, n**2, n**2 * n_outputs)
-    seconds_per_step = sum(c * s for c, s in zip(counts, _STEP_SECONDS, strict=True))
+    n_steps = num_chains * (num_warmup + num_samples) * per_draw
+    if sampler == "vi":
+        n_steps, parallel = VARIATIONAL_GRADIENTS, 1
     seconds = n_steps / parallel * seconds_per_step
-    # Covariance, its factor and one more while it is made; the states of a trajectory's binary
+    # Covariance, its factors and one more while they are made; the states of a trajectory's binary
     # tree; whitened variables and latents of each draw, and three copies while they are judged.
-    doubles = 3 * n**2 + num_chains * 60 * dimension + 5 * num_chains * num_samples * dimension
+    drawn = num_chains * num_samples * (2 * dimension + 3 * n * n_outputs)
+    doubles = matrices + num_chains * 60 * dimension + drawn
     return CostEstimate(seconds, 8 * doubles, n_steps)
 
 
@@ -538,283 +669,251 @@ def _square_root(covariance: Array, scale: Array) -> Array:
     return vectors * jnp.sqrt(_nonnegative(eigenvalues, scale))
 
 
-def to_datatree(
-    draws: PosteriorDraws,
-    targets: ArrayLike,
-    likelihood: Likelihood,
-    *,
-    class_names: Sequence[Hashable],
-    points: Sequence[Hashable] | None = None,
-) -> xarray.DataTree:
-    """Label the draws for ArviZ.
+def predict_network(draws: PosteriorDraws, points: ArrayLike) -> Floats:
+    """Evaluate the network of each draw at m further points.
 
     Parameters
     ----------
     draws : PosteriorDraws
-        From `sample_latents`.
+        With a `NetworkPrior`.
+    points : Array of shape [m, d], or images [m, h, w, c]
+        Further points.
+
+    Returns
+    -------
+    array of shape [S, m, C]
+        S = chains x draws, one chain after another; each draw is one function.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import MLP, Gaussian, bayes
+    >>> prior = bayes.NetworkPrior(jnp.ones((1, 2)), MLP(width=4, depth=1), 1)
+    >>> draws = bayes.sample_latents(
+    ...     jax.random.key(0), prior, jnp.ones((1, 1)), Gaussian(0.1),
+    ...     num_warmup=200, num_samples=50, num_chains=1,
+    ... )
+    >>> bayes.predict_network(draws, jnp.zeros((3, 2))).shape
+    (50, 3, 1)
+    """
+    points = jnp.asarray(points, _dtype(draws.prior))
+    parameters = draws.whitened.reshape(-1, draws.whitened.shape[-1])
+    step = max(1, _CHUNK // (len(parameters) * draws.prior.n_outputs))
+    blocks = [
+        np.asarray(_outputs(draws.prior, jnp.asarray(parameters), points[begin : begin + step]))
+        for begin in range(0, len(points), step)
+    ]
+    return np.concatenate(blocks, axis=1)
+
+
+@jax.jit
+def _outputs(prior: NetworkPrior, parameters: Array, points: Array) -> Array:
+    return lax.map(lambda z: prior.evaluate(z, points), parameters, batch_size=_NETWORKS_AT_ONCE)
+
+
+def laplace_network(
+    key: Array, prior: NetworkPrior, targets: ArrayLike, likelihood: Likelihood
+) -> "NetworkLaplace":
+    r"""Linearised Laplace approximation of a finite network's posterior, in Gaussian-process form.
+
+    At a mode of U(z) the network is replaced by its tangent: a Gaussian process with the empirical
+    tangent kernel :math:`\hat\Theta = J J^\top` there, whose covariance given the data is
+
+    .. math:: \hat\Theta_{xx} - \hat\Theta_{xX} (\hat\Theta_{XX} + W^{-1})^{-1} \hat\Theta_{Xx}.
+
+    Parameters
+    ----------
+    key : Array
+        PRNG key, for the draw from the prior at which the search starts. It decides which mode is
+        found.
+    prior : NetworkPrior
+        The network.
+    targets : Array of shape [n, C]
+        As the likelihood takes them.
+    likelihood : Likelihood
+        Observation model.
+
+    Returns
+    -------
+    NetworkLaplace
+
+    References
+    ----------
+    Khan, Immer, Abedi and Korzepa 2019, "Approximate inference turns deep networks into Gaussian
+    processes"; Immer, Korzepa and Bauer 2021, "Improving predictions of Bayesian neural nets via
+    local linearization".
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import MLP, Categorical, bayes
+    >>> prior = bayes.NetworkPrior(jnp.array([[-1.0], [1.0]]), MLP(width=4, depth=1), 2)
+    >>> fit = bayes.laplace_network(jax.random.key(0), prior, jnp.eye(2), Categorical())
+    >>> mean, cov = fit.moments(jnp.zeros((3, 1)))
+    >>> mean.shape, cov.shape
+    ((3, 2), (3, 2, 2))
+    """
+    posterior = _posterior("laplace_network", prior, targets, likelihood)
+    dtype = _dtype(prior)
+
+    def objective(z: NDArray) -> tuple[float, NDArray]:
+        value, gradient = _potential_and_gradient(jnp.asarray(z, dtype), posterior)
+        return float(value), np.asarray(gradient, np.float64)
+
+    start = np.asarray(posterior.start(key), np.float64)
+    fit = scipy.optimize.minimize(
+        objective,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 10_000, "maxfun": 20_000, "gtol": _GRADIENT_TOLERANCE, "ftol": 0.0},
+    )
+    mode = jnp.asarray(fit.x, dtype)
+    return NetworkLaplace(
+        prior, mode, _laplace_basis(mode, posterior), float(np.max(np.abs(fit.jac)))
+    )
+
+
+@jax.jit
+def _potential_and_gradient(z: Array, posterior: Whitened) -> tuple[Array, Array]:
+    return jax.value_and_grad(posterior.potential)(z)
+
+
+@jax.jit
+def _laplace_basis(mode: Array, posterior: Whitened) -> Array:
+    """V with V^T V = J^T (J J^T + W^-1)^-1 J: [nC, P]."""
+    latents = posterior.prior.latents(mode)
+    jacobian = jax.jacrev(posterior.prior.latents)(mode)
+    curvature = posterior.likelihood.curvature(latents, posterior.targets)
+    unit = jnp.eye(latents.shape[1], dtype=latents.dtype)
+    # R with R R^T = W at each point, by its columns; V = (I + R^T J J^T R)^(-1/2) R^T J.
+    roots = jax.vmap(lambda e: curvature.sqrt_matvec(jnp.broadcast_to(e, latents.shape)))(unit)
+    scaled = jnp.einsum("knc,ncp->nkp", roots, jacobian).reshape(-1, len(mode))
+    inner = jnp.eye(len(scaled), dtype=scaled.dtype) + scaled @ scaled.T
+    return jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(inner), scaled, lower=True)
+
+
+@dataclass(frozen=True)
+class NetworkLaplace:
+    """A Gaussian about a mode of a finite network's posterior.
+
+    Attributes
+    ----------
+    prior : NetworkPrior
+        The network.
+    mode : array of shape [P]
+        Its parameters at the mode.
+    basis : array of shape [nC, P]
+        V, with V^T V what the data take from the prior covariance I of the parameters.
+    gradient : float
+        Largest derivative of the potential at the mode; zero at an exact one.
+    """
+
+    prior: NetworkPrior
+    mode: Array
+    basis: Array
+    gradient: float
+
+    def moments(self, points: ArrayLike, *, joint: bool = False) -> tuple[Floats, Floats]:
+        """Mean and covariance of the latents at m points.
+
+        Parameters
+        ----------
+        points : Array of shape [m, d], or images [m, h, w, c]
+            Points.
+        joint : bool
+            Whether the covariance is joint over the points.
+
+        Returns
+        -------
+        mean : array of shape [m, C]
+        cov : array of shape [m, C, C], or [m, C, m, C] if joint
+        """
+        points = jnp.asarray(points, _dtype(self.prior))
+        size = len(points) if joint else max(1, _CHUNK // (self.prior.n_outputs * len(self.mode)))
+        parts = [
+            _laplace_moments(self.prior, self.mode, self.basis, points[begin : begin + size], joint)
+            for begin in range(0, len(points), size)
+        ]
+        mean, cov = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return mean, cov
+
+
+@partial(jax.jit, static_argnames="joint")
+def _laplace_moments(
+    prior: NetworkPrior, mode: Array, basis: Array, points: Array, joint: bool
+) -> tuple[Array, Array]:
+    def outputs(z: Array) -> Array:
+        return prior.evaluate(z, points)
+
+    jacobian = jax.jacrev(outputs)(mode)
+    known = jnp.einsum("mcp,kp->mck", jacobian, basis)
+    pattern = "mcp,ndp->mcnd" if joint else "mcp,mdp->mcd"
+    cov = jnp.einsum(pattern, jacobian, jacobian) - jnp.einsum(pattern, known, known)
+    return outputs(mode), cov
+
+
+def to_datatree(
+    key: Array,
+    draws: PosteriorDraws,
+    targets: ArrayLike,
+    likelihood: Likelihood,
+    *,
+    output_names: Sequence[Hashable],
+    output_dim: str = "class",
+    points: Sequence[Hashable] | None = None,
+) -> xarray.DataTree:
+    """Label the draws for ArviZ, and predict the targets from each.
+
+    Parameters
+    ----------
+    key : Array
+        PRNG key for the predicted targets.
+    draws : PosteriorDraws
+        From `sample_latents` or `variational_latents`.
     targets : Array of shape [n, C]
         As given to `sample_latents`.
     likelihood : Likelihood
         As given to `sample_latents`.
-    class_names : sequence of C labels
-        Names of the outputs, the coordinate of the dimension `class`.
+    output_names : sequence of C labels
+        Names of the outputs, the coordinate of their dimension.
+    output_dim : str
+        Name of that dimension.
     points : sequence of n labels, optional
         The coordinate of the dimension `point`; 0 to n - 1 by default.
 
     Returns
     -------
     xarray.DataTree
-        Groups posterior (`f`: the latents, dimensions chain, draw, point, class), sample_stats,
+        Groups posterior (`f`: the latents, dimensions chain, draw, point, class),
+        posterior_predictive (`y`: a target drawn from each latent, same dimensions), sample_stats,
         log_likelihood (`y`: nats, dimensions chain, draw, point) and observed_data (`y`: the
-        targets, dimensions point, class).
+        targets, dimensions point, class). It is saved by its method `to_netcdf`.
     """
     n = draws.latents.shape[2]
     with jax.enable_x64(draws.latents.dtype == np.float64):
-        log_density = np.asarray(
-            likelihood.log_density(jnp.asarray(draws.latents), jnp.asarray(targets))
-        )
+        latents = jnp.asarray(draws.latents)
+        log_density = np.asarray(likelihood.log_density(latents, jnp.asarray(targets)))
+        predicted = np.asarray(likelihood.sample(key, latents))
     return arviz_base.from_dict(
         {
             "posterior": {"f": draws.latents},
+            "posterior_predictive": {"y": predicted},
             "sample_stats": dict(draws.sample_stats),
             "log_likelihood": {"y": log_density},
             "observed_data": {"y": np.asarray(targets)},
         },
-        dims={"f": ["point", "class"], "y": ["point", "class"]},
+        dims={"f": ["point", output_dim], "y": ["point", output_dim]},
         coords={
             "point": np.arange(n) if points is None else np.asarray(points),
-            "class": np.asarray(class_names),
+            output_dim: np.asarray(output_names),
         },
         attrs={
             "posterior": {
                 "inference_library": "numpyro",
                 "inference_library_version": numpyro.__version__,
                 "sampling_time": draws.seconds,
+                "sampler": draws.sampler,
             }
         },
-    )
-
-
-@dataclass(frozen=True)
-class Diagnostics:
-    """How far the draws may be trusted, over all latents at the training points.
-
-    Attributes
-    ----------
-    rhat : array of shape [n, C]
-        Rank-normalised split R-hat, the larger of bulk and folded; NaN for a single chain.
-    rhat_high_by_chance : float
-        How many latents would have an R-hat above 1.01 if the chains had mixed. The maximum over
-        thousands of latents exceeds the threshold by the noise of few draws alone.
-    rhat_p_value : float
-        Probability, at most, that chains that have mixed show a latent with as extreme an R-hat
-        (for its ESS), by Bonferroni's bound over all latents.
-    ess_bulk, ess_tail : arrays of shape [n, C]
-        Effective sample size of the rank-normalised latent, and the smaller one of its 5% and 95%
-        quantiles (ArviZ's summary takes the quantiles of its setting `stats.ci_prob`).
-    n_draws : int
-        Draws over all chains.
-    n_divergent : int
-        Draws whose trajectory diverged.
-    n_max_treedepth : int
-        Draws whose trajectory was cut at the greatest tree depth.
-    n_stuck : int
-        Chains of which most draws repeat the one before.
-    steps_per_draw, acceptance_rate : float
-        Means over all draws of leapfrog steps and of the acceptance probability.
-    jitter : float
-        Added to the diagonal of the prior covariance; see `GaussianProcessPrior`.
-    seconds : float
-        Wall seconds of sampling.
-    warnings : tuple of str
-        What is wrong, in plain language, and what to do about it; empty where nothing is.
-    notes : tuple of str
-        What looks odd and is not: R-hat above 1.01 where chance explains it, jitter.
-    """
-
-    rhat: Floats
-    rhat_high_by_chance: float
-    rhat_p_value: float
-    ess_bulk: Floats
-    ess_tail: Floats
-    n_draws: int
-    n_divergent: int
-    n_max_treedepth: int
-    n_stuck: int
-    steps_per_draw: float
-    acceptance_rate: float
-    jitter: float
-    seconds: float
-    warnings: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def rhat_max(self) -> float:
-        """Largest R-hat; NaN for a single chain."""
-        return float(np.max(self.rhat))
-
-    @property
-    def n_rhat_high(self) -> int:
-        """Latents whose R-hat is above 1.01."""
-        return int(np.sum(self.rhat > _RHAT_HIGH))
-
-    @property
-    def ess_min(self) -> float:
-        """Smallest bulk or tail effective sample size."""
-        return float(min(np.min(self.ess_bulk), np.min(self.ess_tail)))
-
-    @property
-    def n_ess_low(self) -> int:
-        """Latents whose bulk or tail effective sample size is below 400."""
-        return int(np.sum(np.minimum(self.ess_bulk, self.ess_tail) < _ESS_LOW))
-
-    @property
-    def ess_per_second(self) -> float:
-        """Smallest bulk effective sample size a wall second."""
-        return float(np.min(self.ess_bulk)) / self.seconds
-
-
-def diagnostics(draws: PosteriorDraws) -> Diagnostics:
-    r"""Judge the draws by R-hat, effective sample sizes and the sampler's own statistics.
-
-    All latents are judged. Whether their largest R-hat means anything depends on how many there
-    are: for chains that have mixed, the means of M half chains scatter by M / ESS of the variance,
-    so that with half chains of N draws
-
-    .. math:: \hat R^2 \approx \frac{N - 1}{N} + \frac{M}{\mathrm{ESS}} \frac{\chi^2_{M-1}}{M - 1},
-
-    which gives the expected number of latents above 1.01 (`rhat_high_by_chance`) and the
-    probability of the most extreme one (`rhat_p_value`). Latents of an ESS below 400 count as if
-    they had 400: theirs may be low because the chains disagree.
-
-    Parameters
-    ----------
-    draws : PosteriorDraws
-        From `sample_latents`, of at least 4 draws a chain.
-
-    Returns
-    -------
-    Diagnostics
-
-    References
-    ----------
-    Vehtari, Gelman, Simpson, Carpenter and Buerkner 2021, "Rank-normalization, folding, and
-    localization: An improved R-hat", doi:10.1214/20-BA1221.
-    """
-    n_chains, n_draws, n, n_outputs = draws.latents.shape
-    latents = draws.latents.reshape(n_chains, n_draws, n * n_outputs)
-    half = n_draws // 2
-    halves = np.concatenate([latents[:, :half], latents[:, -half:]])
-    bulk = _rank_normalise(halves)
-    folded = _rank_normalise(np.abs(halves - np.median(halves, axis=(0, 1))))
-    axes = {"chain_axis": 0, "draw_axis": 1}
-    ess_bulk, ess_folded = (array_stats.ess(z, method="identity", **axes) for z in (bulk, folded))
-    ess_tail = array_stats.ess(latents, method="tail", prob=0.05, **axes)
-    rhat, by_chance, p_value = np.full(n * n_outputs, np.nan), 0.0, 1.0
-    if n_chains > 1:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rhats = np.stack(
-                [array_stats.rhat(z, method="identity", **axes) for z in (bulk, folded)]
-            )
-        rhats[np.isnan(rhats)] = np.inf  # constant within every chain
-        rhat = np.max(rhats, axis=0)
-        exceeds = partial(_rhat_tail, ess=np.stack([ess_bulk, ess_folded]), shape=halves.shape)
-        by_chance = float(np.sum(1 - np.prod(1 - exceeds(_RHAT_HIGH), axis=0)))
-        p_value = min(1.0, rhats.size * float(np.min(exceeds(rhats))))
-    # Of a latent that never moved, every draw counts as effective in ArviZ.
-    constant = np.all(latents == latents[:1, :1], axis=(0, 1))
-    ess_bulk[constant] = ess_tail[constant] = 1.0
-    stats = draws.sample_stats
-    kept_point = np.mean(np.diff(stats["lp"], axis=1) == 0, axis=1)
-    result = Diagnostics(
-        rhat=rhat.reshape(n, n_outputs),
-        rhat_high_by_chance=by_chance,
-        rhat_p_value=p_value,
-        ess_bulk=ess_bulk.reshape(n, n_outputs),
-        ess_tail=ess_tail.reshape(n, n_outputs),
-        n_draws=n_chains * n_draws,
-        n_divergent=int(np.sum(stats["diverging"])),
-        n_max_treedepth=int(np.sum(stats["reached_max_treedepth"])),
-        n_stuck=int(np.sum(kept_point > _STUCK)),
-        steps_per_draw=float(np.mean(stats["n_steps"])),
-        acceptance_rate=float(np.mean(stats["acceptance_rate"])),
-        jitter=draws.prior.jitter,
-        seconds=draws.seconds,
-        warnings=(),
-        notes=(),
-    )
-    return replace(result, warnings=tuple(_warnings(result, n_chains)), notes=tuple(_notes(result)))
-
-
-def _rank_normalise(halves: Floats) -> Floats:
-    """Normal scores of the ranks of each latent, by Blom's offsets: [chain, draw, latent]."""
-    flat = halves.reshape(-1, halves.shape[-1])
-    ranks = rankdata(flat, axis=0)
-    return ndtri((ranks - 3 / 8) / (len(flat) + 1 / 4)).reshape(halves.shape)
-
-
-def _rhat_tail(rhat: float | Floats, ess: Floats, shape: tuple[int, ...]) -> Floats:
-    """Probability that R-hat is exceeded in half chains that have mixed; see `diagnostics`."""
-    n_halves, half = shape[:2]
-    excess = (np.square(rhat) - (half - 1) / half) * np.maximum(ess, _ESS_LOW) / n_halves
-    return chi2.sf(excess * (n_halves - 1), n_halves - 1)
-
-
-def _warnings(result: Diagnostics, n_chains: int) -> Iterator[str]:
-    n_latents = result.rhat.size
-    if result.n_stuck:
-        yield (
-            f"{result.n_stuck} of {n_chains} chains are stuck: most of their draws repeat the one "
-            "before. Do not use these draws. Raise num_warmup, so that the step size can adapt, or "
-            "raise reg if latents are very large."
-        )
-    if result.n_divergent:
-        yield (
-            f"{result.n_divergent} of {result.n_draws} draws diverged: the sampler could not "
-            "follow the posterior there, and what depends on that region may be biased. Raise "
-            "num_warmup, or target_accept_prob towards one, for smaller steps."
-        )
-    if n_chains == 1:
-        yield (
-            "One chain cannot show that it has converged: R-hat needs num_chains of 2 or more, "
-            "best 4."
-        )
-    if result.n_rhat_high and not _explained_by_chance(result):
-        yield f"{_high_rhat(result)} The chains have not mixed: raise num_warmup and num_samples."
-    if result.n_ess_low:
-        factor = _ESS_LOW / result.ess_min
-        yield (
-            f"{result.n_ess_low} of {n_latents} latents have a bulk or tail effective sample size "
-            f"below {_ESS_LOW}, at least {result.ess_min:.0f}: their means and quantiles are "
-            f"noisy. Raise num_samples about {factor:.1f}-fold."
-        )
-    if result.n_max_treedepth:
-        yield (
-            f"{result.n_max_treedepth} of {result.n_draws} draws were cut at the greatest "
-            "trajectory length: they are valid, but move slowly. Raise num_warmup."
-        )
-
-
-def _notes(result: Diagnostics) -> Iterator[str]:
-    if result.n_rhat_high and _explained_by_chance(result):
-        yield f"{_high_rhat(result)} That explains it: a larger num_samples brings them down."
-    if result.jitter:
-        yield (
-            f"The prior covariance is singular to rounding (repeated points?): {result.jitter:.1e} "
-            "was added to its diagonal, an independent noise of standard deviation "
-            f"{math.sqrt(result.jitter):.1e} in each latent."
-        )
-
-
-def _explained_by_chance(result: Diagnostics) -> bool:
-    # Neighbouring latents exceed together, so the count scatters more than a Poisson one.
-    few = result.n_rhat_high <= 2 * result.rhat_high_by_chance + 3
-    return few and result.rhat_p_value > 0.01
-
-
-def _high_rhat(result: Diagnostics) -> str:
-    return (
-        f"R-hat is above {_RHAT_HIGH} for {result.n_rhat_high} of {result.rhat.size} latents, at "
-        f"most {result.rhat_max:.3f}; in chains that have mixed, about "
-        f"{result.rhat_high_by_chance:.1f} would be so by the noise of the draws."
     )

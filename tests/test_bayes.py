@@ -10,7 +10,7 @@ import pytest
 from arviz_stats.base import array_stats
 from scipy import stats
 
-from ntk_uq import bayes
+from ntk_uq import MLP, bayes
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson
 
 
@@ -28,6 +28,7 @@ X = np.array([-1.5, -0.4, 0.3, 1.0, 2.1])
 S = squared_exponential(X, X)
 Y = np.random.default_rng(0).normal(size=(5, 2))
 NOISE = 0.6
+KEY = jax.random.key(9)
 SHORT = {"num_warmup": 300, "num_samples": 500, "num_chains": 2}
 LONG = {"num_warmup": 300, "num_samples": 2000, "num_chains": 2}
 
@@ -170,10 +171,10 @@ def test_keys_decide_the_draws():
 
 
 def test_chains_and_data_share_one_compilation():
-    bayes._advance.clear_cache()
+    bayes._samplers._advance.clear_cache()
     for seed in (0, 1):
         bayes.sample_latents(jax.random.key(seed), S, Y + seed, Gaussian(0.5 + seed), **SHORT)
-    assert bayes._advance._cache_size() == 1
+    assert bayes._samplers._advance._cache_size() == 1
 
 
 def test_single_precision_stays_single():
@@ -319,7 +320,7 @@ def test_kernels_of_different_scale_are_refused(conjugate):
 
 def test_diagnostics_agree_with_arviz(conjugate):
     result = bayes.diagnostics(conjugate)
-    tree = bayes.to_datatree(conjugate, Y, Gaussian(NOISE), class_names=["a", "b"])
+    tree = bayes.to_datatree(KEY, conjugate, Y, Gaussian(NOISE), output_names=["a", "b"])
     summary = az.summary(tree, round_to="none")
     assert list(summary.index[:2]) == ["f[0, a]", "f[0, b]"]
     np.testing.assert_allclose(result.rhat.ravel(), summary["r_hat"], rtol=1e-12)
@@ -380,9 +381,13 @@ def test_a_latent_that_never_moves_is_reported():
 
 
 def test_steps_too_long_are_reported():
-    """Without warm-up the step is 1, where the posterior is a thousandth wide."""
+    """Without warm-up the step is 1, where the posterior is a thousandth wide.
+
+    A network: the posterior of a Gaussian process is sampled in coordinates that it fits.
+    """
+    linear = bayes.NetworkPrior(jnp.asarray(X[:, None]), MLP(depth=0), 2)
     draws = bayes.sample_latents(
-        jax.random.key(0), S, Y, Gaussian(1e-3), num_warmup=0, num_samples=40, num_chains=2
+        jax.random.key(0), linear, Y, Gaussian(1e-3), num_warmup=0, num_samples=40, num_chains=2
     )
     result = bayes.diagnostics(draws)
     assert result.n_divergent == np.sum(draws.sample_stats["diverging"]) > 0
@@ -406,7 +411,7 @@ def test_trajectories_cut_short_are_reported():
 
 def test_datatree_is_what_arviz_takes(conjugate):
     tree = bayes.to_datatree(
-        conjugate, Y, Gaussian(NOISE), class_names=["a", "b"], points=list("vwxyz")
+        KEY, conjugate, Y, Gaussian(NOISE), output_names=["a", "b"], points=list("vwxyz")
     )
     f = tree.posterior["f"]
     assert f.dims == ("chain", "draw", "point", "class")
@@ -426,7 +431,7 @@ def test_datatree_is_what_arviz_takes(conjugate):
 def test_loo_against_closed_form():
     noise = 3.0  # so that no point has much influence on its own prediction
     draws = bayes.sample_latents(jax.random.key(0), S, Y, Gaussian(noise), **LONG)
-    tree = bayes.to_datatree(draws, Y, Gaussian(noise), class_names=["a", "b"])
+    tree = bayes.to_datatree(KEY, draws, Y, Gaussian(noise), output_names=["a", "b"])
     loo = az.loo(tree, pointwise=True)
     # Rasmussen and Williams 2006, equations 5.10 to 5.12.
     precision = np.linalg.inv(S + noise**2 * np.eye(5))

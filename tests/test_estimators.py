@@ -184,5 +184,5 @@ def test_bad_test_points(fitted):
 
 def test_sampling_too_much_is_refused_before_it_starts():
     big = np.random.default_rng(0).normal(size=(5000, 2))
-    with pytest.raises(ValueError, match=r"NUTS on 5000 points and 10 classes would take"):
+    with pytest.raises(ValueError, match=r"NUTS on 5000 points and 10 outputs would take"):
         BayesianClassifier(NET).fit(big, np.arange(5000) % 10)
