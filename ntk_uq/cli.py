@@ -32,16 +32,65 @@ _ITERATIONS = (10, 30, 100, 300)
 # A shorter run needs no announcement, in seconds.
 _WORTH_SAYING = 30
 
-_EXAMPLES = """\
+# Options of `fit` that only one producer has, and that estimator's argument.
+_PRODUCERS = {
+    "ntk": {"draws": "n_draws", "method": "method", "uncertainty": "uncertainty"},
+    "ensemble": {"members": "n_members", "uncertainty": "uncertainty"},
+    "bayes": {"chains": "num_chains", "warmup": "num_warmup", "samples": "num_samples"},
+}
+
+_STATUS = """\
+exit status: 0, or 2 for a mistake in the arguments or the data, 1 for any other failure,
+130 if interrupted
+"""
+
+_EXAMPLES = (
+    """\
 examples:
   ntk-uq compare                                      scikit-learn's digits, to report.html
   ntk-uq compare --data wine --n-train 100 -o wine.html
   ntk-uq compare --data patients.csv --target outcome --reg 0.3 --members 64
   ntk-uq compare --data large.csv --target y --n-train 5000 --skip nuts
 
-exit status: 0, or 2 for a mistake in the arguments or the data, 1 for any other failure,
-130 if interrupted
 """
+    + _STATUS
+)
+
+_FIT_EXAMPLES = (
+    """\
+examples:
+  ntk-uq fit train.csv --target y -o model.ntk
+  ntk-uq fit patients.csv --target outcome --conformal 0.9 --drop id --categorical ward
+  ntk-uq fit houses.parquet --target price --task regression --uncertainty posterior
+  ntk-uq fit train.csv --target y --producer ensemble --members 16 --reg 0.3
+
+Empty cells are missing values: the column's median takes their place, and another column says
+where they were. Text of few values is a category. Features are standardised.
+
+"""
+    + _STATUS
+)
+
+_PREDICT_EXAMPLES = (
+    """\
+examples:
+  ntk-uq predict model.ntk test.csv -o predictions.csv
+  ntk-uq predict model.ntk new.csv --keep id -o predictions.csv
+  cat new.csv | ntk-uq predict model.ntk - -o - | sort -t, -k6 -g
+
+Columns are found by their names, in any order; columns that the model does not use are ignored.
+What is written, one line for each row:
+  classes   prediction, probability_<class>, total_uncertainty, aleatoric and epistemic (nats;
+            total = aleatoric + epistemic), and prediction_set, classes separated by "|", if the
+            model was fitted with --conformal
+  numbers   prediction (the mean), std of an observation, epistemic_std (of the mean alone), and
+            the interval from lower to upper
+If the table has the target, scores are printed: log loss in nats, the share of rows whose set or
+interval holds it, and the mean size of the sets.
+
+"""
+    + _STATUS
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -71,10 +120,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = lambda message, *_, **__: _say(f"{name}: warning: {message}")
         try:
             arguments.run(arguments)
+        except BrokenPipeError:  # whoever reads has enough, as head has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except KeyboardInterrupt:
             _say(f"{name}: interrupted; nothing was written")
             return 130
-        except (ValueError, OSError, NotImplementedError) as error:
+        except (ValueError, OSError, NotImplementedError, MemoryError, ImportError) as error:
             _say(f"{name}: error: {error}")
             return 2
         except Exception as error:
@@ -93,6 +145,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ntk_uq {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_compare(commands)
+    _add_fit(commands)
+    _add_predict(commands)
     _add_lazy(commands)
     return parser
 
@@ -173,6 +227,140 @@ def _add_compare(commands: Any) -> None:
     )
 
 
+def _add_fit(commands: Any) -> None:
+    parser = commands.add_parser(
+        "fit",
+        usage="%(prog)s FILE --target COLUMN [-o MODEL] [options]",
+        help="fit a model to a table and save it",
+        description="Fit an ensemble or a posterior to a table of numbers and categories, and\n"
+        "save it, together with what makes numbers of the columns, to one file.",
+        epilog=_FIT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=_fit)
+
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "table", metavar="FILE", help='CSV with a header line, or Parquet; "-" is standard input'
+    )
+    data.add_argument("--target", metavar="COLUMN", required=True, help="column to predict")
+    data.add_argument(
+        "--task",
+        choices=("auto", "classification", "regression"),
+        default="auto",
+        help="what the target holds; auto takes text and few distinct integers for classes, and "
+        "says what it took (default: auto)",
+    )
+    data.add_argument(
+        "--drop",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="leave out a column, such as a row's name; may be repeated",
+    )
+    data.add_argument(
+        "--categorical",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="take numbers, or text with many values, as categories; may be repeated",
+    )
+
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--producer",
+        choices=_PRODUCERS,
+        default="ntk",
+        help="ntk: the infinite ensemble; ensemble: finite networks; bayes: the posterior by NUTS "
+        "(default: ntk)",
+    )
+    model.add_argument(
+        "--reg",
+        type=_reg,
+        metavar="R",
+        help='as in compare; ntk also takes "cv" and "evidence", which choose it (default: ntk '
+        "chooses it and the depth, by cross-validation for classes and by the evidence for "
+        "numbers; 1.0 for the others)",
+    )
+    model.add_argument(
+        "--uncertainty",
+        choices=("initialization", "posterior", "none"),
+        help="whose spread, of ntk and ensemble: that of random initialisations, of the posterior, "
+        "or none (default: initialization)",
+    )
+    model.add_argument(
+        "--method",
+        choices=("exact", "gaussian"),
+        help="ntk by draws or in closed form (default: exact for classes, gaussian for numbers)",
+    )
+    _add_optional_count(model, "--draws", "draws of ntk (default: 256)")
+    _add_optional_count(model, "--members", "networks of ensemble (default: 32)")
+    _add_optional_count(model, "--chains", "chains of bayes (default: 2)")
+    _add_optional_count(model, "--warmup", "draws of each chain thrown away (default: 500)")
+    _add_optional_count(model, "--samples", "draws of each chain kept (default: 500)", least=4)
+    model.add_argument(
+        "--conformal",
+        type=_level,
+        metavar="P",
+        help="hold out a fifth of the rows, and take from it what makes prediction sets, or "
+        "intervals, hold the truth with probability P, 0.9 for example",
+    )
+
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("model.ntk"),
+        metavar="FILE",
+        help="the model (default: model.ntk)",
+    )
+    output.add_argument(
+        "--seed",
+        type=_integer(0),
+        default=0,
+        metavar="N",
+        help="seed of the model and of the rows that are held out (default: 0)",
+    )
+
+
+def _add_predict(commands: Any) -> None:
+    parser = commands.add_parser(
+        "predict",
+        usage="%(prog)s MODEL FILE [-o FILE] [options]",
+        help="predict the rows of a table by a model that fit saved",
+        description="Predict the rows of a table, with uncertainties, by a model of ntk-uq fit.",
+        epilog=_PREDICT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=_predict)
+    parser.add_argument("model", type=Path, metavar="MODEL", help="what ntk-uq fit wrote")
+    parser.add_argument(
+        "table", metavar="FILE", help='CSV with a header line, or Parquet; "-" is standard input'
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="predictions.csv",
+        metavar="FILE",
+        help='CSV, or Parquet by its name; "-" is standard output (default: predictions.csv)',
+    )
+    parser.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="copy a column of the table to the predictions; may be repeated",
+    )
+    parser.add_argument(
+        "--level",
+        type=_level,
+        metavar="P",
+        help="probability of the intervals of a regression that was fitted without --conformal "
+        "(default: 0.9)",
+    )
+
+
 def _add_lazy(commands: Any) -> None:
     parser = commands.add_parser(
         "lazy",
@@ -243,6 +431,10 @@ def _add_count(group: Any, option: str, default: int, text: str, least: int = 1)
     )
 
 
+def _add_optional_count(group: Any, option: str, text: str, least: int = 1) -> None:
+    group.add_argument(option, type=_integer(least), metavar="N", help=text)
+
+
 def _integer(least: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
@@ -263,6 +455,25 @@ def _positive(text: str) -> float:
         value = 0.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return value
+
+
+def _reg(text: str) -> float | str:
+    if text in ("cv", "evidence"):
+        return text
+    try:
+        return _positive(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f'{error}, nor "cv" or "evidence"') from None
+
+
+def _level(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no probability between 0 and 1")
     return value
 
 
@@ -358,6 +569,133 @@ def _about(name: str, arguments: argparse.Namespace) -> str:
             )
 
 
+def _fit(arguments: argparse.Namespace) -> None:
+    options = _producer_options(arguments)
+    _check_output(arguments.output, arguments.table)
+
+    from ntk_uq.persistence import save
+    from ntk_uq.tables import abridged, fit_table, guess_task, read_table
+
+    name = "standard input" if arguments.table == "-" else arguments.table
+    table = read_table(arguments.table)
+    if arguments.target not in table:
+        raise ValueError(
+            f"{name} has no column {arguments.target!r}; it has {abridged(table.columns)}."
+        )
+    task = arguments.task
+    if task == "auto":
+        task, reason = guess_task(table[arguments.target])
+        print(f"The target {arguments.target!r} holds {reason}, so this is {task}.")
+    model = fit_table(
+        table,
+        arguments.target,
+        _new_estimator(arguments.producer, task, options),
+        drop=arguments.drop,
+        categorical=arguments.categorical,
+        conformal=arguments.conformal,
+        seed=arguments.seed,
+        name=name,
+    )
+    save(model, arguments.output)
+    print(_summary(model, len(table)))
+    print(f"The model is in {arguments.output}")
+
+
+def _producer_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of the estimator; an error for options that it does not have."""
+    own = _PRODUCERS[arguments.producer]
+    for producer, others in _PRODUCERS.items():
+        for option in others:
+            if option not in own and getattr(arguments, option) is not None:
+                raise ValueError(
+                    f"--{option} belongs to --producer {producer}; {arguments.producer} has "
+                    f"{', '.join(f'--{name}' for name in own)}"
+                )
+    if isinstance(arguments.reg, str) and arguments.producer != "ntk":
+        raise ValueError(
+            f"--reg {arguments.reg} belongs to --producer ntk; {arguments.producer} takes a number"
+        )
+    given = {argument: getattr(arguments, option) for option, argument in own.items()}
+    given |= {"reg": arguments.reg}
+    return {k: v for k, v in given.items() if v is not None} | {"random_state": arguments.seed}
+
+
+def _new_estimator(producer: str, task: str, options: dict[str, Any]) -> Any:
+    from ntk_uq import estimators
+
+    prefix = {"ntk": "NTK", "ensemble": "Ensemble", "bayes": "Bayesian"}[producer]
+    suffix = "Classifier" if task == "classification" else "Regressor"
+    return getattr(estimators, prefix + suffix)(**options)
+
+
+def _summary(model: Any, n_rows: int) -> str:
+    """What was fitted, in a few lines."""
+    estimator = model.estimator
+    target = (
+        f"{len(estimator.classes_)} classes"
+        if model.task == "classification"
+        else f"noise of standard deviation {estimator.noise_[0]:.4g}"
+    )
+    used = f"{len(model.numeric)} columns of numbers, {len(model.categorical)} of categories"
+    depth, reg = estimator.architecture_.depth, getattr(estimator, "reg_", estimator.reg)
+    network = f"reg = {reg:.3g}, {depth} hidden layer{'s' if depth > 1 else ''}"
+    if hasattr(estimator, "reg_curve_"):
+        criteria = {"cv": "cross-validation", "evidence": "the evidence"}
+        network += f", chosen by {criteria[estimator.reg_curve_.criterion]}"
+    lines = [f"{type(estimator).__name__}: {n_rows:,} rows, {used}, {target}", network]
+    if model.level is not None and model.task == "classification":
+        lines.append(
+            f"Prediction sets at {model.level:g}: classes with a probability of at least "
+            f"{model.quantile:.3g}, from the rows that were held out"
+        )
+    elif model.level is not None:
+        lines.append(
+            f"Intervals at {model.level:g}: {model.quantile:.3g} standard deviations to either "
+            "side, from the rows that were held out"
+        )
+    return "\n".join(lines)
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    if arguments.output != "-":
+        _check_output(Path(arguments.output), arguments.table, str(arguments.model))
+
+    import pandas as pd
+
+    from ntk_uq.persistence import load
+    from ntk_uq.tables import TableModel, abridged, read_table, write_table
+
+    if not arguments.model.is_file():
+        raise ValueError(f"there is no model {arguments.model}; ntk-uq fit writes one")
+    model = load(arguments.model)
+    if not isinstance(model, TableModel):
+        raise ValueError(
+            f"{arguments.model} holds a {type(model).__name__} that was saved from Python, where "
+            "nuq.load reads it; predict takes what ntk-uq fit wrote"
+        )
+    if arguments.level is not None and (model.task, model.level) != ("regression", None):
+        raise ValueError(
+            "--level is for a regression that was fitted without --conformal; this is "
+            + ("a classification" if model.task == "classification" else f"one at {model.level:g}")
+        )
+    name = "standard input" if arguments.table == "-" else arguments.table
+    table = read_table(arguments.table)
+    missing = [column for column in arguments.keep if column not in table]
+    if missing:
+        raise ValueError(f"{name} has no column {missing[0]!r}; it has {abridged(table.columns)}.")
+    predictions = model.predict(table, level=arguments.level or 0.9, name=name)
+    scores = model.scores(table, predictions, name=name)
+    clash = [column for column in arguments.keep if column in predictions]
+    if clash:
+        raise ValueError(f"--keep {clash[0]}: the predictions have a column of that name")
+    write_table(pd.concat([table[arguments.keep], predictions], axis=1), arguments.output)
+    if arguments.output != "-":
+        if scores:
+            words = ", ".join(f"{score} {value:.4g}" for score, value in scores.items())
+            print(f"Against the target {model.target!r} in {name}: {words}")
+        print(f"{len(predictions):,} predictions are in {arguments.output}")
+
+
 def _lazy(arguments: argparse.Namespace) -> None:
     if len(set(arguments.widths)) < 2:
         raise ValueError("a rate needs two widths: give --widths 64 256 1024, for example")
@@ -436,10 +774,12 @@ def _laziness_table(laziness: Any) -> str:
     return "\n".join(lines)
 
 
-def _check_output(path: Path) -> None:
+def _check_output(path: Path, *inputs: str) -> None:
     """Find out before the work begins, not after."""
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is not a regular file, so it cannot be replaced by a report")
+        raise ValueError(f"{path} is not a regular file, so it cannot be replaced")
+    if path.exists() and any(Path(name).exists() and path.samefile(name) for name in inputs):
+        raise ValueError(f"{path} would be overwritten, and it is what is read; give another name")
     if not path.parent.is_dir():
         raise ValueError(f"the folder {path.parent} does not exist; create it first")
     if not os.access(path.parent, os.W_OK):

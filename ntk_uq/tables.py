@@ -302,8 +302,8 @@ def _is_categorical(column: pd.Series, name: str, chosen: bool) -> bool:
     if text.nunique() > _MOST_CATEGORIES:
         raise ValueError(
             f"{where} holds {text.nunique()} different texts, {text.iloc[0]!r} for example: too "
-            f"many for categories (at most {_MOST_CATEGORIES}). Say that they are some all the "
-            f"same (--categorical {column.name}), or {drop}."
+            f"many for categories (at most {_MOST_CATEGORIES}). If they are some all the same, say "
+            f"so (--categorical {column.name}); or {drop}."
         )
     return True
 
@@ -405,9 +405,71 @@ class TableModel:
         features = self._features(table, name)
         self._warn_of_news(features, name)
         prediction = self._distribution(features)
-        if self.task == "classification":
+        if self._classifies:
             return self._classes(prediction)
         return self._intervals(prediction, level)
+
+    def scores(
+        self, table: pd.DataFrame, predictions: pd.DataFrame, *, name: str = "the table"
+    ) -> dict[str, float]:
+        """How good predictions are, where the table has the target.
+
+        Parameters
+        ----------
+        table : DataFrame
+            What was predicted.
+        predictions : DataFrame
+            From `predict`.
+        name : str
+            What the table is called in warnings.
+
+        Returns
+        -------
+        dict of str to float
+            For classes: accuracy, log loss in nats, and coverage and mean size of the prediction
+            sets; for numbers: root mean squared error and coverage of the intervals. Empty where
+            there is no target.
+
+        Warns
+        -----
+        UserWarning
+            If the target is there, and is none.
+        """
+        if self.target not in table:
+            return {}
+        try:
+            y = (
+                labels(table[self.target], name)
+                if self._classifies
+                else numbers(table[self.target], name)
+            )
+        except ValueError as error:
+            warnings.warn(f"Without scores: {error}", UserWarning, stacklevel=2)
+            return {}
+        if not self._classifies:
+            errors = y - predictions["prediction"].to_numpy()
+            inside = predictions["lower"].to_numpy() <= y, y <= predictions["upper"].to_numpy()
+            return {
+                "root mean squared error": float(np.sqrt(np.mean(errors**2))),
+                "coverage": float(np.mean(np.logical_and(*inside))),
+            }
+        proba = predictions[[f"probability_{c}" for c in self.estimator.classes_]].to_numpy()
+        hit = y[:, None] == self.estimator.classes_
+        with np.errstate(divide="ignore"):  # a class that was not in training: infinite
+            log_loss = -np.mean(np.log(np.sum(hit * proba, axis=1)))
+        scores = {
+            "accuracy": float(np.mean(hit[np.arange(len(y)), proba.argmax(axis=1)])),
+            "log loss": float(log_loss),
+        }
+        if self.quantile is not None:
+            members = prediction_sets(proba, self.quantile)
+            scores["coverage"] = float(np.mean(np.any(members & hit, axis=1)))
+            scores["set size"] = float(np.mean(members.sum(axis=1)))
+        return scores
+
+    @property
+    def _classifies(self) -> bool:
+        return self.task == "classification"
 
     def _features(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
         missing = [c for c in (*self.numeric, *self.categorical) if c not in table]
