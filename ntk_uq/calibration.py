@@ -53,7 +53,8 @@ class TemperatureFit:
     ----------
     temperature : float
         Above one makes predictions less sure, below one more. Between 1/32 and 32: near an end, the
-        held-out labels do not bound it (all are predicted right, or no better than by chance).
+        held-out labels do not bound it: all are predicted right, or no better than by chance, or
+        it is best that each draw gives one vote, which is what cold draws do.
     log_loss : float
         Held-out log loss at `temperature`, in nats a point.
     log_loss_before : float
@@ -339,7 +340,8 @@ class TemperatureScaled(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> NDArray:
         """The most probable class [m] of each point."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        columns = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[columns]
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "temperature_")

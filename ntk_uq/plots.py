@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
@@ -261,7 +260,10 @@ def plot_detection(
     ax = _axes(ax)
     for position, (name, found) in enumerate(named.items()):
         colour, marker = _style(position)
-        x, y = (found.fpr, found.tpr) if curve == "roc" else (found.recall, found.precision)
+        if curve == "roc":
+            x, y = found.fpr, found.tpr
+        else:  # without its last point, (0, 1), which no threshold gives
+            x, y = found.recall[:-1], found.precision[:-1]
         label = f"{area.upper()} {getattr(found, area):.3f}"
         ax.plot(
             x,
@@ -303,6 +305,8 @@ def plot_pit(pit: ArrayLike, *, n_bins: int = 10, ax: Axes | None = None) -> Axe
         A bar leaves the band once in twenty where predictions are right.
     """
     values = numbers("pit", pit)
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError("pit must hold values between 0 and 1, from pit_gaussian or pit_samples.")
     density, edges = np.histogram(values, bins=n_bins, range=(0, 1), density=True)
     band = stats.binom(len(values), 1 / n_bins).ppf([0.025, 0.975]) * n_bins / len(values)
 
@@ -774,14 +778,19 @@ def plot_uncertainty_map(
 
     ax = _axes(ax)
     image = ax.pcolormesh(
-        *sides, value.reshape(n_grid, n_grid), cmap="cividis", shading="gouraud", rasterized=True
+        *sides,
+        value.reshape(n_grid, n_grid),
+        cmap="Purples",
+        vmin=0,
+        shading="gouraud",
+        rasterized=True,
     )
     unit = "" if measure == "std" else " (nats)"
     ax.figure.colorbar(image, ax=ax, label=measures[measure] + unit)
     if is_classifier:
         for lead in _leads(prediction.proba()):
             ax.contour(
-                *sides, lead.reshape(n_grid, n_grid), levels=[0], colors="white", linewidths=1
+                *sides, lead.reshape(n_grid, n_grid), levels=[0], colors="black", linewidths=1
             )
     groups = (
         [(None, np.ones(len(points), bool))]
@@ -951,7 +960,9 @@ def plot_trace(
         backend="matplotlib",
         color=_COLOURS,
     )
-    plot_trace(chosen, plot_collection=collection, visuals={"title": False})
+    plot_trace(
+        chosen, plot_collection=collection, visuals={"title": False, "trace": {"width": 0.8}}
+    )
     ax.set(xlabel="Draw", ylabel="Latent", title=f"Training point {point}, output {output}")
     return ax
 

@@ -1,22 +1,46 @@
 import subprocess
 import sys
 
+import arviz_base
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from scipy import stats
 from stand_ins import comparison, diagnostics
 
-from ntk_uq.metrics import reliability_curve
+from ntk_uq.calibration import fit_temperature
+from ntk_uq.metrics import (
+    coverage_curve,
+    detect_errors,
+    detect_outliers,
+    rejection_curve,
+    reliability_curve,
+)
 from ntk_uq.plots import (
     method_style,
     most_uncertain,
+    plot_coverage,
+    plot_detection,
     plot_diagnostics,
+    plot_latent_law,
     plot_latents,
+    plot_laziness,
+    plot_pit,
     plot_probabilities,
+    plot_reg_curve,
+    plot_rejection,
     plot_reliability,
+    plot_temperature,
+    plot_trace,
     plot_uncertainty,
+    plot_uncertainty_map,
 )
+from ntk_uq.predictions import GaussianPrediction, SamplePrediction
+from ntk_uq.selection import RegCurve
+
+PLANE = GaussianPrediction(np.zeros((1, 2)), np.eye(2)[None])
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +137,215 @@ def test_without_axes_a_figure_is_made(compared):
     pyplot.close(ax.figure)
 
 
+def labelled(m=40, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(3, size=m), rng.dirichlet(np.ones(3), size=m)
+
+
+def by_label(ax):
+    return {line.get_label(): line for line in ax.lines}
+
+
+def test_reliability_of_curves_is_that_of_the_comparison(compared, ax):
+    curves = {
+        name: reliability_curve(compared.y_test, method.proba, classes=compared.classes, n_bins=10)
+        for name, method in compared.methods.items()
+    }
+    plot_reliability(curves, ax=ax)
+    assert legend(ax) == list(curves)
+    other = plot_reliability(compared, ax=Figure().subplots())
+    for ours, theirs in zip(ax.collections, other.collections, strict=True):
+        for mine, yours in zip(ours.get_paths(), theirs.get_paths(), strict=True):
+            np.testing.assert_array_equal(mine.vertices, yours.vertices)
+    single = plot_reliability(curves["mcmc"], ax=Figure().subplots())
+    assert single.get_legend() is None
+
+
+def test_rejection(ax):
+    y, proba = labelled()
+    curves = {"sure": rejection_curve(y, proba), "random": rejection_curve(y, proba, np.ones(40))}
+    plot_rejection(curves, ax=ax)
+    assert legend(ax)[0] == "best order"
+    assert len(ax.lines) == 3  # both have the same best order
+    line = by_label(ax)[f"sure: AURC {curves['sure'].aurc:.3f}"]
+    np.testing.assert_array_equal(line.get_xdata(), 1 - curves["sure"].coverage)
+    np.testing.assert_array_equal(line.get_ydata(), 1 - curves["sure"].error)
+    assert legend(plot_rejection(curves["sure"], ax=Figure().subplots()))[1].startswith("AURC")
+
+
+def test_detection(ax):
+    y, proba = labelled()
+    found = detect_errors(y, proba)
+    plot_detection(found, ax=ax)
+    assert legend(ax) == [f"AUROC {found.auroc:.3f}"]
+    line = by_label(ax)[legend(ax)[0]]
+    assert np.trapezoid(line.get_ydata(), line.get_xdata()) == pytest.approx(found.auroc)
+
+
+def test_precision_is_drawn_with_the_prevalence(ax):
+    found = {"a": detect_outliers([1, 2, 3], [2, 5]), "b": detect_outliers([1, 2, 3], [4, 5])}
+    plot_detection(found, curve="precision_recall", ax=ax)
+    assert legend(ax) == [f"a: AUPR {found['a'].aupr:.3f}", "b: AUPR 1.000"]
+    (baseline,) = (line for line in ax.lines if set(line.get_ydata()) == {0.4})
+    assert baseline.get_linestyle() == "--"
+    assert min(by_label(ax)["b: AUPR 1.000"].get_ydata()[-2:]) == 1
+
+
+def test_pit(ax):
+    pit = np.random.default_rng(0).random(500)
+    plot_pit(pit, n_bins=5, ax=ax)
+    bars = ax.patches[1:]
+    counts = [bar.get_height() * 500 / 5 for bar in bars]
+    np.testing.assert_allclose(counts, np.histogram(pit, 5, (0, 1))[0])
+    band = ax.patches[0]
+    ends = np.array([band.get_y(), band.get_y() + band.get_height()]) * 100
+    np.testing.assert_allclose(ends, stats.binom.interval(0.95, 500, 0.2))
+
+
+def test_coverage(ax):
+    curve = coverage_curve(np.random.default_rng(0).random(50))
+    plot_coverage({"one": curve, "other": curve}, ax=ax)
+    assert legend(ax) == ["one", "other"]
+    np.testing.assert_array_equal(by_label(ax)["one"].get_ydata(), curve.coverage)
+
+
+def test_temperature(ax):
+    rng = np.random.default_rng(0)
+    latents = rng.standard_normal((40, 3))
+    y = (latents + rng.gumbel(size=latents.shape)).argmax(axis=1)
+    fit = fit_temperature(y, SamplePrediction(3 * latents[None]))
+    plot_temperature(fit, ax=ax)
+    assert legend(ax) == [f"T = {fit.temperature:.2f}"]
+    marker = by_label(ax)[legend(ax)[0]]
+    assert marker.get_xydata().tolist() == [[fit.temperature, fit.log_loss]]
+    curve = ax.lines[0].get_xydata()
+    assert np.all(np.diff(curve[:, 0]) > 0)
+    assert curve[:, 1].min() == fit.log_loss
+    assert ax.get_ylim()[1] > fit.log_loss_before
+
+
+class Grid:
+    """A classifier of the plane whose uncertainty is known: it grows away from the line x = 0."""
+
+    def __init__(self, classes=("ant", "bee")):
+        self.classes_ = np.array(classes)
+
+    def predict_distribution(self, X):
+        self.seen = X
+        x = np.asarray(X)[:, :1]
+        samples = np.stack([x * sign * np.array([1.0, -1.0]) + 0.1 for sign in (1.0, -0.2)])
+        return SamplePrediction(samples)
+
+
+@pytest.mark.parametrize("measure", ["epistemic", "aleatoric", "total_uncertainty"])
+def test_uncertainty_map(measure, ax):
+    X = np.array([[-1.0, 0.0], [1.0, 5.0], [0.5, 2.0]])
+    model = Grid()
+    plot_uncertainty_map(model, X, ["ant", "bee", "bee"], measure=measure, n_grid=7, ax=ax)
+    grid = np.asarray(model.seen)
+    assert grid.shape == (49, 2)
+    np.testing.assert_allclose([grid.min(axis=0), grid.max(axis=0)], [[-1.4, -1], [1.4, 6]])
+    drawn = ax.collections[0].get_array()
+    np.testing.assert_allclose(np.ravel(drawn), getattr(model.predict_distribution(grid), measure))
+    assert [len(c.get_offsets()) for c in ax.collections[-2:]] == [1, 2]
+    assert legend(ax) == ["ant", "bee"]
+    assert ax.figure.axes[-1].get_ylabel().endswith("(nats)")
+    # The predicted class changes where the mean latents cross.
+    vertices = np.concatenate([p.vertices for p in ax.collections[1].get_paths()])
+    np.testing.assert_allclose(vertices[:, 0], 0, atol=0.25)
+
+
+def test_uncertainty_map_of_a_table_and_of_regression(ax):
+    table = pd.DataFrame({"length": [0.0, 1.0], "width": [0.0, 2.0]})
+    model = Grid()
+    plot_uncertainty_map(model, table, n_grid=3, ax=ax)
+    assert list(model.seen.columns) == ["length", "width"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("length", "width")
+    del model.classes_
+    other = plot_uncertainty_map(
+        model, table, [1.0, 2.0], measure="std", n_grid=3, ax=Figure().subplots()
+    )
+    np.testing.assert_allclose(
+        np.ravel(other.collections[0].get_array()),
+        model.predict_distribution(model.seen).std.max(axis=1),
+    )
+    assert other.get_legend() is None
+
+
+def latents(n=400, scale=1.0):
+    rng = np.random.default_rng(1)
+    theory = GaussianPrediction(np.ones((2, 3)), np.tile(4 * np.eye(3), (2, 1, 1)))
+    draws = SamplePrediction(1 + 2 * scale * rng.standard_normal((n, 2, 3)))
+    return draws, theory
+
+
+def test_law_of_a_latent(ax):
+    draws, theory = latents()
+    plot_latent_law(draws, theory, 1, 2, ax=ax)
+    area = sum(bar.get_height() * bar.get_width() for bar in ax.patches)
+    assert area == pytest.approx(1)
+    x, density = ax.lines[0].get_data()
+    np.testing.assert_allclose(density, stats.norm.pdf(x, 1, 2))
+    assert legend(ax) == ["400 draws", "theory"]
+    p_value = stats.kstest(draws.samples[:, 1, 2], stats.norm(1, 2).cdf).pvalue
+    assert ax.get_title().endswith(f"p = {p_value:.2g}")
+
+
+@pytest.mark.parametrize(("scale", "inside"), [(1.0, True), (1.5, False)])
+def test_quantiles_of_a_latent(scale, inside, ax):
+    draws, theory = latents(scale=scale)
+    plot_latent_law(draws, theory, kind="qq", ax=ax)
+    expected, drawn = by_label(ax)["400 draws"].get_data()
+    np.testing.assert_array_equal(drawn, np.sort(draws.samples[:, 0, 0]))
+    np.testing.assert_allclose(expected, stats.norm.ppf((np.arange(400) + 0.5) / 400, 1, 2))
+    vertices = ax.collections[0].get_paths()[0].vertices[1:401]
+    np.testing.assert_allclose(vertices[:, 0], expected)
+    # The lower edge goes with the quantiles, the upper one comes back.
+    edge = ax.collections[0].get_paths()[0].vertices
+    upper = edge[402:802][::-1]
+    np.testing.assert_allclose(upper[:, 0], expected)
+    within = (vertices[:, 1] <= drawn) & (drawn <= upper[:, 1])
+    assert (within.mean() > 0.9) == inside
+
+
+def posterior():
+    rng = np.random.default_rng(0)
+    return arviz_base.from_dict(
+        {
+            "posterior": {"f": rng.standard_normal((2, 50, 4, 3))},
+            "sample_stats": {"diverging": rng.random((2, 50)) < 0.1},
+        },
+        dims={"f": ["point", "class"]},
+        coords={"point": np.arange(4), "class": ["ant", "bee", "cat"]},
+    )
+
+
+def test_trace(ax):
+    tree = posterior()
+    assert plot_trace(tree, 2, "bee", ax=ax) is ax
+    draws = tree["posterior"]["f"].values[:, :, 2, 1]
+    np.testing.assert_array_equal([line.get_ydata() for line in ax.lines], draws)
+    divergent = sum(len(marks.get_offsets()) for marks in ax.collections)
+    assert divergent == tree["sample_stats"]["diverging"].values.sum()
+    assert ax.get_title() == "Training point 2, output bee"
+
+
+@pytest.mark.parametrize("errors", [None, np.full((2, 3), 0.1)])
+def test_reg_curve(errors, ax):
+    curve = RegCurve(
+        regs=np.array([0.1, 1.0, 10.0]),
+        scores=np.array([[-1.0, -0.5, -2.0], [-2.0, -1.5, -1.0]]),
+        errors=errors,
+        names=("depth 1", "depth 2"),
+        criterion="evidence" if errors is None else "cv",
+        reg=1.0,
+    )
+    plot_reg_curve(curve, ax=ax)
+    np.testing.assert_array_equal(by_label(ax)["depth 2"].get_ydata(), curve.scores[1])
+    assert len(ax.collections) == (0 if errors is None else 2)
+    assert "nats" in ax.get_ylabel()
+
+
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
@@ -125,8 +358,26 @@ def test_without_axes_a_figure_is_made(compared):
         (lambda c: plot_probabilities(c, -1), r"0 \.\. 59"),
         (lambda c: plot_diagnostics(diagnostics(), quantity="trace"), "quantity must be"),
         (lambda c: plot_diagnostics(diagnostics(n_chains=1)), "only one"),
+        (lambda c: plot_laziness({}, "speed"), "quantity must be"),
+        (lambda c: plot_rejection(c), "takes a RejectionCurve, or a dict"),
+        (lambda c: plot_rejection({}), "takes a RejectionCurve, or a dict"),
+        (lambda c: plot_detection({"a": c}), "takes a Detection, or a dict"),
+        (lambda c: plot_detection(detect_outliers([1], [2]), curve="pr"), "curve must be"),
+        (lambda c: plot_pit([np.nan]), "NaN"),
+        (lambda c: plot_pit([1.5]), "between 0 and 1"),
+        (lambda c: plot_coverage([0.5]), "takes a CoverageCurve"),
+        (lambda c: plot_temperature(2.0), "takes a TemperatureFit"),
+        (lambda c: plot_uncertainty_map(Grid(), np.ones((3, 3))), r"shape \[n, 2\]"),
+        (lambda c: plot_uncertainty_map(Grid(), np.ones((3, 2)), [1]), r"y must have shape \(3,\)"),
+        (lambda c: plot_uncertainty_map(Grid(), np.ones((3, 2)), measure="sd"), "measure must"),
+        (lambda c: plot_latent_law(*latents(), kind="box"), "kind must be"),
+        (lambda c: plot_latent_law(*latents(), 2), "2 points and 3 outputs"),
+        (lambda c: plot_latent_law(*latents(), 0, -1), "2 points and 3 outputs"),
+        (lambda c: plot_latent_law(latents()[0], PLANE), "same points and outputs"),
+        (lambda c: plot_trace(posterior(), 4), r"0 \.\. 3"),
+        (lambda c: plot_trace(posterior(), 0, "dog"), "output must be one of"),
     ],
-    ids=range(9),
+    ids=range(27),
 )
 def test_bad_input(compared, draw, message):
     before = pyplot.get_fignums()
