@@ -1,0 +1,440 @@
+"""How near the ensembles are to the Bayesian posterior, and what brings them nearer.
+
+Every method is measured by the total variation of its class probabilities from those of a NUTS
+reference with the same prior GP(0, Theta / reg), mean over test points. Tables are in markdown.
+"""
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from sklearn.datasets import make_classification
+
+from ntk_uq import MLP, BayesianClassifier, Categorical, EnsembleClassifier, NTKClassifier
+from ntk_uq._solver import solve_dual
+from ntk_uq.analytic import ExactPredictor
+from ntk_uq.bayes import SamplingWarning
+from ntk_uq.datasets import Dataset, load_dataset, split
+from ntk_uq.distances import Draws, Estimate, _epistemic_ratios, _total_variation
+from ntk_uq.predictions import SamplePrediction
+
+NET, LIKELIHOOD = MLP(), Categorical()
+N_TEST = 150
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A data set of n training points, and a regularisation."""
+
+    name: str
+    n: int
+    reg: float
+    X: Any
+    y: Any
+    X_test: Any
+
+    def __str__(self):
+        return f"{self.name}, n = {self.n}, reg = {self.reg:g}"
+
+    @property
+    def one_hot(self):
+        return jnp.asarray(np.unique(self.y)[:, None] == self.y, float).T
+
+
+def problem(name: str, n: int, reg: float) -> Problem:
+    if name == "synthetic":
+        X, y = make_classification(
+            1000,
+            n_features=10,
+            n_informative=6,
+            n_classes=3,
+            flip_y=0.05,
+            random_state=0,
+        )
+        data = Dataset(name, "three classes of two clusters each, 5% of labels at random", X, y)
+    else:
+        data = load_dataset(name)
+    parts = split(data, n_train=n, n_test=min(N_TEST, len(data.y) - n))
+    return Problem(name, n, reg, parts.X_train, parts.y_train, parts.X_test)
+
+
+# --- Corrections: draws of `uncertainty="posterior"` in, nearer draws out -------------------------
+
+
+def training_latents(predictor: ExactPredictor, reg: float):
+    """Whitened variables z [S, n, C] of the draws, f(X) = L z with L L^T = Theta / reg."""
+    factor = jnp.asarray(predictor.factor)
+    return predictor.whitened + reg * jnp.einsum("ij,sic->sjc", factor, predictor.alpha)
+
+
+def with_latents(predictor: ExactPredictor, whitened) -> ExactPredictor:
+    """The same predictor with other draws: nothing is left to train, all is in the prior function.
+
+    A function f = f0 + Theta alpha is also the prior function with these values at the training
+    points, since Theta(x, X) Theta(X, X)^-1 f(X) is what the prior predicts of it elsewhere.
+    """
+    return replace(predictor, whitened=whitened, alpha=jnp.zeros_like(whitened))
+
+
+def renew_noise(key, predictor: ExactPredictor, ntk, y, reg: float, *, discrete: bool = False):
+    """Solve again, with label noise of the curvature at each draw's own solution, not at the mode.
+
+    The noise is fresh: that which has led to a solution is not independent of it.
+    """
+    f0 = jnp.einsum("ij,sjc->sic", predictor.factor, predictor.whitened)
+    latents = f0 + jnp.einsum("ij,sjc->sic", ntk, predictor.alpha)
+    if discrete:
+        noise = LIKELIHOOD.sample(key, latents) - LIKELIHOOD.response(latents)
+    else:
+        xi = jax.random.normal(key, latents.shape, latents.dtype)
+        noise = LIKELIHOOD.curvature(latents, y).sqrt_matvec(xi)
+    return replace(predictor, alpha=solve(ntk, reg, y, f0, noise, predictor.alpha))
+
+
+def mode_noise(key, predictor: ExactPredictor, ntk, y, reg: float):
+    """Solve again with the discrete noise onehot(label) - p, labels drawn from p at the mode."""
+    f0 = jnp.einsum("ij,sjc->sic", predictor.factor, predictor.whitened)
+    mode = solve_dual(ntk, reg, y, jnp.zeros_like(y)[None], LIKELIHOOD).latents
+    noise = LIKELIHOOD.sample(key, jnp.broadcast_to(mode, f0.shape)) - LIKELIHOOD.response(mode)
+    return replace(predictor, alpha=solve(ntk, reg, y, f0, noise, predictor.alpha))
+
+
+def solve(ntk, reg, y, f0, noise, start, at_once=64):
+    parts = [
+        solve_dual(ntk, reg, y, f0[s], LIKELIHOOD, linear=noise[s], start=start[s]).alpha
+        for s in (slice(i, i + at_once) for i in range(0, len(f0), at_once))
+    ]
+    return jnp.concatenate(parts)
+
+
+@partial(jax.jit, static_argnames="n_steps")
+def slice_steps(key, factor, whitened, y, n_steps: int):
+    """Steps of elliptical slice sampling (Murray, Adams, MacKay 2010), all draws side by side.
+
+    A step costs one product with the factor: between two functions an ellipse needs none.
+    """
+
+    def log_density(latents):
+        return jnp.sum(LIKELIHOOD.log_density(latents, y), axis=-1)
+
+    def step(state, key):
+        z, f = state
+        key_z, key_level, key_angle = jax.random.split(key, 3)
+        other_z = jax.random.normal(key_z, z.shape, z.dtype)
+        other_f = jnp.einsum("ij,sjc->sic", factor, other_z)
+        level = log_density(f) + jnp.log(jax.random.uniform(key_level, (len(z),), z.dtype))
+
+        def at(angle, a, b):
+            return jnp.cos(angle)[:, None, None] * a + jnp.sin(angle)[:, None, None] * b
+
+        def shrink(state):
+            angle, low, high, done, count = state
+            low = jnp.where(~done & (angle < 0), angle, low)
+            high = jnp.where(~done & (angle >= 0), angle, high)
+            u = jax.random.uniform(jax.random.fold_in(key_angle, count), angle.shape, z.dtype)
+            angle = jnp.where(done, angle, low + u * (high - low))
+            return angle, low, high, log_density(at(angle, f, other_f)) >= level, count + 1
+
+        first = 2 * jnp.pi * jax.random.uniform(key_angle, (len(z),), z.dtype)
+        state = (first, first - 2 * jnp.pi, first, log_density(at(first, f, other_f)) >= level, 1)
+        angle, *_ = lax.while_loop(lambda s: ~jnp.all(s[3]), shrink, state)
+        return (at(angle, z, other_z), at(angle, f, other_f)), None
+
+    start = (whitened, jnp.einsum("ij,sjc->sic", factor, whitened))
+    (z, _), _ = lax.scan(step, start, jax.random.split(key, n_steps))
+    return z
+
+
+@partial(jax.jit, static_argnames="n_trajectories")
+def hmc_steps(key, factor, whitened, y, n_trajectories: int):
+    """Trajectories of Hamiltonian Monte Carlo, a quarter of the prior's period long.
+
+    The step is 0.8 d^(-1/4) in d = nC whitened dimensions. Two products a leapfrog step.
+    """
+    step_size = 0.8 * whitened[0].size ** -0.25
+    n_leaps = int(np.ceil(np.pi / 2 / step_size))
+
+    def latents(z):
+        return jnp.einsum("ij,sjc->sic", factor, z)
+
+    def energy(z, momentum):
+        log_density = jnp.sum(LIKELIHOOD.log_density(latents(z), y), axis=-1)
+        return 0.5 * jnp.sum(z**2 + momentum**2, axis=(1, 2)) - log_density
+
+    def force(z):
+        return jnp.einsum("ij,sic->sjc", factor, LIKELIHOOD.gradient(latents(z), y)) - z
+
+    def trajectory(z, key):
+        key_momentum, key_size, key_accept = jax.random.split(key, 3)
+        momentum = jax.random.normal(key_momentum, z.shape, z.dtype)
+        size = step_size * jax.random.uniform(key_size, (len(z), 1, 1), z.dtype, 0.8, 1.2)
+
+        def leap(state, _):
+            z, momentum = state
+            momentum = momentum + 0.5 * size * force(z)
+            z = z + size * momentum
+            return (z, momentum + 0.5 * size * force(z)), None
+
+        (new, end), _ = lax.scan(leap, (z, momentum), length=n_leaps)
+        log_ratio = energy(z, momentum) - energy(new, end)
+        accept = jnp.log(jax.random.uniform(key_accept, (len(z),), z.dtype)) < log_ratio
+        return jnp.where(accept[:, None, None], new, z), None
+
+    return lax.scan(trajectory, whitened, jax.random.split(key, n_trajectories))[0]
+
+
+def corrections(predictor, ntk, y, reg) -> dict[str, Callable[[], ExactPredictor]]:
+    """Name, and the function that corrects draws; the first noises, then steps of MCMC."""
+    keys = list(jax.random.split(jax.random.key(5), 4))
+    factor = jnp.asarray(predictor.factor)
+    renewed: list[ExactPredictor] = []
+
+    def renew():
+        renewed[:] = [renew_noise(keys[0], predictor, ntk, y, reg)]
+        return renewed[0]
+
+    def steps(sampler, start, count):
+        def run():
+            base = renewed[0] if start == "renewed" else predictor
+            z = training_latents(base, reg)
+            return with_latents(base, sampler(keys[1], factor, z, y, count))
+
+        return run
+
+    return {
+        "discrete noise": lambda: mode_noise(keys[2], predictor, ntk, y, reg),
+        "renewed noise": renew,
+        "renewed discrete noise": lambda: renew_noise(
+            keys[3], predictor, ntk, y, reg, discrete=True
+        ),
+        "5 slice steps": steps(slice_steps, "posterior", 5),
+        "20 slice steps": steps(slice_steps, "posterior", 20),
+        "renewed + 5 slice steps": steps(slice_steps, "renewed", 5),
+        "renewed + 20 slice steps": steps(slice_steps, "renewed", 20),
+        "1 HMC trajectory": steps(hmc_steps, "posterior", 1),
+        "renewed + 1 HMC trajectory": steps(hmc_steps, "renewed", 1),
+        "renewed + 3 HMC trajectories": steps(hmc_steps, "renewed", 3),
+    }
+
+
+# --- Measuring ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Result:
+    """A method against the reference."""
+
+    tv: Estimate
+    epistemic_ratio: Estimate
+    seconds: float
+
+
+def cpu_seconds(function, repeat=True):
+    """Result, and processor seconds of all threads; without compilation where that is cheap."""
+    start = time.process_time()
+    result = function()
+    seconds = time.process_time() - start
+    if repeat and seconds < 10:
+        start = time.process_time()
+        result = function()
+        seconds = time.process_time() - start
+    return result, seconds
+
+
+class Reference:
+    """NUTS at the test points."""
+
+    def __init__(self, problem: Problem, prior="ntk", warmup=500, samples=2000, chains=2):
+        self.sampler = BayesianClassifier(
+            NET,
+            reg=problem.reg if prior == "ntk" else 1.0,
+            prior=prior,
+            num_warmup=warmup,
+            num_samples=samples,
+            num_chains=chains,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SamplingWarning)  # what was reached is printed
+            _, self.seconds = cpu_seconds(lambda: self.sampler.fit(problem.X, problem.y), False)
+        prediction = self.sampler.predict_distribution(problem.X_test, joint=True)
+        self.draws = Draws(prediction, seed=1)
+        self.diagnostics = self.sampler.diagnostics_
+
+    def __str__(self):
+        found = self.diagnostics
+        return (
+            f"smallest ESS {found.ess_min:,.0f}, R-hat up to {found.rhat_max:.3f}, "
+            f"{self.seconds:.0f} CPU s"
+        )
+
+    def measure(self, prediction, seconds=np.nan) -> Result:
+        draws = Draws(prediction)
+        return Result(
+            _total_variation(draws, self.draws),
+            _epistemic_ratios(draws, self.draws)[0],
+            seconds,
+        )
+
+
+def fitted(problem: Problem, estimator):
+    """Prediction of an estimator, and its processor seconds for fitting and predicting."""
+
+    def run():
+        estimator.fit(problem.X, problem.y)
+        if getattr(estimator, "method", None) == "exact":
+            return estimator.predict_distribution(problem.X_test, joint=True)
+        return estimator.predict_distribution(problem.X_test)
+
+    return cpu_seconds(run)
+
+
+def infinite_methods(problem: Problem, n_draws: int) -> dict[str, NTKClassifier]:
+    gaussian = partial(NTKClassifier, NET, reg=problem.reg, method="gaussian")
+    exact = partial(NTKClassifier, NET, reg=problem.reg, n_draws=n_draws)
+    return {
+        "mode": gaussian(uncertainty="none"),
+        "Laplace": gaussian(uncertainty="posterior"),
+        "initialization, Gaussian": gaussian(uncertainty="initialization"),
+        "initialization": exact(uncertainty="initialization"),
+        "posterior": exact(uncertainty="posterior"),
+    }
+
+
+def measure_methods(problem, reference, n_draws, with_corrections) -> dict[str, Result]:
+    results, last = {}, None
+    for name, estimator in infinite_methods(problem, n_draws).items():
+        prediction, seconds = fitted(problem, estimator)
+        results[name] = reference.measure(prediction, seconds)
+        last = estimator, seconds
+    if not with_corrections:
+        return results
+    posterior, base_seconds = last
+    kernels, cross, test = (
+        NET.kernels(problem.X),
+        NET.kernels(problem.X_test, problem.X),
+        NET.kernels(problem.X_test),
+    )
+    with jax.enable_x64(True):
+        ntk, y = jnp.asarray(kernels.ntk), jnp.asarray(problem.one_hot)
+        predictor = jax.tree.map(jnp.asarray, posterior.predictor_)
+        renewal = 0.0
+        for name, correct in corrections(predictor, ntk, y, problem.reg).items():
+            better, seconds = cpu_seconds(lambda c=correct: jax.block_until_ready(c()))
+            if name == "renewed noise":
+                renewal = seconds
+            elif name.startswith("renewed +"):
+                seconds += renewal
+            latents = np.asarray(better.joint_latents(jax.random.key(7), cross, test))
+            results[name] = reference.measure(
+                SamplePrediction(latents, joint=True), base_seconds + seconds
+            )
+    return results
+
+
+# --- Printing -------------------------------------------------------------------------------------
+
+
+def number(estimate: Estimate, digits=4) -> str:
+    return f"{estimate.value:.{digits}f} ± {estimate.se:.{digits}f}"
+
+
+def print_row(*cells):
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def print_header(*cells):
+    print_row(*cells)
+    print_row(*("---" for _ in cells))
+
+
+def methods(problems, n_draws, warmup, samples, with_corrections):
+    """One table a problem: every method, its distance and its time."""
+    for one in problems:
+        reference = Reference(one, warmup=warmup, samples=samples)
+        print(f"\n{one}; {len(one.X_test)} test points, {n_draws} draws; NUTS: {reference}\n")
+        print_header("method", "total variation", "noise", "epistemic ratio", "NUTS's time / its")
+        for name, result in measure_methods(one, reference, n_draws, with_corrections).items():
+            print_row(
+                name,
+                number(result.tv),
+                f"{result.tv.noise:.4f}",
+                number(result.epistemic_ratio, 3),
+                f"{reference.seconds / result.seconds:.2g}",
+            )
+
+
+def widths(problems, n_members, warmup, samples, all_widths):
+    """Finite ensembles against the same reference, as width grows."""
+    for one in problems:
+        reference = Reference(one, warmup=warmup, samples=samples)
+        print(f"\n{one}: {n_members} networks; NUTS: {reference}\n")
+        print_header("width", "uncertainty", "total variation", "noise", "epistemic ratio")
+        for uncertainty in ("posterior", "initialization"):
+            rows = {
+                f"{width:,}": EnsembleClassifier(
+                    replace(NET, width=width), n_members, reg=one.reg, uncertainty=uncertainty
+                )
+                for width in all_widths
+            }
+            rows["infinite"] = NTKClassifier(
+                NET, reg=one.reg, uncertainty=uncertainty, n_draws=n_members
+            )
+            for width, estimator in rows.items():
+                result = reference.measure(fitted(one, estimator)[0])
+                print_row(
+                    width,
+                    uncertainty,
+                    number(result.tv),
+                    f"{result.tv.noise:.4f}",
+                    number(result.epistemic_ratio, 3),
+                )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one small problem, few draws")
+    parser.add_argument(
+        "--parts", nargs="+", default=["methods", "widths"], choices=["methods", "widths"]
+    )
+    parser.add_argument("--problems", nargs="+", metavar="NAME:N:REG")
+    parser.add_argument("--draws", type=int, default=4096)
+    parser.add_argument("--members", type=int, default=256)
+    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--widths", type=int, nargs="+", default=[64, 512, 2048])
+    parser.add_argument("--no-corrections", action="store_true")
+    arguments = parser.parse_args()
+    warmup = 500
+    given = arguments.problems
+    if arguments.quick:
+        given = ["wine:20:1"]
+        arguments.draws, arguments.members, arguments.samples, warmup = 64, 8, 100, 100
+        arguments.widths = [16]
+    chosen = {
+        "methods": given or [f"{name}:{n}:1" for n in (50, 150) for name in NAMES],
+        "widths": given or ["wine:50:1"],
+    }
+    for part in arguments.parts:
+        problems = [
+            problem(name, int(n), float(reg))
+            for name, n, reg in (text.split(":") for text in chosen[part])
+        ]
+        if part == "methods":
+            methods(
+                problems, arguments.draws, warmup, arguments.samples, not arguments.no_corrections
+            )
+        else:
+            widths(problems, arguments.members, warmup, arguments.samples, arguments.widths)
+
+
+NAMES = ("digits", "wine", "breast_cancer", "synthetic")
+
+if __name__ == "__main__":
+    main()
