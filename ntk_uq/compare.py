@@ -91,7 +91,8 @@ class MethodSummary:
     n_effective : float
         Independent draws that would give the same Monte-Carlo errors; NaN for a closed form.
     fit_seconds, predict_seconds : float
-        Wall-clock times of the fit and of the predictions at the test points.
+        Wall-clock times of the fit (NaN where it was not measured) and of the predictions at the
+        test points.
     diagnostics : Diagnostics or None
         A sampler's ``diagnostics_``.
     warnings : tuple of str
@@ -467,7 +468,8 @@ def _functions(estimator: Any, X: ArrayLike, prediction: Prediction) -> Predicti
     if isinstance(prediction, SamplePrediction) and prediction.joint:
         return replace(prediction, samples=prediction.samples[:, ::step])
     predict = _final(estimator).predict_distribution
-    if "joint" not in signature(predict).parameters:
+    options = signature(predict).parameters.values()
+    if not any(option.name == "joint" or option.kind is option.VAR_KEYWORD for option in options):
         return None
     X = _transformed(estimator, _safe_indexing(X, np.arange(0, m, step)))
     try:
@@ -502,7 +504,7 @@ def _summary(estimator: Any, draws: Draws, predict_seconds: float) -> MethodSumm
         epistemic_se=epistemic_se,
         n_draws=len(prediction.samples) if isinstance(prediction, SamplePrediction) else None,
         n_effective=draws.effective_draws if is_sampled else np.nan,
-        fit_seconds=float(final.fit_seconds_),
+        fit_seconds=float(getattr(final, "fit_seconds_", np.nan)),
         predict_seconds=predict_seconds,
         diagnostics=getattr(final, "diagnostics_", None),
         warnings=_warnings(final),
@@ -636,7 +638,7 @@ def _validated_classes(estimators: Mapping[str, Any], reference: str | None) -> 
                 "compare takes this package's classifiers or regressors, and pipelines that end "
                 "in one."
             )
-        if not hasattr(final, "fit_seconds_"):
+        if not (hasattr(final, "fit_seconds_") or hasattr(final, "classes_")):
             raise NotFittedError(f"{name!r} is not fitted: call its fit(X, y) first.")
         known[name] = np.asarray(final.classes_) if hasattr(final, "classes_") else None
     (first, shared), *others = known.items()

@@ -8,11 +8,13 @@ from scipy.signal import lfilter
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from stand_ins import StandIn
 
 from ntk_uq.architectures import MLP
+from ntk_uq.calibration import TemperatureScaled
 from ntk_uq.compare import Comparison, ComparisonWarning, _epistemic_se, compare
 from ntk_uq.distances import Draws, _total_variation
 from ntk_uq.estimators import NTKClassifier, NTKRegressor
@@ -244,7 +246,12 @@ def stand_in(**changes):
         ({}, {}, ValueError, "at least one"),
         ({1: stand_in()}, {}, TypeError, "must be strings"),
         ({"a": object()}, {}, TypeError, "no predict_distribution"),
-        ({"a": stand_in(without=["fit_seconds_"])}, {}, NotFittedError, "'a' is not fitted"),
+        (
+            {"a": stand_in(without=["fit_seconds_", "classes_"])},
+            {},
+            NotFittedError,
+            "'a' is not fitted",
+        ),
         (
             {"a": stand_in(), "b": stand_in(without=["classes_"])},
             {},
@@ -314,6 +321,16 @@ def test_pipelines_are_their_last_step():
     )
     assert compared.table.loc["again", "tv"] == 0
     assert compared.methods["piped"].estimator.startswith("make_pipeline(StandardScaler(), NTKClas")
+
+
+def test_scaled_estimators_are_compared_too():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((24, 2)), np.repeat([0, 1], 12)
+    plain = NTKClassifier(MLP(width=16), reg=1.0, n_draws=16).fit(X, y)
+    scaled = TemperatureScaled(FrozenEstimator(plain)).fit(X, y)
+    compared = compare({"plain": plain, "scaled": scaled}, X + 0.1, y, reference="plain")
+    assert np.isfinite(compared.table.loc["scaled", ["tv", "energy"]]).all()
+    assert np.isnan(compared.table.loc["scaled", "fit_seconds"])
 
 
 def test_different_problems_are_said():
