@@ -36,7 +36,12 @@ _WORTH_SAYING = 30
 _PRODUCERS = {
     "ntk": {"draws": "n_draws", "method": "method", "uncertainty": "uncertainty"},
     "ensemble": {"members": "n_members", "uncertainty": "uncertainty"},
-    "bayes": {"chains": "num_chains", "warmup": "num_warmup", "samples": "num_samples"},
+    "bayes": {
+        "sampler": "sampler",
+        "chains": "num_chains",
+        "warmup": "num_warmup",
+        "samples": "num_samples",
+    },
 }
 
 _STATUS = """\
@@ -271,7 +276,7 @@ def _add_fit(commands: Any) -> None:
         "--producer",
         choices=_PRODUCERS,
         default="ntk",
-        help="ntk: the infinite ensemble; ensemble: finite networks; bayes: the posterior by NUTS "
+        help="ntk: the infinite ensemble; ensemble: finite networks; bayes: the posterior, sampled "
         "(default: ntk)",
     )
     model.add_argument(
@@ -295,6 +300,12 @@ def _add_fit(commands: Any) -> None:
     )
     _add_optional_count(model, "--draws", "draws of ntk (default: 256)")
     _add_optional_count(model, "--members", "networks of ensemble (default: 32)")
+    model.add_argument(
+        "--sampler",
+        choices=("nuts", "ess", "vi", "laplace"),
+        help="how bayes finds the posterior: by Markov chains, NUTS or elliptical slices, or by an "
+        "approximation, variational inference or Laplace's (default: nuts)",
+    )
     _add_optional_count(model, "--chains", "chains of bayes (default: 2)")
     _add_optional_count(model, "--warmup", "draws of each chain thrown away (default: 500)")
     _add_optional_count(model, "--samples", "draws of each chain kept (default: 500)", least=4)

@@ -56,7 +56,9 @@ _CLASSES = {
     "ntk_uq.likelihoods": ("Bernoulli", "Categorical", "Gaussian", "Poisson", "Weighted"),
     "ntk_uq.analytic": ("ExactPredictor", "GaussianPredictor", "_PerOutput", "_Shared"),
     "ntk_uq.ensemble": ("TrainedEnsemble",),
-    "ntk_uq.bayes": ("Diagnostics", "GaussianProcessPrior", "PosteriorDraws"),
+    "ntk_uq.bayes": (
+        "Diagnostics", "GaussianProcessPrior", "NetworkLaplace", "NetworkPrior", "PosteriorDraws",
+    ),
     "ntk_uq.selection": ("RegCurve",),
     "ntk_uq.calibration": ("TemperatureFit", "TemperatureScaled"),
     "ntk_uq.tables": ("TableModel",),

@@ -70,6 +70,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
     ImportError
         For Parquet, if pyarrow is not installed.
     """
+    if path != "-" and not Path(path).is_file():
+        kind = "is a folder" if Path(path).is_dir() else "does not exist"
+        raise FileNotFoundError(f"The file {path} {kind}.")
     if path == "-":
         table = _read_csv(sys.stdin.buffer, "standard input")
     elif Path(path).suffix.lower() in _PARQUET:

@@ -27,6 +27,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 import ntk_uq as nuq
 from ntk_uq import persistence
+from ntk_uq.calibration import TemperatureScaled
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((16, 3))
@@ -57,6 +58,10 @@ CASES = [
     *[(nuq.EnsembleRegressor, {"noise": 0.1, **options}) for options in ENSEMBLE],
     (nuq.BayesianClassifier, SMALL),
     (nuq.BayesianClassifier, {"prior": "nngp", **SMALL}),
+    (nuq.BayesianClassifier, {"sampler": "vi", **SMALL}),
+    (nuq.BayesianClassifier, {"sampler": "laplace"}),
+    (nuq.BayesianClassifier, {"architecture": NET, "prior": "weights", **SMALL}),
+    (nuq.BayesianClassifier, {"architecture": NET, "prior": "weights", "sampler": "laplace"}),
     (nuq.BayesianRegressor, {"noise": 0.1, **SMALL}),
 ]
 
@@ -365,6 +370,12 @@ def test_an_interrupted_save_leaves_the_old_file(fitted, tmp_path, monkeypatch):
         nuq.save(fitted, path)
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["model.ntk"]
+
+
+def test_temperature(tmp_path):
+    clf = nuq.NTKClassifier(reg=1.0, method="gaussian")
+    scaled = TemperatureScaled(clf, cv=2).fit(X, LABELS)
+    assert_same_predictions(scaled, round_trip(scaled, tmp_path))
 
 
 # Damage.
