@@ -11,7 +11,7 @@ from arviz_stats.base import array_stats
 from scipy import stats
 
 from ntk_uq import MLP, bayes
-from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson
+from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, Weighted
 
 
 @pytest.fixture(autouse=True)
@@ -87,21 +87,28 @@ def test_whitened_variables_give_the_latents(conjugate):
     np.testing.assert_allclose(conjugate.latents, factor @ conjugate.whitened, rtol=1e-10)
 
 
+@pytest.mark.parametrize("sampler", ["nuts", "ess"])
 @pytest.mark.parametrize(
     ("likelihood", "target"),
-    [(Bernoulli(), 1.0), (Poisson(), 4.0), (Gaussian(0.3), 1.7)],
+    [
+        (Bernoulli(), 1.0),
+        (Poisson(), 4.0),
+        (Gaussian(0.3), 1.7),
+        (Weighted(Bernoulli(), np.array([2.5])), 1.0),
+    ],
     ids=lambda p: type(p).__name__,
 )
-def test_one_latent_against_quadrature(likelihood, target):
+def test_one_latent_against_quadrature(likelihood, target, sampler):
     variance = 1.8
     draws = bayes.sample_latents(
-        jax.random.key(1), [[variance]], [[target]], likelihood, **LONG
+        jax.random.key(1), [[variance]], [[target]], likelihood, sampler=sampler, **LONG
     ).latents[..., 0, 0]
     f = np.linspace(-12, 12, 20001)
     log_likelihood = {
         Bernoulli: lambda: stats.bernoulli.logpmf(1, 1 / (1 + np.exp(-f))),
         Poisson: lambda: stats.poisson.logpmf(4, np.exp(f)),
         Gaussian: lambda: stats.norm.logpdf(1.7, f, 0.3),
+        Weighted: lambda: -2.5 * np.log1p(np.exp(-f)),
     }[type(likelihood)]()
     cdf, mean, sd = quadrature(f, log_likelihood + stats.norm.logpdf(f, scale=variance**0.5))
     assert_within_standard_errors(draws[..., None], [mean])
@@ -109,10 +116,11 @@ def test_one_latent_against_quadrature(likelihood, target):
     assert_same_distribution(draws, cdf)
 
 
-def test_two_class_softmax_against_quadrature():
+@pytest.mark.parametrize("sampler", ["nuts", "ess"])
+def test_two_class_softmax_against_quadrature(sampler):
     variance = 3.0
     draws = bayes.sample_latents(
-        jax.random.key(2), [[variance]], [[1.0, 0.0]], Categorical(), **LONG
+        jax.random.key(2), [[variance]], [[1.0, 0.0]], Categorical(), sampler=sampler, **LONG
     ).latents[:, :, 0]
     # Softmax sees only the difference of the latents, of which the sum is independent.
     f = np.linspace(-25, 25, 20001)
@@ -153,10 +161,11 @@ def test_uninformative_data_give_the_prior():
         assert_same_distribution(draws[:, :, i, 0], stats.norm(scale=S[i, i] ** 0.5).cdf)
 
 
-def test_keys_decide_the_draws():
+@pytest.mark.parametrize("sampler", ["nuts", "ess"])
+def test_keys_decide_the_draws(sampler):
     def sample(seed, **change):
         return bayes.sample_latents(
-            jax.random.key(seed), S, Y, Gaussian(NOISE), **(SHORT | change)
+            jax.random.key(seed), S, Y, Gaussian(NOISE), sampler=sampler, **(SHORT | change)
         ).latents
 
     first = sample(0)
@@ -170,10 +179,12 @@ def test_keys_decide_the_draws():
     np.testing.assert_array_equal(first, longer[:, :500])
 
 
-def test_chains_and_data_share_one_compilation():
+@pytest.mark.parametrize("sampler", ["nuts", "ess"])
+def test_chains_and_data_share_one_compilation(sampler):
     bayes._samplers._advance.clear_cache()
     for seed in (0, 1):
-        bayes.sample_latents(jax.random.key(seed), S, Y + seed, Gaussian(0.5 + seed), **SHORT)
+        key, noise = jax.random.key(seed), Gaussian(0.5 + seed)
+        bayes.sample_latents(key, S, Y + seed, noise, sampler=sampler, **SHORT)
     assert bayes._samplers._advance._cache_size() == 1
 
 
@@ -199,7 +210,8 @@ def test_progress_counts_all_chains():
     assert done[-1] == 1600
 
 
-def test_interrupt_ends_all_chains():
+@pytest.mark.parametrize("sampler", ["nuts", "ess"])
+def test_interrupt_ends_all_chains(sampler):
     def interrupt(done, total):
         raise KeyboardInterrupt
 
@@ -210,6 +222,7 @@ def test_interrupt_ends_all_chains():
             S,
             Y,
             Gaussian(NOISE),
+            sampler=sampler,
             num_warmup=300,
             num_samples=10**7,
             num_chains=3,
@@ -250,6 +263,9 @@ def test_what_is_no_covariance_is_refused(broken):
         (S, Y[:, 0], {}, "one-hot"),
         (S, Y, {"num_chains": 0}, "num_chains >= 1"),
         (S, Y, {"num_samples": 3}, "num_samples >= 4"),
+        (S, Y, {"sampler": "gibbs"}, 'sampler "nuts" or "ess"; got \'gibbs\''),
+        (bayes.GaussianProcessPrior(S, 0.0), Y[:4], {}, "shape"),
+        (bayes.NetworkPrior(X[:, None], MLP(depth=0), 3), Y, {}, "3 outputs at 5 points"),
     ],
 )
 def test_wrong_shapes_and_counts_are_refused(covariance, targets, change, message):
@@ -453,6 +469,16 @@ def test_cost_is_foreseen(conjugate):
     steps = conjugate.sample_stats["n_steps"].mean() * 2 * (300 + 2000)
     assert steps / 3 < cost.n_steps < steps * 3
     assert cost.memory > conjugate.whitened.nbytes + conjugate.latents.nbytes
+
+
+@pytest.mark.parametrize("sampler", ["nuts", "ess", "vi"])
+def test_cost_grows_with_the_work(sampler):
+    sizes = SHORT | {"sampler": sampler}
+    for more in ({"num_samples": 5000}, {"n": 40}, {"n_outputs": 20}, {"n_parameters": 10**5}):
+        arguments = {"n": 20, "n_outputs": 3} | sizes
+        cost, larger = (bayes.estimate_cost(**(arguments | extra)) for extra in ({}, more))
+        assert larger.memory > cost.memory
+        assert larger.seconds > cost.seconds or (sampler == "vi" and "num_samples" in more)
 
 
 def test_large_problems_are_seen_to_be_large():
