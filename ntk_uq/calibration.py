@@ -42,7 +42,7 @@ Prediction = GaussianPrediction | SamplePrediction
 
 # Temperatures tried before the best is refined: beyond a factor of 32 a model is not miscalibrated,
 # but right everywhere or useless.
-_TEMPERATURES = 2.0 ** np.linspace(-5, 5, 21)
+_TEMPERATURES = 2.0 ** np.arange(-5, 6)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class TemperatureFit:
     log_loss_before : float
         The same at temperature one.
     temperatures, losses : array of shape [k]
-        The log loss at other temperatures.
+        All temperatures that were tried, in order, and their log losses.
     """
 
     temperature: float
@@ -626,21 +626,32 @@ def _log_loss(
 
 
 def _lowest_log_loss(losses: Callable[[float], Floats]) -> TemperatureFit:
-    curve = np.array([losses(t).mean() for t in _TEMPERATURES])
+    tried: dict[float, float] = {}
+
+    def loss(log_temperature: float) -> float:
+        temperature = math.exp(log_temperature)
+        tried[temperature] = float(losses(temperature).mean())
+        return tried[temperature]
+
+    logs = np.log(_TEMPERATURES)
+    curve = [loss(log_t) for log_t in logs]
     # Averaged over draws it need not be convex: refine between the neighbours of the best.
-    best = int(curve.argmin())
-    low, high = max(best - 1, 0), min(best + 1, len(curve) - 1)
-    found = minimize_scalar(
-        lambda log_t: float(losses(math.exp(log_t)).mean()),
-        bounds=(math.log(_TEMPERATURES[low]), math.log(_TEMPERATURES[high])),
+    best = int(np.argmin(curve))
+    minimize_scalar(
+        loss,
+        bounds=(logs[max(best - 1, 0)], logs[min(best + 1, len(logs) - 1)]),
         method="bounded",
-        options={"xatol": 1e-6},
+        options={"xatol": 1e-4},
     )
-    temperature, loss = float(np.exp(found.x)), float(found.fun)
-    if curve[best] < loss:
-        temperature, loss = float(_TEMPERATURES[best]), float(curve[best])
-    before = float(curve[len(curve) // 2])
-    return TemperatureFit(temperature, loss, before, _TEMPERATURES, curve)
+    temperatures, values = (np.array(column) for column in zip(*sorted(tried.items()), strict=True))
+    lowest = values.argmin()
+    return TemperatureFit(
+        temperature=float(temperatures[lowest]),
+        log_loss=float(values[lowest]),
+        log_loss_before=curve[len(curve) // 2],
+        temperatures=temperatures,
+        losses=values,
+    )
 
 
 def _conformal_rank(n: int, level: float) -> int:

@@ -384,12 +384,7 @@ def plot_temperature(
     for position, (name, fit) in enumerate(named.items()):
         colour, marker = _style(position)
         best = f"T = {fit.temperature:.2f}"
-        order = np.argsort(np.append(fit.temperatures, fit.temperature))
-        ax.plot(
-            np.append(fit.temperatures, fit.temperature)[order],
-            np.append(fit.losses, fit.log_loss)[order],
-            color=colour,
-        )
+        ax.plot(fit.temperatures, fit.losses, color=colour)
         ax.plot(
             fit.temperature,
             fit.log_loss,
