@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -178,6 +179,15 @@ def test_arguments_of_any_kind(tmp_path):
     assert type(again.reg) is np.float32
     assert again.checkpoint == tmp_path / "run"
     assert again.random_state.randint(10**9) == state.randint(10**9)
+
+
+def test_the_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "saving.md").read_text()
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        exec(block, names)
+    assert names["tree"]["version"] == 1
 
 
 def test_targets_of_several_outputs(tmp_path):

@@ -4,8 +4,10 @@ import importlib.util
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ import ntk_uq as nuq
 from ntk_uq.cli import main
 from ntk_uq.tables import fit_table, read_table
 
+PAGE = Path(__file__).parents[1] / "docs" / "shell.md"
 RNG = np.random.default_rng(0)
 N = 40
 SIZE = RNG.standard_normal(N).round(3)
@@ -549,6 +552,21 @@ def test_a_reader_that_has_enough(folder):
         process.stdout.close()
         assert process.wait() == 0
         assert process.stderr.read() == b""
+
+
+def test_the_page_runs(folder, capsys):
+    blocks = re.findall(r"```(python|sh)\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    for language, text in blocks:
+        if language == "python":
+            exec(text, {})
+            continue
+        for line in text.splitlines():
+            program, *arguments = shlex.split(line)
+            assert program == "ntk-uq"
+            assert shell(*arguments) == 0, line
+    out = capsys.readouterr().out
+    assert "Against the target 'cultivar' in test.csv: accuracy 0.9" in out
+    assert "cultivar,prediction,probability_class_0" in out
 
 
 @pytest.mark.parametrize("command", ["fit", "predict"])
