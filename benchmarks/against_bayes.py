@@ -30,7 +30,7 @@ NET, LIKELIHOOD = MLP(), Categorical()
 N_TEST = 150
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """A data set of n training points, and a regularisation."""
 
@@ -70,7 +70,7 @@ def problem(name: str, n: int, reg: float) -> Problem:
 
 
 def training_latents(predictor: ExactPredictor, reg: float):
-    """Whitened variables z [S, n, C] of the draws, f(X) = L z with L L^T = Theta / reg."""
+    """Whitened variables z [S, n, C] of the draws, f(X) = L z for L L^T = Theta / reg."""
     factor = jnp.asarray(predictor.factor)
     return predictor.whitened + reg * jnp.einsum("ij,sic->sjc", factor, predictor.alpha)
 
@@ -107,9 +107,9 @@ def mode_noise(key, predictor: ExactPredictor, ntk, y, reg: float):
     return replace(predictor, alpha=solve(ntk, reg, y, f0, noise, predictor.alpha))
 
 
-def solve(ntk, reg, y, f0, noise, start, at_once=64):
+def solve(ntk, reg, y, f0, noise, start, tol=1e-12, at_once=64):
     parts = [
-        solve_dual(ntk, reg, y, f0[s], LIKELIHOOD, linear=noise[s], start=start[s]).alpha
+        solve_dual(ntk, reg, y, f0[s], LIKELIHOOD, linear=noise[s], start=start[s], tol=tol).alpha
         for s in (slice(i, i + at_once) for i in range(0, len(f0), at_once))
     ]
     return jnp.concatenate(parts)
@@ -192,36 +192,33 @@ def hmc_steps(key, factor, whitened, y, n_trajectories: int):
 
 
 def corrections(predictor, ntk, y, reg) -> dict[str, Callable[[], ExactPredictor]]:
-    """Name, and the function that corrects draws; the first noises, then steps of MCMC."""
-    keys = list(jax.random.split(jax.random.key(5), 4))
+    """Name, and the function that corrects draws."""
+    keys = jax.random.split(jax.random.key(5), 3)
     factor = jnp.asarray(predictor.factor)
-    renewed: list[ExactPredictor] = []
+    renewed: list[ExactPredictor] = []  # what the corrections of renewed draws start from
 
     def renew():
         renewed[:] = [renew_noise(keys[0], predictor, ntk, y, reg)]
         return renewed[0]
 
-    def steps(sampler, start, count):
+    def steps(sampler, count, start=None):
         def run():
-            base = renewed[0] if start == "renewed" else predictor
+            base = predictor if start is None else renewed[0]
             z = training_latents(base, reg)
             return with_latents(base, sampler(keys[1], factor, z, y, count))
 
         return run
 
     return {
+        "5 slice steps": steps(slice_steps, 5),
+        "20 slice steps": steps(slice_steps, 20),
+        "1 HMC trajectory": steps(hmc_steps, 1),
         "discrete noise": lambda: mode_noise(keys[2], predictor, ntk, y, reg),
         "renewed noise": renew,
-        "renewed discrete noise": lambda: renew_noise(
-            keys[3], predictor, ntk, y, reg, discrete=True
-        ),
-        "5 slice steps": steps(slice_steps, "posterior", 5),
-        "20 slice steps": steps(slice_steps, "posterior", 20),
-        "renewed + 5 slice steps": steps(slice_steps, "renewed", 5),
-        "renewed + 20 slice steps": steps(slice_steps, "renewed", 20),
-        "1 HMC trajectory": steps(hmc_steps, "posterior", 1),
-        "renewed + 1 HMC trajectory": steps(hmc_steps, "renewed", 1),
-        "renewed + 3 HMC trajectories": steps(hmc_steps, "renewed", 3),
+        "renewed + 5 slice steps": steps(slice_steps, 5, "renewed"),
+        "renewed + 20 slice steps": steps(slice_steps, 20, "renewed"),
+        "renewed + 1 HMC trajectory": steps(hmc_steps, 1, "renewed"),
+        "renewed + 3 HMC trajectories": steps(hmc_steps, 3, "renewed"),
     }
 
 
@@ -237,12 +234,12 @@ class Result:
     seconds: float
 
 
-def cpu_seconds(function, repeat=True):
-    """Result, and processor seconds of all threads; without compilation where that is cheap."""
+def cpu_seconds(function):
+    """Result, and processor seconds of all threads; without compilation where it could matter."""
     start = time.process_time()
     result = function()
     seconds = time.process_time() - start
-    if repeat and seconds < 10:
+    if seconds < 20:
         start = time.process_time()
         result = function()
         seconds = time.process_time() - start
@@ -252,18 +249,17 @@ def cpu_seconds(function, repeat=True):
 class Reference:
     """NUTS at the test points."""
 
-    def __init__(self, problem: Problem, prior="ntk", warmup=500, samples=2000, chains=2):
+    def __init__(self, problem: Problem, warmup: int, samples: int, prior="ntk", width=512):
         self.sampler = BayesianClassifier(
-            NET,
+            replace(NET, width=width),
             reg=problem.reg if prior == "ntk" else 1.0,
             prior=prior,
             num_warmup=warmup,
             num_samples=samples,
-            num_chains=chains,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SamplingWarning)  # what was reached is printed
-            _, self.seconds = cpu_seconds(lambda: self.sampler.fit(problem.X, problem.y), False)
+            _, self.seconds = cpu_seconds(lambda: self.sampler.fit(problem.X, problem.y))
         prediction = self.sampler.predict_distribution(problem.X_test, joint=True)
         self.draws = Draws(prediction, seed=1)
         self.diagnostics = self.sampler.diagnostics_
@@ -289,53 +285,51 @@ def fitted(problem: Problem, estimator):
 
     def run():
         estimator.fit(problem.X, problem.y)
-        if getattr(estimator, "method", None) == "exact":
+        if getattr(estimator, "method", None) == "exact" or hasattr(estimator, "sampler"):
             return estimator.predict_distribution(problem.X_test, joint=True)
         return estimator.predict_distribution(problem.X_test)
 
     return cpu_seconds(run)
 
 
-def infinite_methods(problem: Problem, n_draws: int) -> dict[str, NTKClassifier]:
+def estimators(problem: Problem, n_draws: int) -> dict[str, Any]:
     gaussian = partial(NTKClassifier, NET, reg=problem.reg, method="gaussian")
     exact = partial(NTKClassifier, NET, reg=problem.reg, n_draws=n_draws)
     return {
         "mode": gaussian(uncertainty="none"),
         "Laplace": gaussian(uncertainty="posterior"),
+        "variational": BayesianClassifier(
+            NET, reg=problem.reg, sampler="vi", num_samples=n_draws, num_chains=1
+        ),
         "initialization, Gaussian": gaussian(uncertainty="initialization"),
         "initialization": exact(uncertainty="initialization"),
         "posterior": exact(uncertainty="posterior"),
     }
 
 
-def measure_methods(problem, reference, n_draws, with_corrections) -> dict[str, Result]:
-    results, last = {}, None
-    for name, estimator in infinite_methods(problem, n_draws).items():
-        prediction, seconds = fitted(problem, estimator)
-        results[name] = reference.measure(prediction, seconds)
-        last = estimator, seconds
-    if not with_corrections:
-        return results
-    posterior, base_seconds = last
-    kernels, cross, test = (
-        NET.kernels(problem.X),
-        NET.kernels(problem.X_test, problem.X),
-        NET.kernels(problem.X_test),
-    )
+def measure_methods(problem, reference, n_draws, names) -> dict[str, Result]:
+    """Results of the methods and corrections of these names; corrections come last."""
+    results: dict[str, Result] = {}
+    for name, estimator in estimators(problem, n_draws).items():
+        if name in names:
+            prediction, seconds = fitted(problem, estimator)
+            results[name] = reference.measure(prediction, seconds)
+    # The draws of "posterior", which is the last.
+    kernels = NET.kernels(problem.X)
+    cross, test = NET.kernels(problem.X_test, problem.X), NET.kernels(problem.X_test)
+    base, renewal = results["posterior"].seconds, 0.0
     with jax.enable_x64(True):
         ntk, y = jnp.asarray(kernels.ntk), jnp.asarray(problem.one_hot)
-        predictor = jax.tree.map(jnp.asarray, posterior.predictor_)
-        renewal = 0.0
+        predictor = jax.tree.map(jnp.asarray, estimator.predictor_)
         for name, correct in corrections(predictor, ntk, y, problem.reg).items():
+            if name not in names:
+                continue
             better, seconds = cpu_seconds(lambda c=correct: jax.block_until_ready(c()))
-            if name == "renewed noise":
-                renewal = seconds
-            elif name.startswith("renewed +"):
-                seconds += renewal
+            renewal = seconds if name == "renewed noise" else renewal
+            seconds += renewal if name.startswith("renewed +") else 0.0
             latents = np.asarray(better.joint_latents(jax.random.key(7), cross, test))
-            results[name] = reference.measure(
-                SamplePrediction(latents, joint=True), base_seconds + seconds
-            )
+            prediction = SamplePrediction(latents, joint=True)
+            results[name] = reference.measure(prediction, base + seconds)
     return results
 
 
@@ -344,6 +338,10 @@ def measure_methods(problem, reference, n_draws, with_corrections) -> dict[str, 
 
 def number(estimate: Estimate, digits=4) -> str:
     return f"{estimate.value:.{digits}f} ± {estimate.se:.{digits}f}"
+
+
+def factor(ratio: float) -> str:
+    return f"{ratio:.2g}" if ratio < 10 else f"{ratio:,.0f}"
 
 
 def print_row(*cells):
@@ -355,86 +353,149 @@ def print_header(*cells):
     print_row(*("---" for _ in cells))
 
 
-def methods(problems, n_draws, warmup, samples, with_corrections):
-    """One table a problem: every method, its distance and its time."""
+METHODS = ("mode", "Laplace", "variational", "initialization", "posterior")
+STEPS = ("5 slice steps", "20 slice steps")
+
+
+def methods(problems, arguments):
+    """A row a problem: total variation from NUTS. Then epistemic ratios, then times."""
+    names = (*METHODS, *STEPS)
+    print("\nTotal variation from NUTS; in the last column, what Monte-Carlo error alone gives\n")
+    print_header("problem", *names, "noise")
+    found, references = {}, {}
     for one in problems:
-        reference = Reference(one, warmup=warmup, samples=samples)
-        print(f"\n{one}; {len(one.X_test)} test points, {n_draws} draws; NUTS: {reference}\n")
-        print_header("method", "total variation", "noise", "epistemic ratio", "NUTS's time / its")
-        for name, result in measure_methods(one, reference, n_draws, with_corrections).items():
+        references[one] = reference = Reference(one, arguments.warmup, arguments.samples)
+        results = found[one] = measure_methods(one, reference, arguments.draws, names)
+        cells = (number(results[name].tv) for name in names)
+        print_row(one, *cells, f"{results['posterior'].tv.noise:.4f}")
+        reference.draws = None  # memory
+    print("\nMean epistemic uncertainty over NUTS's\n")
+    print_header("problem", *names)
+    for one, results in found.items():
+        print_row(one, *(number(results[name].epistemic_ratio, 3) for name in names))
+    print(f"\nNUTS's processor time over the method's, {arguments.draws} draws\n")
+    print_header("problem", *names, "NUTS: CPU s", "smallest ESS", "largest R-hat")
+    for one, results in found.items():
+        reference = references[one]
+        print_row(
+            one,
+            *(factor(reference.seconds / results[name].seconds) for name in names),
+            f"{reference.seconds:.0f}",
+            f"{reference.diagnostics.ess_min:,.0f}",
+            f"{reference.diagnostics.rhat_max:.3f}",
+        )
+
+
+def all_corrections(problems, arguments):
+    """A table a problem: what may bring draws of "posterior" nearer."""
+    for one in problems:
+        reference = Reference(one, arguments.warmup, arguments.samples)
+        print(f"\n{one}; {arguments.draws} draws; NUTS: {reference}\n")
+        print_header("draws", "total variation", "noise", "epistemic ratio", "time")
+        found = measure_methods(one, reference, arguments.draws, Everything())
+        for name, result in found.items():
             print_row(
                 name,
                 number(result.tv),
                 f"{result.tv.noise:.4f}",
                 number(result.epistemic_ratio, 3),
-                f"{reference.seconds / result.seconds:.2g}",
+                f"{result.seconds / found['posterior'].seconds:.2f}",
             )
 
 
-def widths(problems, n_members, warmup, samples, all_widths):
+class Everything:
+    def __contains__(self, name):
+        return True
+
+
+def widths(problems, arguments):
     """Finite ensembles against the same reference, as width grows."""
     for one in problems:
-        reference = Reference(one, warmup=warmup, samples=samples)
-        print(f"\n{one}: {n_members} networks; NUTS: {reference}\n")
-        print_header("width", "uncertainty", "total variation", "noise", "epistemic ratio")
+        reference = Reference(one, arguments.warmup, arguments.samples)
+        print(f"\n{one}: {arguments.members} networks; NUTS: {reference}\n")
+        print_header("uncertainty", "width", "total variation", "noise", "epistemic ratio")
         for uncertainty in ("posterior", "initialization"):
             rows = {
                 f"{width:,}": EnsembleClassifier(
-                    replace(NET, width=width), n_members, reg=one.reg, uncertainty=uncertainty
+                    replace(NET, width=width),
+                    arguments.members,
+                    reg=one.reg,
+                    uncertainty=uncertainty,
                 )
-                for width in all_widths
+                for width in arguments.widths
             }
             rows["infinite"] = NTKClassifier(
-                NET, reg=one.reg, uncertainty=uncertainty, n_draws=n_members
+                NET, reg=one.reg, uncertainty=uncertainty, n_draws=arguments.members
             )
             for width, estimator in rows.items():
                 result = reference.measure(fitted(one, estimator)[0])
                 print_row(
-                    width,
                     uncertainty,
+                    width,
                     number(result.tv),
                     f"{result.tv.noise:.4f}",
                     number(result.epistemic_ratio, 3),
                 )
 
 
+def priors(problems, arguments):
+    """Posteriors under three priors: NTK, NNGP, and finite networks with N(0, I) weights."""
+    for one in problems:
+        nngp = Reference(one, arguments.warmup, arguments.samples, prior="nngp")
+        print(f"\n{one}: from the posterior under NNGP; {nngp}\n")
+        print_header("prior", "total variation", "noise", "epistemic ratio", "ESS, R-hat, time")
+        runs = {"NTK": {"prior": "ntk"}}
+        for width in arguments.prior_widths:
+            runs[f"weights, width {width}"] = {"prior": "weights", "width": width}
+        for name, options in runs.items():
+            other = Reference(one, arguments.warmup, arguments.samples, **options)
+            result = nngp.measure(other.draws.prediction)
+            print_row(
+                name,
+                number(result.tv),
+                f"{result.tv.noise:.4f}",
+                number(result.epistemic_ratio, 3),
+                other,
+            )
+
+
+PARTS = {"methods": methods, "corrections": all_corrections, "widths": widths, "priors": priors}
+PROBLEMS = {
+    "methods": [
+        *(f"{name}:50:1" for name in ("wine", "breast_cancer", "synthetic", "digits")),
+        *("wine:50:0.1", "wine:100:1"),
+        *(f"{name}:150:1" for name in ("breast_cancer", "synthetic", "digits")),
+        "synthetic:150:0.1",
+        *(f"{name}:500:1" for name in ("breast_cancer", "synthetic", "digits")),
+    ],
+    "corrections": ["wine:50:0.1", "synthetic:150:1", "digits:150:1"],
+    "widths": ["wine:50:1", "digits:50:1"],
+    "priors": ["wine:50:1"],
+}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one small problem, few draws")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument(
-        "--parts", nargs="+", default=["methods", "widths"], choices=["methods", "widths"]
+        "--problems", nargs="+", metavar="NAME:N:REG", help="in place of each part's"
     )
-    parser.add_argument("--problems", nargs="+", metavar="NAME:N:REG")
-    parser.add_argument("--draws", type=int, default=4096)
-    parser.add_argument("--members", type=int, default=256)
-    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--draws", type=int, default=2000, help="of the infinite ensemble")
+    parser.add_argument("--members", type=int, default=256, help="networks of finite ensembles")
+    parser.add_argument("--warmup", type=int, default=500, help="of each of two NUTS chains")
+    parser.add_argument("--samples", type=int, default=2000, help="of each of two NUTS chains")
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 512, 2048])
-    parser.add_argument("--no-corrections", action="store_true")
+    parser.add_argument("--prior-widths", type=int, nargs="+", default=[8, 32])
     arguments = parser.parse_args()
-    warmup = 500
-    given = arguments.problems
     if arguments.quick:
-        given = ["wine:20:1"]
-        arguments.draws, arguments.members, arguments.samples, warmup = 64, 8, 100, 100
-        arguments.widths = [16]
-    chosen = {
-        "methods": given or [f"{name}:{n}:1" for n in (50, 150) for name in NAMES],
-        "widths": given or ["wine:50:1"],
-    }
+        arguments.problems = ["wine:20:1"]
+        arguments.draws, arguments.members, arguments.samples, arguments.warmup = 64, 8, 100, 100
+        arguments.widths, arguments.prior_widths = [16], [4]
     for part in arguments.parts:
-        problems = [
-            problem(name, int(n), float(reg))
-            for name, n, reg in (text.split(":") for text in chosen[part])
-        ]
-        if part == "methods":
-            methods(
-                problems, arguments.draws, warmup, arguments.samples, not arguments.no_corrections
-            )
-        else:
-            widths(problems, arguments.members, warmup, arguments.samples, arguments.widths)
+        chosen = (text.split(":") for text in arguments.problems or PROBLEMS[part])
+        PARTS[part]([problem(name, int(n), float(reg)) for name, n, reg in chosen], arguments)
 
-
-NAMES = ("digits", "wine", "breast_cancer", "synthetic")
 
 if __name__ == "__main__":
     main()
