@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ntk_uq.architectures import standard_normal_like
 from ntk_uq.likelihoods import Likelihood
 
 Uncertainty = Literal["initialization", "posterior", "none"]
@@ -26,12 +27,7 @@ def draw(architecture, key, i, in_features, out_features):
     """Initial parameters of member i, and the direction of its prior function."""
     init_key, prior_key = _keys(key, i)[:2]
     initial = architecture.init(init_key, in_features, out_features)
-    leaves, structure = jax.tree.flatten(initial)
-    keys = jax.random.split(prior_key, len(leaves))
-    tangent = [
-        jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)
-    ]
-    return initial, jax.tree.unflatten(structure, tangent)
+    return initial, standard_normal_like(prior_key, initial)
 
 
 def label_noise(uncertainty, key, i, likelihood, mode, y):

@@ -220,10 +220,14 @@ class Optax:
     batch_size : int, optional
         Points in a mini-batch, drawn without replacement; those left over are not used in that
         pass. None takes all.
+    n_passes : int
+        Passes before which training does not end. The noise of mini-batches hides whether the
+        objective still falls, and a schedule ends it only at its own end.
     """
 
     optimizer: optax.GradientTransformation
     batch_size: int | None = None
+    n_passes: int = 0
 
     def start(self, problem: Problem, member: Member) -> _Walk:
         """State before the first iteration."""
@@ -283,9 +287,26 @@ class Optax:
             jnp.roll(state.recent, -1).at[-1].set(least),
             gap,
             state.n_iter + 1,
-            gap < problem.tol,
+            (gap < problem.tol) & (state.n_iter + 1 >= self.n_passes),
         )
         return _select(state.converged, state, moved)
+
+
+def update_rule(optimizer: optax.GradientTransformation) -> str:
+    """What an optimizer does, as text: its settings lie in closures, and show in its program."""
+    params = jnp.zeros(2)
+
+    def loss(params):
+        return jnp.sum(params**2)
+
+    def update(gradient, state, params):
+        value, extended = loss(params), optax.with_extra_args_support(optimizer)
+        return extended.update(
+            gradient, state, params, value=value, grad=gradient, value_fn=loss
+        )  # fmt: skip
+
+    program = jax.make_jaxpr(update)(params, optimizer.init(params), params)
+    return f"{program} {[np.asarray(constant).tolist() for constant in program.consts]}"
 
 
 def leaves_jacobian_span(optimizer: optax.GradientTransformation) -> bool:

@@ -58,6 +58,7 @@ from ntk_uq._training import (
     leaves_jacobian_span,
     norm,
     objective,
+    update_rule,
     vdot,
 )
 from ntk_uq.architectures import BaseArchitecture
@@ -247,7 +248,9 @@ def train_ensemble(
         Takes the place of conjugate gradients, learning rate included. An iteration is then a
         pass over the data, and a member is done when fifty have gained less than tol.
     batch_size : int, optional
-        Points in a mini-batch of `optimizer`; None takes all.
+        Points in a mini-batch of `optimizer`; None takes all. With mini-batches training takes
+        `max_iter` passes, the length of a learning-rate schedule, and is judged at its end: their
+        noise hides earlier whether it still gains.
     check_condition : bool
         False trains also where the theory says that there is no solution (reg = 0 and degenerate
         targets), until max_iter.
@@ -300,7 +303,7 @@ def train_ensemble(
             "solution: the loss falls for ever as the outputs grow, and training leaves the lazy "
             "regime. Set reg > 0, or smooth the targets."
         )
-    method = _method(optimizer, batch_size, reg, len(X))
+    method = _method(optimizer, batch_size, reg, len(X), max_iter)
     if warm_start is not None:
         _check_warm_start(warm_start, key, architecture, reg, uncertainty)
     data = _Data(X, y, likelihood, jnp.asarray(reg, X.dtype), jnp.asarray(tol, X.dtype))
@@ -558,6 +561,12 @@ class _Trainer:
             run.remove(f"{name}-training")
         return results
 
+    def _optimizer(self) -> dict[str, str]:
+        if not isinstance(self.method, Optax):
+            return {}
+        rule = _name(update_rule(self.method.optimizer))
+        return {"optimizer": hashlib.sha256(rule.encode()).hexdigest()[:16]}
+
     def checkpoint(self, directory: str | os.PathLike, uncertainty: Uncertainty) -> Checkpoint:
         """Checkpoint for what this trains, labelled with all that its results depend on."""
         X, y, likelihood, reg, tol = self.data
@@ -566,6 +575,7 @@ class _Trainer:
             {
                 "architecture": _name(self.architecture),
                 "method": _name(self.method),
+                **self._optimizer(),
                 "X": _digest(X),
                 "y": _digest(y),
                 "likelihood": f"{type(likelihood).__name__} {_digest(likelihood)}",
@@ -684,7 +694,7 @@ def _latents(architecture, uncertainty, linearised, params, initial, tangent, re
 # At the door.
 
 
-def _method(optimizer, batch_size, reg, n) -> Method:
+def _method(optimizer, batch_size, reg, n, max_iter) -> Method:
     if optimizer is None:
         if batch_size is not None:
             raise ValueError(
@@ -702,7 +712,7 @@ def _method(optimizer, batch_size, reg, n) -> Method:
             PathWarning,
             stacklevel=3,
         )
-    return Optax(optimizer, batch_size)
+    return Optax(optimizer, batch_size, 0 if batch_size is None else max_iter)
 
 
 def _check_warm_start(earlier: TrainedEnsemble, key, architecture, reg, uncertainty) -> None:

@@ -9,10 +9,12 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ntk_uq import ensemble
 from ntk_uq._checkpoint import Checkpoint
+from ntk_uq._training import update_rule
 from ntk_uq.ensemble import train_ensemble
 
 # Two chunks of members; the second is not full.
@@ -170,6 +172,24 @@ def test_foreign_and_damaged_checkpoints_are_refused(tmp_path):
     (tmp_path / "else" / "thesis.txt").touch()
     with pytest.raises(ValueError, match=r"is no checkpoint: it has files, 'thesis.txt'"):
         Checkpoint(tmp_path / "else", {})
+
+
+def test_update_rules_are_told_apart():
+    """By what they do, and not by the objects that hold it."""
+    rules = [
+        update_rule(make())
+        for make in (
+            lambda: optax.adam(1e-3),
+            lambda: optax.adam(1e-2),
+            lambda: optax.adam(optax.cosine_decay_schedule(1e-2, 100)),
+            lambda: optax.adam(optax.cosine_decay_schedule(1e-2, 200)),
+            lambda: optax.sgd(1e-2, momentum=0.9),
+            lambda: optax.lbfgs(),
+        )
+        for _ in range(2)
+    ]
+    assert rules[::2] == rules[1::2]
+    assert len(set(rules)) == 6
 
 
 def test_other_data_are_another_run(tmp_path):

@@ -215,21 +215,22 @@ def test_posterior_ensemble_approaches_the_posterior(problem, activation):
 # --- Optimizers -----------------------------------------------------------------------------------
 
 
-# The noise of mini-batches has not quite gone when the schedule ends.
-@pytest.mark.parametrize(("batch_size", "rtol"), [(None, 1e-3), (3, 1e-2)])
-def test_optax_reaches_the_same_minimum(batch_size, rtol):
-    net = MLP(width=64, depth=1, activation="erf")
-    schedule = optax.cosine_decay_schedule(0.05, 80 * (1 if batch_size is None else 2))
-    walked = train(train_ensemble, net, optimizer=optax.adam(schedule), batch_size=batch_size)
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_optax_reaches_the_same_minimum(batch_size):
+    net, passes = MLP(width=512, depth=1, activation="erf"), 400  # narrow ones have other minima
+    updates = passes * (1 if batch_size is None else N // batch_size)
+    optimizer = optax.sgd(optax.cosine_decay_schedule(0.01, updates), momentum=0.9)
+    walked = train(train_ensemble, net, optimizer=optimizer, batch_size=batch_size, max_iter=passes)
     searched = train(train_ensemble, net, tol=1e-6)
     assert walked.converged.all()
-    np.testing.assert_allclose(walked.objective, searched.objective, rtol=rtol)
+    np.testing.assert_allclose(walked.objective, searched.objective, rtol=1e-3)
 
 
 def test_weights_and_mini_batches_keep_together():
     net = MLP(width=64, depth=1, activation="erf")
-    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 160))
-    walked = train(train_ensemble, net, "weighted", optimizer=optimizer, batch_size=4)
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 800))
+    options = {"optimizer": optimizer, "batch_size": 4, "max_iter": 400}
+    walked = train(train_ensemble, net, "weighted", **options)
     searched = train(train_ensemble, net, "weighted", tol=1e-6)
     np.testing.assert_allclose(walked.objective, searched.objective, rtol=1e-3)
 
