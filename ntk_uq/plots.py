@@ -581,6 +581,7 @@ def plot_probabilities(comparison: Comparison, point: int, *, ax: Axes | None = 
         for tick, label in zip(ax.get_xticklabels(), comparison.classes[shown], strict=True):
             if label == truth:
                 tick.set_fontweight("bold")
+    ax.margins(y=0.2)  # room for the legend
     _legend(ax, len(proba))
     return ax
 

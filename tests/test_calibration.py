@@ -1,7 +1,10 @@
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import pyplot
 from scipy import stats
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
@@ -336,3 +339,20 @@ def test_mapies_conformal_intervals_are_ours(kind):
     np.testing.assert_allclose(points, reg.predict(X[79:]))
     np.testing.assert_allclose(intervals[:, 0, 0], points - half)
     np.testing.assert_allclose(intervals[:, 1, 0], points + half)
+
+
+@pytest.mark.slow
+def test_the_page_on_calibration_keeps_its_promises():
+    page = (Path(__file__).parents[1] / "docs" / "calibration.md").read_text()
+    names = {}
+    for block in re.findall(r"```\{code-cell\}\n(.*?)```", page, flags=re.DOTALL):
+        exec(block, names)
+    pyplot.close("all")
+    y, test = names["y"], names["test"]
+    assert names["fit"].log_loss < 0.6 * names["fit"].log_loss_before
+    held = names["sets"][np.arange(len(test)), y[test]].mean()
+    # The Beta law of the coverage, and the binomial noise of the test points.
+    spread = np.sqrt(stats.beta(571, 30).var() + 0.05 * 0.95 / len(test))
+    assert abs(held - 0.95) < 4 * spread
+    assert names["wrong"][names["accepted"]].mean() < 0.05
+    assert names["accepted"].mean() > 0.9
