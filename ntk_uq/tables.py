@@ -79,8 +79,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
         table = _read_parquet(Path(path))
     else:
         table = _read_csv(path, str(path))
-    if table.empty:
-        raise ValueError(f"{path} has a header line and no rows.")
+    _check_rows(table, "standard input" if path == "-" else str(path))
     return table
 
 
@@ -233,6 +232,11 @@ def labels(column: pd.Series, name: str) -> NDArray:
     if np.abs(values).max() > 2**53:  # codes, which float64 does not tell apart
         return _text(column).to_numpy(dtype=np.str_)
     return values.astype(np.int64)
+
+
+def _check_rows(table: pd.DataFrame, name: str) -> None:
+    if not len(table):
+        raise ValueError(f"{name} has column names and no rows.")
 
 
 def _check_present(column: pd.Series, name: str) -> None:
@@ -405,6 +409,7 @@ class TableModel:
         UserWarning
             Where a category, or a gap in a column of numbers, was not seen in training.
         """
+        _check_rows(table, name)
         features = self._features(table, name)
         self._warn_of_news(features, name)
         prediction = self._distribution(features)
@@ -603,6 +608,7 @@ def fit_table(
     UserWarning
         If a column is empty and left out.
     """
+    _check_rows(table, name)
     for column in (target, *drop, *categorical):
         if column not in table:
             raise ValueError(f"{name} has no column {column!r}; it has {abridged(table.columns)}.")

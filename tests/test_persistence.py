@@ -8,6 +8,7 @@ import pickle
 import re
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import optax
 import pandas as pd
 import pytest
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.base import RegressorMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
@@ -584,6 +587,48 @@ def test_networks_must_fit_the_architecture(tmp_path):
         )
         with pytest.raises(ValueError, match=message):
             nuq.load(tmp_path / "model.ntk")
+
+
+def places(node, place=()):
+    """Where something could stand in a tree."""
+    yield place
+    if not isinstance(node, dict | list):
+        return
+    for key, child in node.items() if isinstance(node, dict) else enumerate(node):
+        yield from places(child, (*place, key))
+
+
+FORGED = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=5), st.sampled_from([[], {}, *FORGED_MODELS.values()]),
+    st.dictionaries(
+        st.sampled_from(["array", "scalar", "key", "objects", "tuple", "dict", "slice", "float",
+                         "dtype", "scalar type", "path", "random state", "supplied", "object"]),
+        st.one_of(st.integers(-1, 3), st.lists(st.integers(-1, 10**9), max_size=3)),
+        min_size=1, max_size=2,
+    ),
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_any_forgery_is_read_or_refused(whole, tmp_path_factory, data):
+    entries = entries_of(whole)
+    tree = json.loads(entries["ntk_uq.json"])
+    *way, last = data.draw(st.sampled_from([place for place in places(tree) if place]))
+    node = tree
+    for key in way:
+        node = node[key]
+    node[last] = data.draw(FORGED)
+    path = tmp_path_factory.mktemp("any") / "model.ntk"
+    path.write_bytes(archive({**entries, "ntk_uq.json": json.dumps(tree)}))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* was written with scikit-learn")
+        try:
+            message = repr(nuq.load(path)) and "model.ntk"
+        except ValueError as error:
+            message = str(error)
+    assert "model.ntk" in message
 
 
 def test_loading_changes_nothing_global(whole, tmp_path):

@@ -7,17 +7,21 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import train_test_split
 
 import ntk_uq as nuq
 from ntk_uq.cli import main
-from ntk_uq.tables import fit_table, read_table
+from ntk_uq.tables import _read_csv, fit_table, read_table
 
 PAGE = Path(__file__).parents[1] / "docs" / "shell.md"
 RNG = np.random.default_rng(0)
@@ -336,6 +340,54 @@ def test_typed_columns_that_are_no_features(column, message):
         fit_table(FRAME.assign(odd=column), "y", nuq.NTKClassifier(), drop=["price"])
 
 
+# Anything.
+
+
+class Finite(ClassifierMixin, BaseEstimator):
+    """Looks at what it is given."""
+
+    def fit(self, X, y):
+        assert np.isfinite(X).all()
+        assert len(X) == len(y)
+        assert X.shape[1] >= 1
+        return self
+
+
+CELLS = ["", "1", "2", "-3.5", "1e400", "nan", "inf", "NA", "x", " y ", "True", "2020-01-02", "?",
+         "é|", '"', '"a,b"', "0x10", "1_000", "99999999999999999999", "\t", "-"]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_any_table_is_fitted_or_refused(data):
+    width = data.draw(st.integers(1, 4))
+    row = st.lists(st.sampled_from(CELLS), min_size=width, max_size=width)
+    rows = data.draw(st.lists(row, min_size=1, max_size=8))
+    header = ["y", "a", "b", "c"][:width]
+    text = "\n".join(",".join(cells) for cells in [header, *rows])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Column .* is empty: it is left out")
+        try:
+            fit_table(_read_csv(io.StringIO(text), "the table"), "y", Finite())
+            message = "the table is fitted"
+        except ValueError as error:
+            message = str(error)
+    assert re.search(r"the table|'y'", message)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=60))
+def test_any_file_is_a_table_or_refused(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("any") / "table.csv"
+    path.write_bytes(content)
+    try:
+        n_rows, message = len(read_table(path)), "table.csv is read"
+    except ValueError as error:
+        n_rows, message = 1, str(error)
+    assert n_rows >= 1
+    assert "table.csv" in message
+
+
 # Bad input: the arguments, the table, and what the one line on standard error must say.
 
 
@@ -360,7 +412,7 @@ BAD_FITS = {
     "file is a folder": (["fit", ".", "--target", "y"], None, "file . is a folder"),
     "file empty": (FIT, "", "train.csv is empty"),
     "blank lines": (FIT, "\n\n\n", "train.csv is empty"),
-    "header only": (FIT, "a,y\n", "a header line and no rows"),
+    "header only": (FIT, "a,y\n", "has column names and no rows"),
     "not text": (FIT, b"\xff\xfe\x00\x01", "not a text file in UTF-8"),
     "long row": (FIT, "a,y\n1,x\n2,y,3\n", "line 3 holds 3 values, more values than its header"),
     "open quote": (FIT, 'a,y\n1,"x\n2,y\n', "not a table of comma-separated values"),
