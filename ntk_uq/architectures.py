@@ -24,6 +24,8 @@ from flax import nnx
 from jax import lax
 from numpy.typing import ArrayLike
 
+from ntk_uq._progress import Progress
+
 # Covariances between all positions of two images, of the pairs in a block.
 _TILE_BYTES = 2**26
 _TILE = 256  # Rows of a kernel block: some float64 blocks fit a core's cache, dispatch is hidden.
@@ -408,7 +410,9 @@ class BaseArchitecture(abc.ABC):
         """Outputs (logits) [n, C] of the network `params` at the points `x` [n, d]."""
         return params(x)
 
-    def kernels(self, X1: ArrayLike, X2: ArrayLike | None = None) -> Kernels:
+    def kernels(
+        self, X1: ArrayLike, X2: ArrayLike | None = None, *, progress: Progress | None = None
+    ) -> Kernels:
         """NNGP kernel and NTK of the infinitely wide network.
 
         Computed in float64 whatever JAX's configuration, block by block.
@@ -419,6 +423,8 @@ class BaseArchitecture(abc.ABC):
             Points.
         X2 : array of shape [n2, d] or [n2, h, w, c], optional
             Points. Left out: those of `X1`; each pair is then computed once.
+        progress : callable, optional
+            ``progress(done, total)`` is told rows of blocks.
 
         Returns
         -------
@@ -456,6 +462,8 @@ class BaseArchitecture(abc.ABC):
                             target[...] = (target + target.T) / 2
                         elif X2 is None:
                             block[j : j + size, i : i + size] = target.T
+                if progress is not None:
+                    progress(i // size + 1, -(-len(rows) // size))
         return blocks
 
     def kernel_diag(self, X: ArrayLike) -> Kernels:

@@ -474,7 +474,8 @@ class _NTK(_Estimator):
         self._refuse_too_large(*targets.shape)
         self._choose(X, targets)
         self._X = X * self.feature_scales_
-        kernels = self.architecture_.kernels(self._X)
+        with progress_bar("kernels", 1, self.progress) as progress:
+            kernels = self.architecture_.kernels(self._X, progress=progress)
         with jax.enable_x64(True):
             problem = (kernels, jnp.asarray(targets), self.reg_, self._likelihood, self.uncertainty)
             if self.method == "gaussian":

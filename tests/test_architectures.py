@@ -522,3 +522,9 @@ def test_tables_and_images_are_not_confused():
         ConvNet().init(jax.random.key(0), 4, 2)
     with pytest.raises(ValueError, match="must be two-dimensional"):
         MLP().kernels(images(3))
+
+
+def test_progress_of_kernels_counts_every_row_of_blocks():
+    seen = []
+    MLP(depth=1).kernels(points(600), progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
