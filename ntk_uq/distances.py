@@ -38,11 +38,17 @@ __all__ = [
 Floats = NDArray[np.float64]
 Prediction = GaussianPrediction | SamplePrediction
 
-# Batches of draws that the jackknife leaves out and the bootstrap draws from; resamples of the
-# latter, which know a standard error within 1 / sqrt(2 * 200) = 5%.
-_BATCHES, _RESAMPLES = 40, 200
+# Batches of draws, whose scatter gives standard errors within 1 / sqrt(200) = 7%; fewer where their
+# means at all points take more than 2**24 numbers (128 MiB), at least these.
+_BATCHES, _FEWEST_BATCHES, _LARGEST = 100, 20, 2**24
+# Resamples of the bootstrap, which know a standard error within 1 / sqrt(2 * 200) = 5%.
+_RESAMPLES = 200
+# Batches that the jackknife of the energy distance leaves out, one after the other.
+_JACKKNIFE_BATCHES = 40
 # Draws of a Gaussian for the energy distance, and the most of any method's.
 _FUNCTION_DRAWS, _MOST_FUNCTION_DRAWS = 512, 2000
+# Entries of covariances (points times outputs squared) from which latents are compared.
+_MOST_MOMENTS = 100_000
 # Numbers held at once: 2**22 doubles are 32 MiB.
 _CHUNK = 2**22
 _TINY = np.finfo(np.float64).tiny
@@ -359,13 +365,14 @@ class Draws:
 
         Over all points and classes: sum of the variances over sum of the squared standard errors.
         """
-        if self.prediction._n_latents < 2:
+        prediction, n_draws = self.prediction, self.prediction._n_latents
+        if n_draws < 2:
             return np.nan
-        variance = error = 0.0
-        for points in self._chunks(1):
-            p = _response(self.prediction.likelihood, self.prediction._latents(points))
-            variance += np.sum(p.var(axis=0, ddof=1))
-            error += np.sum(self._standard_error(p) ** 2)
+        if isinstance(prediction, SamplePrediction) and prediction.n_chains is None:
+            return float(n_draws)
+        means, squares = self._response[0], self._response[2]
+        variance = (squares - means.mean(axis=0) ** 2).sum() * n_draws / (n_draws - 1)
+        error = (_standard_error(means) ** 2).sum()
         return float(variance / error) if error > 0 else np.nan
 
     @cached_property
@@ -374,11 +381,37 @@ class Draws:
         outputs = self.prediction.mean.shape[1]
         return helmert(outputs).T if self.is_classifier else np.eye(outputs)
 
+    def error_of_mean(self, slope: Floats) -> float:
+        """Standard error of the mean over points of slope . p, for slopes [m, C]."""
+        means = self._response[0]
+        return float(_standard_error(np.einsum("gmc,mc->g", means, slope))) / len(slope)
+
     @cached_property
     def moments(self) -> tuple[Floats, Floats]:
-        """Mean [m, d] and covariance [m, d, d] of the latents in `basis`."""
-        basis = self.basis
-        return self.prediction.mean @ basis, basis.T @ self.prediction.cov @ basis
+        """Mean [k, d] and covariance [k, d, d] of the latents in `basis`, at `_moment_points`."""
+        basis, points = self.basis, self._moment_points
+        return self.prediction.mean[points] @ basis, basis.T @ self.prediction.cov[points] @ basis
+
+    @property
+    def _moment_points(self) -> slice:
+        m, outputs = self.prediction.mean.shape
+        return slice(None, None, -(-m * outputs**2 // _MOST_MOMENTS))
+
+    @cached_property
+    def _moment_batches(self) -> tuple[Floats, Floats]:
+        """Batch means of deviations from the mean, [G, k, d], and of their products, [.., d, d]."""
+        mean, _ = self.moments
+        points = np.arange(len(self.prediction.mean))[self._moment_points]
+        first, second = [], []
+        step = max(1, _CHUNK // (self.prediction._n_latents * mean.shape[1] ** 2))
+        for start in range(0, len(points), step):
+            chunk = points[start : start + step]
+            latents = self.prediction._latents(slice(chunk[0], chunk[-1] + 1))
+            latents = latents[:, chunk - chunk[0]]
+            z = latents @ self.basis - mean[start : start + step]
+            first.append(self._batch_means(z))
+            second.append(self._batch_means(z[..., :, None] * z[..., None, :]))
+        return np.concatenate(first, axis=1), np.concatenate(second, axis=1)
 
     @cached_property
     def moment_noise(self) -> float:
@@ -389,29 +422,23 @@ class Draws:
         """
         if isinstance(self.prediction, GaussianPrediction):
             return 0.0
-        mean, cov = self.moments
+        _, cov = self.moments
         eigenvalues, vectors = np.linalg.eigh(cov)
         scale = eigenvalues[..., :, None] + eigenvalues[..., None, :]
         # A direction without spread has no error either.
         inverse = np.divide(0.5, scale, out=np.zeros_like(scale), where=scale > 0)
-        total = 0.0
-        for points in self._chunks(mean.shape[1]):
-            z = np.einsum("skc,kci->ski", self._deviations(points), vectors[points])
-            total += np.sum(self._standard_error(z) ** 2)
-            products = z[..., :, None] * z[..., None, :]
-            total += np.sum(self._standard_error(products) ** 2 * inverse[points])
-        return total / len(mean)
+        first, second = self._moment_batches
+        rotated = vectors.swapaxes(-2, -1) @ second @ vectors
+        total = np.sum(_standard_error(first) ** 2)
+        return float(total + np.sum(_standard_error(rotated) ** 2 * inverse)) / len(cov)
 
     def moment_error(self, slope: Floats, curvature: Floats) -> float:
         """Standard error of the mean over points of slope . z + z^T curvature z."""
         if isinstance(self.prediction, GaussianPrediction):
             return 0.0
-        statistic = np.zeros(self.prediction._n_latents)
-        for points in self._chunks(1):
-            z = self._deviations(points)
-            statistic += np.einsum("skc,kc->s", z, slope[points])
-            statistic += np.einsum("skc,kcd,skd->s", z, curvature[points], z, optimize=True)
-        return float(self._standard_error(statistic)) / len(slope)
+        first, second = self._moment_batches
+        share = np.einsum("gkc,kc->g", first, slope) + np.einsum("gkcd,kcd->g", second, curvature)
+        return float(_standard_error(share)) / len(slope)
 
     @cached_property
     def functions(self) -> tuple[Floats, int] | None:
@@ -426,7 +453,7 @@ class Draws:
             return None
         # Of long chains every k-th draw: neighbours say much the same.
         samples = samples[:: -(-len(samples) // _MOST_FUNCTION_DRAWS)] @ self.basis
-        batches = min(_BATCHES, len(samples))
+        batches = min(_JACKKNIFE_BATCHES, len(samples))
         return samples.reshape(len(samples), -1), max(chains, batches - batches % chains)
 
     @cached_property
@@ -437,29 +464,46 @@ class Draws:
         without observation noise.
         """
         weights = self._bootstrap_weights()
-        parts = [self._uncertainties(points, weights) for points in self._chunks(1)]
+        m, outputs = self.prediction.mean.shape
+        step = max(1, _CHUNK // (len(weights) * outputs))
+        parts = [
+            self._resampled(slice(start, start + step), weights) for start in range(0, m, step)
+        ]
         total, epistemic = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
         return total, epistemic
 
-    def _uncertainties(self, points: slice, weights: Floats) -> tuple[Floats, Floats]:
-        if not self.is_classifier:
-            latents = self.prediction._latents(points)
-            first, second = (self._batch_means(x) for x in (latents, latents**2))
-            mean = np.einsum("rg,gkc->rkc", weights, first)
-            variance = np.einsum("rg,gkc->rkc", weights, second) - mean**2
-            variance = np.maximum(variance, 0.0)
-            noise = np.square(getattr(self.prediction.likelihood, "noise", 0.0))
-            return np.sqrt((variance + noise).sum(axis=-1)), np.sqrt(variance.sum(axis=-1))
-        p = _response(self.prediction.likelihood, self.prediction._latents(points))
-        mean = np.einsum("rg,gkc->rkc", weights, self._batch_means(p))
-        total = entr(mean).sum(axis=-1)
-        aleatoric = weights @ self._batch_means(entr(p).sum(axis=-1))
-        return total, np.maximum(total - aleatoric, 0.0)
+    def _resampled(self, points: slice, weights: Floats) -> tuple[Floats, Floats]:
+        means, other = (batches[:, points] for batches in self._response[:2])
+        mean, of_other = (np.tensordot(weights, x, axes=1) for x in (means, other))
+        if self.is_classifier:
+            total = entr(mean).sum(axis=-1)
+            return total, np.maximum(total - of_other, 0.0)
+        variance = np.maximum(of_other - mean**2, 0.0)
+        noise = np.square(getattr(self.prediction.likelihood, "noise", 0.0))
+        return np.sqrt((variance + noise).sum(axis=-1)), np.sqrt(variance.sum(axis=-1))
+
+    @cached_property
+    def _response(self) -> tuple[Floats, Floats, Floats]:
+        """Batch means of the response p [G, m, C] and of its entropy [G, m]; mean of p^2 [m, C].
+
+        For a regressor p is the function, and its square [G, m, C] takes the entropy's place.
+        """
+        m, outputs = self.prediction.mean.shape
+        step = max(1, _CHUNK // (self.prediction._n_latents * outputs))
+        parts = []
+        for start in range(0, m, step):
+            latents = self.prediction._latents(slice(start, start + step))
+            p = _response(self.prediction.likelihood, latents)
+            other = entr(p).sum(axis=-1) if self.is_classifier else p**2
+            parts.append(
+                (self._batch_means(p), self._batch_means(other), (p**2).mean(axis=0)[None])
+            )
+        means, other, squares = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+        return means, other, squares[0]
 
     def _bootstrap_weights(self) -> Floats:
         """Row 0 is the estimate itself; others resample batches."""
-        replicates = self.prediction._replicates(np.arange(float(self.prediction._n_latents)))
-        sizes = np.array([len(part) for part in _batches(replicates)], dtype=float)
+        sizes = np.diff(self._edges, append=self._n_replicates).astype(float)
         n, rng = len(sizes), np.random.default_rng(self._seed)
         counts = np.concatenate(
             [np.ones((1, n)), rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)]
@@ -468,26 +512,28 @@ class Draws:
 
     def _batch_means(self, values: Floats) -> Floats:
         """Means over independent batches of draws, of nearly one size: [G, ...]."""
-        return np.stack(
-            [part.mean(axis=0) for part in _batches(self.prediction._replicates(values))]
-        )
-
-    def _deviations(self, points: slice) -> Floats:
-        return self.prediction._latents(points) @ self.basis - self.moments[0][points]
-
-    def _standard_error(self, values: Floats) -> Floats:
         replicates = self.prediction._replicates(values)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return replicates.std(axis=0, ddof=1) / np.sqrt(len(replicates))
+        sums = np.add.reduceat(replicates, self._edges, axis=0)
+        sizes = np.diff(self._edges, append=self._n_replicates)
+        return sums / sizes.reshape(-1, *(1,) * (values.ndim - 1))
 
-    def _chunks(self, width: int) -> list[slice]:
-        m, outputs = self.prediction.mean.shape
-        step = max(1, _CHUNK // (self.prediction._n_latents * outputs * width))
-        return [slice(start, start + step) for start in range(0, m, step)]
+    @cached_property
+    def _edges(self) -> NDArray[np.intp]:
+        """Where batches of replicates begin."""
+        most = max(_FEWEST_BATCHES, min(_BATCHES, _LARGEST // self.prediction.mean.size))
+        n = min(self._n_replicates, most)
+        return np.linspace(0, self._n_replicates, n, endpoint=False).astype(int)
+
+    @cached_property
+    def _n_replicates(self) -> int:
+        return len(self.prediction._replicates(np.zeros(self.prediction._n_latents)))
 
 
-def _batches(replicates: Floats) -> list[Floats]:
-    return np.array_split(replicates, min(_BATCHES, len(replicates)))
+def _standard_error(means: Floats) -> Floats:
+    """Standard error of the mean of independent batches [G, ...]; NaN for one."""
+    if len(means) < 2:
+        return np.full(means.shape[1:], np.nan)
+    return means.std(axis=0, ddof=1) / np.sqrt(len(means))
 
 
 def distances(first: Draws, second: Draws) -> tuple[Distance, Distance]:
@@ -529,10 +575,7 @@ def _total_variation(first: Draws, second: Draws) -> Estimate:
     # A prediction without error has scale 0: the sign of the difference is then known.
     mean_sign = erf((p - q) / (np.sqrt(2) * np.maximum(scale, _TINY)))
 
-    def linearised(draws: Floats, points: slice) -> Floats:
-        return 0.5 * (draws * mean_sign[points]).sum(axis=-1)
-
-    errors = first.prediction.mean_mcse(linearised), second.prediction.mean_mcse(linearised)
+    errors = first.error_of_mean(0.5 * mean_sign), second.error_of_mean(0.5 * mean_sign)
     return Estimate(
         value=float(total_variation(p, q).mean()),
         se=float(np.hypot(*errors)),
@@ -544,13 +587,7 @@ def _kl(first: Draws, second: Draws) -> Estimate:
     """KL(q || p) has the slopes -q / p in p and log(q / p) in q, and the curvature 1 / p."""
     p, q = np.maximum(first.proba, _TINY), np.maximum(second.proba, _TINY)
 
-    def of_first(draws: Floats, points: slice) -> Floats:
-        return (draws * (-q[points] / p[points])).sum(axis=-1)
-
-    def of_second(draws: Floats, points: slice) -> Floats:
-        return (draws * np.log(q[points] / p[points])).sum(axis=-1)
-
-    errors = first.prediction.mean_mcse(of_first), second.prediction.mean_mcse(of_second)
+    errors = first.error_of_mean(-q / p), second.error_of_mean(np.log(q / p))
     # Of two estimates of the same probabilities, which both know.
     mean = 0.5 * (p + q)
     return Estimate(
