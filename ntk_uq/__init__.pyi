@@ -28,6 +28,7 @@ from .estimators import BayesianClassifier as BayesianClassifier
 from .estimators import BayesianRegressor as BayesianRegressor
 from .estimators import NTKRegressor as NTKRegressor
 from .estimators import EnsembleRegressor as EnsembleRegressor
+from .calibration import TemperatureScaled as TemperatureScaled
 from .compare import Comparison as Comparison
 from .compare import compare as compare
 from .persistence import load as load

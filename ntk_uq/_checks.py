@@ -1,10 +1,13 @@
 """What metrics and calibration ask of labels, probabilities and numbers, at their doors."""
 
+from numbers import Integral, Real
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "class_columns",
+    "count",
     "labelled_probabilities",
     "level_between",
     "numbers",
@@ -58,7 +61,12 @@ def class_columns(
         )
     if np.any(names[1:] <= names[:-1]):
         raise ValueError("classes must be sorted and distinct, as an estimator's classes_ is.")
-    unknown = np.setdiff1d(y, names)
+    try:
+        # NumPy would take the string "1" for the number 1, and sort strings otherwise.
+        strings = [array.dtype.kind in "US" for array in (y, names) if array.dtype.kind != "O"]
+        unknown = np.setdiff1d(y, names) if len(set(strings)) < 2 else np.unique(y)
+    except TypeError as error:
+        raise ValueError(f"y_true holds labels that cannot be sorted: {error}.") from error
     if unknown.size:
         raise ValueError(
             f"y_true holds labels that are no class: {unknown[:5].tolist()}; "
@@ -84,6 +92,13 @@ def numbers(name: str, values: ArrayLike, *, shape: tuple[int, ...] | None = Non
 
 def level_between(name: str, value: float) -> float:
     """A probability strictly between 0 and 1."""
-    if not 0 < value < 1:
-        raise ValueError(f"{name} must lie between 0 and 1, got {value}.")
+    if not (isinstance(value, Real) and 0 < value < 1):
+        raise ValueError(f"{name} must lie between 0 and 1, got {value!r}.")
     return float(value)
+
+
+def count(name: str, value: int) -> int:
+    """A whole number of at least one."""
+    if not (isinstance(value, Integral) and value >= 1):
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+    return int(value)

@@ -7,6 +7,7 @@ and the future ones are exchangeable; they make no assumption on the model.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Self, overload
 
 import numpy as np
@@ -148,8 +149,8 @@ def temper(prediction: Any, temperature: float) -> Any:
     >>> temper(SamplePrediction(np.array([[[4.0, 0.0]]])), 2.0).samples
     array([[[2., 0.]]])
     """
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature must be positive and finite, got {temperature}.")
+    if not (isinstance(temperature, Real) and 0 < temperature < math.inf):
+        raise ValueError(f"temperature must be positive and finite, got {temperature!r}.")
     if not isinstance(prediction, Prediction):
         array = np.asarray(prediction, dtype=np.float64)
         _checks.probabilities(array.reshape(-1, *array.shape[-1:]))
@@ -498,8 +499,8 @@ def prediction_sets(proba: ArrayLike, threshold: float) -> NDArray[np.bool_]:
     >>> prediction_sets([[0.6, 0.3, 0.1]], threshold=0.25)
     array([[ True,  True, False]])
     """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is a probability, between 0 and 1; got {threshold}.")
+    if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+        raise ValueError(f"threshold is a probability, between 0 and 1; got {threshold!r}.")
     return _checks.probabilities(proba) >= threshold
 
 
@@ -577,8 +578,7 @@ def rejection_rule(
     """
     for name, value in (("max_error", max_error), ("confidence", confidence)):
         _checks.level_between(name, value)
-    if n_thresholds < 1:
-        raise ValueError(f"n_thresholds must be at least 1, got {n_thresholds}.")
+    n_thresholds = _checks.count("n_thresholds", n_thresholds)
     labels, proba, _ = _checks.labelled_probabilities(y_true, proba, classes)
     wrong = proba.argmax(axis=1) != labels
     if uncertainty is None:

@@ -25,6 +25,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from ntk_uq import _checks
 from ntk_uq._checks import labelled_probabilities, level_between, numbers
 
 __all__ = [
@@ -353,7 +354,7 @@ def brier_decomposition(
     """
     labels, proba, _ = labelled_probabilities(y_true, proba, classes)
     if n_bins is not None:
-        _check_bins(n_bins)
+        _checks.count("n_bins", n_bins)
     n_classes = proba.shape[1]
     parts = np.zeros(5)
     for c in range(n_classes):
@@ -1022,8 +1023,7 @@ def coverage_curve(
     pit = numbers("pit", pit)
     if pit.min() < 0 or pit.max() > 1:
         raise ValueError("pit must hold values between 0 and 1, from pit_gaussian or pit_samples.")
-    if n_levels < 1:
-        raise ValueError(f"n_levels must be at least 1, got {n_levels}.")
+    n_levels = _checks.count("n_levels", n_levels)
     level = np.arange(1, n_levels + 1) / (n_levels + 1)
     coverage = np.mean(np.abs(2 * pit[:, None] - 1) <= level, axis=0)
     lower, upper = _wilson_interval(
@@ -1075,14 +1075,9 @@ def _brier_scale(n_classes: int) -> float:
     return 0.5 if n_classes == 2 else 1.0
 
 
-def _check_bins(n_bins: int) -> None:
-    if n_bins < 1:
-        raise ValueError(f"n_bins must be at least 1, got {n_bins}.")
-
-
 def _edges(values: Floats, n_bins: int, binning: Binning) -> Floats:
     """Edges of bins between 0 and 1."""
-    _check_bins(n_bins)
+    n_bins = _checks.count("n_bins", n_bins)
     if binning == "width":
         return np.linspace(0.0, 1.0, n_bins + 1)
     if binning != "mass":

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from ntk_uq._checks import numbers
+from ntk_uq._checks import count, numbers
 from ntk_uq.compare import Comparison, MethodSummary
 from ntk_uq.metrics import (
     CoverageCurve,
@@ -307,6 +307,7 @@ def plot_pit(pit: ArrayLike, *, n_bins: int = 10, ax: Axes | None = None) -> Axe
     values = numbers("pit", pit)
     if values.min() < 0 or values.max() > 1:
         raise ValueError("pit must hold values between 0 and 1, from pit_gaussian or pit_samples.")
+    n_bins = count("n_bins", n_bins)
     density, edges = np.histogram(values, bins=n_bins, range=(0, 1), density=True)
     band = stats.binom(len(values), 1 / n_bins).ppf([0.025, 0.975]) * n_bins / len(values)
 

@@ -285,13 +285,15 @@ def test_temperature_scaling_needs_latents():
         (lambda c: c.rejection_rule([0], [[0.5, 0.5]], 0.1, [1.0, 2.0]), "uncertainty must have"),
         (lambda c: c.temper([[0.5, 0.5]], 0.0), "temperature must be positive"),
         (lambda c: c.temper([[0.5, 0.5]], np.inf), "temperature must be positive"),
+        (lambda c: c.temper([[0.5, 0.5]], "hot"), "temperature must be positive"),
+        (lambda c: c.prediction_sets([[0.5, 0.5]], None), "threshold is a probability"),
         (lambda c: c.temper([[1.5, 0.5]], 1.0), "softmax"),
         (lambda c: c.temper(REAL, 1.0), "the likelihood is Gaussian"),
         (lambda c: c.fit_temperature([0, 1], [[0.5, 0.5]]), r"shape \(1,\)"),
         (lambda c: c.fit_temperature([0, 1], LATENTS), r"shape \(1,\)"),
         (lambda c: c.fit_temperature([7], LATENTS), r"no class: \[7\]"),
     ],
-    ids=range(23),
+    ids=range(25),
 )
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):

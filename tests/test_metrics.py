@@ -2,6 +2,8 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import integrate, stats
 from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
@@ -465,6 +467,10 @@ def test_regression_scores_are_the_means():
         (([0, 1], [[np.nan, 1.0], [0.5, 0.5]]), "sum to one"),
         (([[0], [1]], [[0.5, 0.5], [0.5, 0.5]]), r"y_true must have shape \(2,\)"),
         (([0, 2], [[0.5, 0.5], [0.5, 0.5]]), r"no class: \[2\]"),
+        (([0, np.nan], [[0.5, 0.5], [0.5, 0.5]]), "no class"),
+        ((["0", "1"], [[0.5, 0.5], [0.5, 0.5]]), r"no class: \['0', '1'\]"),
+        ((np.array([0, None]), [[0.5, 0.5], [0.5, 0.5]]), "cannot be sorted"),
+        (([0, 1], [["a", "b"], ["c", "d"]]), "could not convert"),
     ],
 )
 def test_bad_input(arguments, message):
@@ -506,6 +512,43 @@ def test_bad_options():
         brier_decomposition(y, proba, n_bins=0)
 
 
+def some_predictions(seed, m):
+    y, proba = random_predictions(m=m, n_classes=3, seed=seed)
+    return y, proba.round(2) / proba.round(2).sum(axis=1, keepdims=True)  # with ties
+
+
+@given(st.integers(0, 10**6), st.integers(1, 30))
+@settings(max_examples=40, deadline=None)
+def test_scores_depend_on_no_order_and_keep_their_ranges(seed, m):
+    y, proba = some_predictions(seed, m)
+    order = np.random.default_rng(seed).permutation(m)
+    for binning in ("width", "mass"):
+        for per_class in (False, True):
+            options = {"n_bins": 5, "binning": binning, "per_class": per_class}
+            error = expected_calibration_error(y, proba, **options)
+            assert 0 <= error <= 1
+            shuffled = expected_calibration_error(y[order], proba[order], **options)
+            assert shuffled == pytest.approx(error, abs=1e-12)
+            square = expected_calibration_error(y, proba, norm=2, **options)
+            assert square >= error - 1e-12
+    parts = brier_decomposition(y, proba, n_bins=4)
+    assert parts.brier == pytest.approx(pointwise_losses(y, proba)["brier"].mean())
+    assert min(parts[:4]) >= 0
+    curve = rejection_curve(y, proba)
+    np.testing.assert_allclose(rejection_curve(y[order], proba[order]).error, curve.error)
+    assert curve.error[-1] == pytest.approx(np.mean(proba.argmax(axis=1) != y))
+    assert curve.excess_aurc >= -1e-12
+
+
+@given(st.lists(st.integers(0, 5), min_size=1), st.lists(st.integers(0, 5), min_size=1))
+@settings(max_examples=40, deadline=None)
+def test_detection_of_the_reverse_is_the_reverse(inside, outside):
+    found, reverse = detect_outliers(inside, outside), detect_outliers(outside, inside)
+    assert found.auroc + reverse.auroc == pytest.approx(1)
+    assert 0 < found.aupr <= 1
+    assert 0 <= found.fpr95 <= 1
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -533,8 +576,10 @@ def test_bad_options():
         (lambda: bootstrap_interval(np.mean, [1.0, 2.0], [1.0]), "one row for each"),
         (lambda: bootstrap_interval(np.mean, 1.0), "one row for each"),
         (lambda: bootstrap_interval(np.mean, [1.0, 2.0], level=95), "level must lie"),
+        (lambda: bootstrap_interval(np.mean, [1.0, 2.0], level="high"), "level must lie"),
+        (lambda: coverage_curve([0.5], n_levels=2.5), "whole number"),
     ],
-    ids=range(21),
+    ids=range(23),
 )
 def test_bad_numbers(call, message):
     with pytest.raises(ValueError, match=message):
