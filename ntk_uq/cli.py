@@ -585,14 +585,11 @@ def _fit(arguments: argparse.Namespace) -> None:
     _check_output(arguments.output, arguments.table)
 
     from ntk_uq.persistence import save
-    from ntk_uq.tables import abridged, fit_table, guess_task, read_table
+    from ntk_uq.tables import check_columns, fit_table, guess_task, read_table
 
     name = "standard input" if arguments.table == "-" else arguments.table
     table = read_table(arguments.table)
-    if arguments.target not in table:
-        raise ValueError(
-            f"{name} has no column {arguments.target!r}; it has {abridged(table.columns)}."
-        )
+    check_columns(table, [arguments.target], name)
     task = arguments.task
     if task == "auto":
         task, reason = guess_task(table[arguments.target])
@@ -674,14 +671,14 @@ def _predict(arguments: argparse.Namespace) -> None:
     import pandas as pd
 
     from ntk_uq.persistence import load
-    from ntk_uq.tables import TableModel, abridged, read_table, write_table
+    from ntk_uq.tables import TableModel, check_columns, read_table, write_table
 
     if not arguments.model.is_file():
         raise ValueError(f"there is no model {arguments.model}; ntk-uq fit writes one")
     model = load(arguments.model)
     if not isinstance(model, TableModel):
         raise ValueError(
-            f"{arguments.model} holds a {type(model).__name__} that was saved from Python, where "
+            f"{arguments.model} holds one {type(model).__name__}, saved from Python, where "
             "nuq.load reads it; predict takes what ntk-uq fit wrote"
         )
     if arguments.level is not None and (model.task, model.level) != ("regression", None):
@@ -691,9 +688,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         )
     name = "standard input" if arguments.table == "-" else arguments.table
     table = read_table(arguments.table)
-    missing = [column for column in arguments.keep if column not in table]
-    if missing:
-        raise ValueError(f"{name} has no column {missing[0]!r}; it has {abridged(table.columns)}.")
+    check_columns(table, arguments.keep, name)
     predictions = model.predict(table, level=arguments.level or 0.9, name=name)
     scores = model.scores(table, predictions, name=name)
     clash = [column for column in arguments.keep if column in predictions]

@@ -11,7 +11,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from ntk_uq.tables import abridged, labels, numbers, read_table
+from ntk_uq.tables import abridged, check_columns, labels, numbers, read_table
 
 __all__ = ["SHIPPED", "Dataset", "Split", "load_dataset", "split"]
 
@@ -181,8 +181,7 @@ def _load_file(path: Path, target: str | None) -> Dataset:
             f"Name the column of {path} that holds the classes with target (--target at the "
             f"shell): {abridged(table.columns)}."
         )
-    if target not in table:
-        raise ValueError(f"{path} has no column {target!r}; it has {abridged(table.columns)}.")
+    check_columns(table, [target], str(path))
     features = table.drop(columns=target)
     if not len(features.columns):
         raise ValueError(f"{path} has no column beside the target {target!r}: features are needed.")

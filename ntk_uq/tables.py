@@ -5,6 +5,7 @@ that makes numbers of them, with the estimator at its end, and what is needed to
 in words.
 """
 
+import difflib
 import re
 import sys
 import warnings
@@ -38,6 +39,8 @@ _MOST_CLASSES = 20
 _MOST_CATEGORIES = 50
 # Share of the rows that the conformal threshold is taken from.
 _HELD_OUT = 0.2
+# Rows predicted together: 256 draws of 10 classes are then 40 MiB.
+_ROWS_AT_ONCE = 2048
 # Between the classes of a prediction set.
 _SEPARATOR = "|"
 _DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([ T].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
@@ -107,6 +110,11 @@ def _read_csv(source: Any, name: str) -> pd.DataFrame:
         )
     table = table.iloc[1:].reset_index(drop=True).astype(object)
     table.columns = pd.Index(names.str.strip(), name=None)
+    if len(names) == 1 and re.search(r"[;\t]", names[0]):
+        raise ValueError(
+            f"{name} has one column only, {names[0]!r}: its values are separated by something "
+            "else than commas. Write it with commas."
+        )
     _check_names(table, name)
     return table
 
@@ -237,6 +245,18 @@ def labels(column: pd.Series, name: str) -> NDArray:
 def _check_rows(table: pd.DataFrame, name: str) -> None:
     if not len(table):
         raise ValueError(f"{name} has column names and no rows.")
+
+
+def check_columns(table: pd.DataFrame, names: Sequence[str], name: str) -> None:
+    """Raise a ValueError, with what may have been meant, if the table lacks a column."""
+    for column in names:
+        if column not in table:
+            alike = {str(c).lower(): c for c in table.columns}
+            close = difflib.get_close_matches(column.lower(), alike, n=1)
+            meant = f" (did you mean {alike[close[0]]!r}?)" if close else ""
+            raise ValueError(
+                f"{name} has no column {column!r}{meant}; it has {abridged(table.columns)}."
+            )
 
 
 def _check_present(column: pd.Series, name: str) -> None:
@@ -412,10 +432,15 @@ class TableModel:
         _check_rows(table, name)
         features = self._features(table, name)
         self._warn_of_news(features, name)
-        prediction = self._distribution(features)
-        if self._classifies:
-            return self._classes(prediction)
-        return self._intervals(prediction, level)
+        parts = []
+        for start in range(0, len(features), _ROWS_AT_ONCE):
+            prediction = self._distribution(features.iloc[start : start + _ROWS_AT_ONCE])
+            parts.append(
+                self._classes(prediction)
+                if self._classifies
+                else self._intervals(prediction, level)
+            )
+        return pd.concat(parts, ignore_index=True)
 
     def scores(
         self, table: pd.DataFrame, predictions: pd.DataFrame, *, name: str = "the table"
@@ -609,9 +634,7 @@ def fit_table(
         If a column is empty and left out.
     """
     _check_rows(table, name)
-    for column in (target, *drop, *categorical):
-        if column not in table:
-            raise ValueError(f"{name} has no column {column!r}; it has {abridged(table.columns)}.")
+    check_columns(table, (target, *drop, *categorical), name)
     if target in drop or target in categorical:
         raise ValueError(f"{target!r} is the target: it cannot be dropped or encoded.")
     task = task or ("regression" if hasattr(estimator, "noise") else "classification")
@@ -659,9 +682,10 @@ def _target(column: pd.Series, task: Task, name: str) -> NDArray:
             "nothing to tell apart."
         )
     if len(distinct) > len(y) / 2:
+        amounts = "" if y.dtype.kind == "U" else " If they are amounts, use --task regression."
         raise ValueError(
             f"The target {column.name!r} of {name} holds {len(distinct)} different values in "
-            f"{len(y)} rows: too many for classes. If they are amounts, use --task regression."
+            f"{len(y)} rows: too many for classes, which need two rows each on average.{amounts}"
         )
     return y
 

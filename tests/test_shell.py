@@ -193,6 +193,12 @@ def test_a_row_is_predicted_alone_as_among_others(model):
     pd.testing.assert_frame_equal(alone, together.iloc[:3], rtol=1e-12)
 
 
+def test_many_rows_are_predicted_in_parts(model, monkeypatch):
+    whole = model.predict(FRAME)
+    monkeypatch.setattr("ntk_uq.tables._ROWS_AT_ONCE", 7)
+    pd.testing.assert_frame_equal(model.predict(FRAME), whole, rtol=1e-12)
+
+
 def test_new_categories_and_gaps_are_said(model):
     frame = FRAME.drop(columns="y").assign(colour="green")
     with pytest.warns(UserWarning, match=r"'colour' .* 'green' in line 2 and 39 more"):
@@ -419,7 +425,10 @@ BAD_FITS = {
     "unnamed column": (FIT, ",y\n1,x\n2,z\n", "Column 1 of train.csv has no name"),
     "repeated name": (FIT, "a,a,y\n1,2,x\n", "two columns with the name 'a'"),
     "no such target": (["fit", "train.csv", "--target", "z"], None, "no column 'z'; it has size"),
-    "semicolons": (FIT, "a;y\n1;x\n", "no column 'y'; it has a;y"),
+    "nearly a target": (
+        ["fit", "train.csv", "--target", "Colours"], None, r"'Colours' \(did you mean 'colour'\?",
+    ),
+    "semicolons": (FIT, "a;y\n1;x\n", "one column only, 'a;y': .* else than commas"),
     "target alone": (FIT, "y\nx\nz\nx\nz\n", "no column beside the target 'y'"),
     "all dropped": ([*FIT, "--drop", "a"], "a,y\n1,x\n2,z\n3,x\n4,z\n", "no column beside"),
     "no such dropped": ([*FIT, "--drop", "z"], None, "no column 'z'"),
@@ -507,7 +516,7 @@ BAD_PREDICTIONS = {
     "model foreign": (["predict", "test.csv", "test.csv"], None, "no file of nuq.save"),
     "model damaged": (["predict", "damaged.ntk", "test.csv"], None, "is damaged"),
     "model from Python": (
-        ["predict", "bare.ntk", "test.csv"], None, "holds a NTKClassifier .* saved from Python",
+        ["predict", "bare.ntk", "test.csv"], None, "holds one NTKClassifier, saved from Python",
     ),
     "table absent": (["predict", "model.ntk", "gone.csv"], None, "gone.csv does not exist"),
     "table empty": (PREDICT, "", "test.csv is empty"),
