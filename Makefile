@@ -1,6 +1,6 @@
 # Each target sets up what it needs: Python 3 with venv, make and git are enough to begin.
 .DEFAULT_GOAL := help
-.PHONY: help env report test slow lint docs bench bench-torch clean
+.PHONY: help env report test slow lint docs bench bench-bayes bench-torch clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -33,7 +33,11 @@ docs: $(STAMP) ## Build the documentation, warnings being errors
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky docs docs/_build/html
 
 bench: $(STAMP) ## Print the ratios of the benchmarks
-	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out %/against_bayes.py,$(wildcard benchmarks/[a-z]*.py)); do \
+	  $(BIN)/python $$script || exit 1; done
+
+bench-bayes: $(STAMP) ## Measure how near the ensembles are to the posterior (half an hour)
+	$(BIN)/python benchmarks/against_bayes.py
 
 bench-torch: $(STAMP) ## Compare training with optax and, in its own environment, PyTorch
 	test -x .venv-torch/bin/python || { cd / && $(PYTHON) -m venv --clear '$(CURDIR)/.venv-torch'; }
