@@ -112,8 +112,8 @@ def temper(prediction: Any, temperature: float) -> Any:
     r"""A prediction at another temperature T.
 
     Of a prediction, the latents of each draw are divided by T, before class probabilities are
-    averaged: :math:`\mathrm{E}\,\mathrm{softmax}(f / T)`. Mean and spread of the latents both
-    scale, and so do all uncertainties. Of an array of class probabilities, the logarithms are
+    averaged: :math:`\mathrm{E}\,\mathrm{softmax}(f / T)`. Mean and spread of the latents scale
+    together, so a spread that is too wide for the mean stays so. Of an array of class probabilities, the logarithms are
     divided by T: :math:`p_c^{1/T} / \sum_d p_d^{1/T}`.
 
     Parameters
