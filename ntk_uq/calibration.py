@@ -113,8 +113,8 @@ def temper(prediction: Any, temperature: float) -> Any:
 
     Of a prediction, the latents of each draw are divided by T, before class probabilities are
     averaged: :math:`\mathrm{E}\,\mathrm{softmax}(f / T)`. Mean and spread of the latents scale
-    together, so a spread that is too wide for the mean stays so. Of an array of class probabilities, the logarithms are
-    divided by T: :math:`p_c^{1/T} / \sum_d p_d^{1/T}`.
+    together, so a spread that is too wide for the mean stays so. Of an array of class
+    probabilities, the logarithms are divided by T: :math:`p_c^{1/T} / \sum_d p_d^{1/T}`.
 
     Parameters
     ----------
