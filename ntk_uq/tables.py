@@ -639,6 +639,11 @@ def fit_table(
         raise ValueError(f"{target!r} is the target: it cannot be dropped or encoded.")
     task = task or ("regression" if hasattr(estimator, "noise") else "classification")
     y = _target(table[target], task, name)
+    if task == "regression" and _draws_one(estimator):
+        raise ValueError(
+            "One member or draw has no spread, and gives no standard deviation: take two or more, "
+            'or uncertainty="none".'
+        )
     kinds: dict[bool, list[str]] = {False: [], True: []}
     for column in table.columns.drop([target, *drop]):
         if table[column].isna().all():
@@ -740,7 +745,17 @@ def _hold_out(
 def _moments(estimator: Any, prediction: Any) -> tuple[Floats, Floats, Floats]:
     """Mean, its standard deviation, and the observation's: [m] each."""
     mean, epistemic = prediction.mean[:, 0], prediction.std[:, 0]
+    if getattr(estimator, "uncertainty", "") == "none":  # one function, whose spread is no number
+        epistemic = np.zeros_like(mean)
     return mean, epistemic, np.sqrt(epistemic**2 + estimator.noise_[0] ** 2)
+
+
+def _draws_one(estimator: Any) -> bool:
+    """Whether predictions are of one function, although their spread is asked for."""
+    drawn = getattr(estimator, "n_members", 2)
+    if getattr(estimator, "method", "") == "exact":
+        drawn = estimator.n_draws
+    return drawn == 1 and estimator.uncertainty != "none"
 
 
 def _and_others(flags: pd.Series) -> str:

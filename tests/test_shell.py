@@ -121,6 +121,15 @@ def test_regression(folder, capsys):
     np.testing.assert_allclose(half["upper"], mean + 0.6744897501960817 * total, rtol=1e-9)
 
 
+@pytest.mark.parametrize("producer", [["--method", "exact"], ["--producer", "ensemble"]])
+def test_without_uncertainty_the_noise_remains(producer, folder):
+    options = ["--reg", "1", "--uncertainty", "none", "--drop", "y", *producer]
+    options += ["--members", "1"] if "ensemble" in producer else []
+    predictions = fit_and_predict(folder, *options, table=CSV, target="price")
+    assert predictions["epistemic_std"].eq(0).all()
+    np.testing.assert_allclose(predictions["std"], model_of("model.ntk").estimator.noise_[0])
+
+
 def test_conformal_sets(folder, capsys):
     predictions = fit_and_predict(folder, *QUICK, "--conformal", "0.8", "--seed", "1")
     train, held_out = train_test_split(
@@ -446,6 +455,14 @@ BAD_FITS = {
     "regression on text": ([*FIT, "--task", "regression"], None, "'y' of train.csv holds text"),
     "constant target": (
         [*FIT, "--task", "regression"], table(lambda f: f.assign(y=3)), "is 3 in every row",
+    ),
+    "one member": (
+        ["fit", "train.csv", "--target", "size", "--producer", "ensemble", "--members", "1"],
+        None, "One member or draw has no spread",
+    ),
+    "one draw": (
+        ["fit", "train.csv", "--target", "size", "--method", "exact", "--draws", "1"],
+        None, "take two or more",
     ),
     "infinite": (FIT, with_cell("size", 2, "-inf"), "'size' .* an infinite value in line 4"),
     "infinite target": (
