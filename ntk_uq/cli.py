@@ -23,6 +23,13 @@ _METHODS = {
     "gaussian": "Infinite (Gaussian)",
     "nuts": "NUTS",
 }
+# What `compare --with` adds: approximate posteriors.
+_POSTERIORS = {
+    "posterior": "Infinite (posterior)",
+    "finite-posterior": "Finite (posterior)",
+    "laplace": "Laplace",
+    "vi": "Variational",
+}
 # Training points unless asked otherwise: what NUTS samples in about a minute.
 _N_TRAIN = 300
 # Points at which laziness is measured.
@@ -56,6 +63,7 @@ examples:
   ntk-uq compare --data wine --n-train 100 -o wine.html
   ntk-uq compare --data patients.csv --target outcome --reg 0.3 --members 64
   ntk-uq compare --data large.csv --target y --n-train 5000 --skip nuts
+  ntk-uq compare --data wine --with posterior --with laplace   what is nearest to the posterior?
 
 """
     + _STATUS
@@ -212,6 +220,17 @@ def _add_compare(commands: Any) -> None:
         default=[],
         metavar="METHOD",
         help=f"leave out one of {', '.join(_METHODS)}; may be repeated",
+    )
+    methods.add_argument(
+        "--with",
+        dest="added",
+        action="append",
+        choices=_POSTERIORS,
+        default=[],
+        metavar="METHOD",
+        help="add an approximation of what NUTS samples: the infinite or finite ensemble with "
+        'uncertainty="posterior", Laplace or variational inference '
+        f"({', '.join(_POSTERIORS)}); may be repeated",
     )
 
     output = parser.add_argument_group("output")
@@ -489,7 +508,10 @@ def _level(text: str) -> float:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    names = [name for name in _METHODS if name not in arguments.skip]
+    methods = _METHODS | _POSTERIORS
+    # NUTS last: what is quick is seen first.
+    chosen = (set(_METHODS) - set(arguments.skip)) | set(arguments.added)
+    names = [name for name in methods if name in chosen - {"nuts"}] + ["nuts"] * ("nuts" in chosen)
     if not names:
         raise ValueError("every method is skipped: there is nothing to compare")
     _check_output(arguments.output)
@@ -499,7 +521,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     dataset = load_dataset(arguments.data, arguments.target)
     n_train = arguments.n_train or min(_N_TRAIN, 2 * len(dataset.y) // 3)
     parts = split(dataset, n_train=n_train, n_test=arguments.n_test, seed=arguments.seed)
-    titles = {name: _METHODS[name] for name in names}
+    titles = {name: methods[name] for name in names}
     if "nuts" in names:
         titles["nuts"] += _check_nuts(arguments, parts)
 
@@ -509,17 +531,17 @@ def _compare(arguments: argparse.Namespace) -> None:
     for number, name in enumerate(names, start=1):
         _say(f"[{number}/{len(names)}] {titles[name]}")
         estimator = _estimator(name, arguments)
-        estimators[_METHODS[name]] = estimator.fit(parts.X_train, parts.y_train)
+        estimators[methods[name]] = estimator.fit(parts.X_train, parts.y_train)
     comparison = compare(
         estimators,
         parts.X_test,
         parts.y_test,
-        reference=_METHODS["nuts" if "nuts" in names else names[0]],
+        reference=methods["nuts" if "nuts" in names else names[0]],
     )
     comparison.to_html(
         arguments.output,
         title=f"Uncertainty of wide networks: {dataset.name}",
-        about={_METHODS[name]: _about(name, arguments) for name in names},
+        about={methods[name]: _about(name, arguments) for name in names},
         run=_description(dataset, parts, arguments),
         images=parts.images_test,
     )
@@ -543,9 +565,18 @@ def _estimator(name: str, arguments: argparse.Namespace) -> Any:
             return NTKClassifier(method="exact", n_draws=arguments.draws, **shared)
         case "gaussian":
             return NTKClassifier(method="gaussian", **shared)
+        case "posterior":
+            return NTKClassifier(uncertainty="posterior", n_draws=arguments.draws, **shared)
+        case "finite-posterior":
+            return EnsembleClassifier(
+                n_members=arguments.members, uncertainty="posterior", **shared
+            )
+        case "laplace":
+            return NTKClassifier(uncertainty="posterior", method="gaussian", **shared)
         case _:
             return BayesianClassifier(
                 prior="ntk",
+                sampler="vi" if name == "vi" else "nuts",
                 num_warmup=arguments.warmup,
                 num_samples=arguments.samples,
                 num_chains=arguments.chains,
@@ -571,6 +602,26 @@ def _about(name: str, arguments: argparse.Namespace) -> str:
             return (
                 "The infinite ensemble in closed form: Gaussian logits, right to first order in "
                 "the network at initialisation."
+            )
+        case "posterior":
+            return (
+                f"Approximate posterior samples without a Markov chain: {arguments.draws:,} "
+                "functions drawn from the prior, each trained on labels with noise."
+            )
+        case "finite-posterior":
+            return (
+                f"The same with {arguments.members} networks of width {arguments.width:,} in place "
+                "of the limit of infinite width."
+            )
+        case "laplace":
+            return (
+                "A Gaussian in place of the posterior: its mode, and the curvature there, in "
+                "closed form."
+            )
+        case "vi":
+            return (
+                "The Gaussian with independent whitened variables that is nearest to the posterior "
+                "in Kullback-Leibler divergence."
             )
         case _:
             return (

@@ -64,6 +64,21 @@ def test_methods_can_be_skipped(tmp_path, capsys):
     assert "NUTS" not in out + words
 
 
+def test_approximate_posteriors_can_be_added(tmp_path, capsys):
+    added = [option for name in cli._POSTERIORS for option in ("--with", name)]
+    skipped = [f"--skip={name}" for name in cli._METHODS]
+    options = ["--data", "iris", "--n-train", 20, *SMALL, "-o", tmp_path / "out.html"]
+    status, out, err = run([*options, *skipped, *added], capsys)
+    assert status == 0, err
+    page = (tmp_path / "out.html").read_text(encoding="utf-8")
+    for name in cli._POSTERIORS.values():
+        assert name in out
+        assert name in page
+    assert "different problems" not in page
+    for estimator in ("BayesianClassifier(", "sampler=&#39;vi&#39;", "uncertainty=&#39;posterior"):
+        assert estimator in page
+
+
 # Arguments, and what the one line on standard error must say.
 BAD_ARGUMENTS = [
     (["--data", "mnist"], "neither a file nor one of digits"),
@@ -89,6 +104,7 @@ BAD_ARGUMENTS = [
     (["--reg", "inf"], "--reg"),
     (["--reg", "strong"], "--reg"),
     (["--skip", "mcmc"], "--skip: invalid choice: 'mcmc'"),
+    (["--with", "nuts"], "--with: invalid choice: 'nuts'"),
     ([f"--skip={name}" for name in cli._METHODS], "nothing to compare"),
     (["-o", "missing/report.html"], "folder missing does not exist"),
     (["-o", "."], "not a regular file"),
