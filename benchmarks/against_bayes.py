@@ -121,8 +121,9 @@ def solve(ntk, reg, y, f0, noise, start, tol=1e-12, at_once=64):
 class Coordinates(NamedTuple):
     """Variables u, of which f(X) = centre + factor u; a priori, or nearly a posteriori, N(0, I).
 
-    With g = factor u, the log density is -|u|^2 / 2 + log p(y | centre + g) - alpha . g + g . D g / 2
-    up to a constant. All of centre, alpha and D are zero for the prior's whitened variables.
+    With g = factor u, the log density is, up to a constant,
+    -|u|^2 / 2 + log p(y | centre + g) - alpha . g + g . D g / 2.
+    All of centre, alpha and D are zero for the prior's whitened variables.
     """
 
     factor: Any  # [n, n]
