@@ -25,6 +25,7 @@ from typing import IO, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from sklearn import config_context
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
@@ -471,6 +472,13 @@ class _Writer:
         else:
             params, attributes = value._asdict(), {}
         encoded = {"parameters": self._encode_names(params, where)}
+        routing = attributes.pop("_metadata_request", None)
+        if routing is not None:
+            encoded["requests"] = {
+                method: dict(requests.requests)
+                for method, requests in vars(routing).items()
+                if getattr(requests, "requests", None)
+            }
         if attributes:
             encoded["attributes"] = self._encode_names(attributes, where)
         return encoded
@@ -571,6 +579,9 @@ class _Reader:
         vars_of = {name: self.decode(attribute) for name, attribute in attributes.items()}
         if vars_of:
             vars(value).update(vars_of)
+        with config_context(enable_metadata_routing=True):
+            for method, requests in node.get("requests", {}).items():
+                getattr(value, f"set_{method}_request")(**requests)
         return value
 
 

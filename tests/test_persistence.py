@@ -20,6 +20,7 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import config_context
 from sklearn.base import RegressorMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
@@ -191,6 +192,13 @@ def test_the_page_runs(tmp_path, monkeypatch):
     for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
         exec(block, names)
     assert names["tree"]["version"] == 1
+
+
+def test_what_is_routed_is_kept(tmp_path):
+    with config_context(enable_metadata_routing=True):
+        clf = nuq.EnsembleClassifier(NET, n_members=2).set_fit_request(sample_weight="weights")
+    again = round_trip(clf.fit(X, LABELS), tmp_path)
+    assert again.get_metadata_routing().fit.requests == {"sample_weight": "weights"}
 
 
 def test_targets_of_several_outputs(tmp_path):
