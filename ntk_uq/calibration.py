@@ -48,7 +48,7 @@ _TEMPERATURES = 2.0 ** np.arange(-5, 6)
 
 @dataclass(frozen=True, eq=False)
 class TemperatureFit:
-    """The temperature with the lowest log loss, and the curve that it was found on.
+    """The best temperature for held-out labels, and the curve that it was found on.
 
     Attributes
     ----------
@@ -177,8 +177,14 @@ def fit_temperature(
     prediction: Prediction | ArrayLike,
     *,
     classes: ArrayLike | None = None,
+    prior_std: float = 1.0,
 ) -> TemperatureFit:
-    """The temperature with the lowest log loss on held-out points.
+    r"""The temperature with the lowest log loss on held-out points, and a weak prior.
+
+    It minimises :math:`\sum_i \ell_i(T) + \tfrac12 (\log T / \mathrm{prior\_std})^2`. Few held-out
+    points may all be predicted right: their loss alone is then lowest for a model that is certain,
+    and the first wrong prediction costs without bound. The prior asks for half a nat, once, at a
+    factor of e, which is nothing among many points.
 
     Parameters
     ----------
@@ -190,6 +196,9 @@ def fit_temperature(
         ``CalibratedClassifierCV(method="temperature")`` does.
     classes : array of shape [C], optional
         The label of each column, sorted as an estimator's ``classes_``. Default: 0 to C - 1.
+    prior_std : float
+        Standard deviation of :math:`\log T` in the prior; ``math.inf`` takes the log loss alone, as
+        scikit-learn does.
 
     Returns
     -------
@@ -199,7 +208,8 @@ def fit_temperature(
     Raises
     ------
     ValueError
-        If shapes do not fit, probabilities are none, or a label is no class.
+        If shapes do not fit, probabilities are none, a label is no class, or `prior_std` is not
+        positive.
 
     References
     ----------
@@ -211,9 +221,9 @@ def fit_temperature(
     >>> proba = [[0.9, 0.1]] * 10
     >>> fit = fit_temperature([0] * 7 + [1] * 3, proba)  # nine tenths promised, seven kept
     >>> round(fit.temperature, 2), round(fit.log_loss_before, 3), round(fit.log_loss, 3)
-    (2.59, 0.765, 0.611)
+    (1.93, 0.765, 0.619)
     """
-    return _lowest_log_loss(_log_loss(y_true, prediction, classes))
+    return _fit(_log_loss(y_true, prediction, classes), prior_std)
 
 
 class TemperatureScaled(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -233,6 +243,8 @@ class TemperatureScaled(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         and all the data, which it must not have been fitted to, go to the temperature.
     cv : int, cross-validation generator or iterable
         Folds, stratified where it is a number. Each must be fitted with every class.
+    prior_std : float
+        As in `fit_temperature`.
 
     Attributes
     ----------
@@ -260,9 +272,10 @@ class TemperatureScaled(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     ((6, 2), (6,))
     """
 
-    def __init__(self, estimator: Any, *, cv: Any = 5) -> None:
+    def __init__(self, estimator: Any, *, cv: Any = 5, prior_std: float = 1.0) -> None:
         self.estimator = estimator
         self.cv = cv
+        self.prior_std = prior_std
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit the temperature and then the estimator.
@@ -297,8 +310,8 @@ class TemperatureScaled(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             self.estimator_ = clone(self.estimator).fit(X, y)
             losses = self._held_out_losses(*indexable(X, y))
         self.classes_ = self.estimator_.classes_
-        self.temperature_fit_ = _lowest_log_loss(
-            lambda t: np.concatenate([loss(t) for loss in losses])
+        self.temperature_fit_ = _fit(
+            lambda t: np.concatenate([loss(t) for loss in losses]), self.prior_std
         )
         self.temperature_ = self.temperature_fit_.temperature
         return self
@@ -625,30 +638,35 @@ def _log_loss(
     return lambda t: -np.log(temper(proba, t)[np.arange(len(columns)), columns])
 
 
-def _lowest_log_loss(losses: Callable[[float], Floats]) -> TemperatureFit:
-    tried: dict[float, float] = {}
+def _fit(losses: Callable[[float], Floats], prior_std: float) -> TemperatureFit:
+    """Minimise the sum of the losses at a temperature and the prior's, a point's share of both."""
+    if not (isinstance(prior_std, Real) and prior_std > 0):
+        raise ValueError(f"prior_std must be positive, or math.inf; got {prior_std!r}.")
+    tried: dict[float, tuple[float, float]] = {}
 
-    def loss(log_temperature: float) -> float:
-        temperature = math.exp(log_temperature)
-        tried[temperature] = float(losses(temperature).mean())
-        return tried[temperature]
+    def objective(log_temperature: float) -> float:
+        each = losses(math.exp(log_temperature))
+        prior = 0.5 * (log_temperature / prior_std) ** 2 / len(each)
+        tried[math.exp(log_temperature)] = float(each.mean()), prior
+        return float(each.mean()) + prior
 
     logs = np.log(_TEMPERATURES)
-    curve = [loss(log_t) for log_t in logs]
+    curve = [objective(log_t) for log_t in logs]
     # Averaged over draws it need not be convex: refine between the neighbours of the best.
     best = int(np.argmin(curve))
     minimize_scalar(
-        loss,
+        objective,
         bounds=(logs[max(best - 1, 0)], logs[min(best + 1, len(logs) - 1)]),
         method="bounded",
         options={"xatol": 1e-4},
     )
-    temperatures, values = (np.array(column) for column in zip(*sorted(tried.items()), strict=True))
-    lowest = values.argmin()
+    temperatures = np.array(sorted(tried))
+    values, priors = np.array([tried[t] for t in temperatures]).T
+    lowest = (values + priors).argmin()
     return TemperatureFit(
         temperature=float(temperatures[lowest]),
         log_loss=float(values[lowest]),
-        log_loss_before=curve[len(curve) // 2],
+        log_loss_before=float(curve[len(curve) // 2]),  # the prior's share is zero at one
         temperatures=temperatures,
         losses=values,
     )

@@ -161,7 +161,7 @@ def test_temperature_of_probabilities_is_scikit_learns():
     theirs = CalibratedClassifierCV(FrozenEstimator(bayes), method="temperature", ensemble=False)
     (calibrated,) = theirs.fit(X[20:], y[20:]).calibrated_classifiers_
     proba = bayes.predict_proba(X[20:])
-    fit = calibration.fit_temperature(y[20:], proba, classes=bayes.classes_)
+    fit = calibration.fit_temperature(y[20:], proba, classes=bayes.classes_, prior_std=np.inf)
     assert fit.temperature == pytest.approx(1 / calibrated.calibrators[0].beta_, rel=1e-4)
     tempered = calibration.temper(proba, fit.temperature)
     np.testing.assert_allclose(tempered, theirs.predict_proba(X[20:]), atol=1e-4)
@@ -174,7 +174,7 @@ def test_the_temperature_of_known_latents_is_found():
     rng = np.random.default_rng(6)
     latents = rng.standard_normal((4000, 3))
     y = (latents + rng.gumbel(size=latents.shape)).argmax(axis=1)
-    fit = calibration.fit_temperature(y, nuq.SamplePrediction(5 * latents[None]))
+    fit = calibration.fit_temperature(y, nuq.SamplePrediction(5 * latents[None]), prior_std=np.inf)
     p = np.exp(latents) / np.exp(latents).sum(axis=1, keepdims=True)
     # Fisher information of log T at one latent: the variance of f under p.
     information = ((p * latents**2).sum(axis=1) - (p * latents).sum(axis=1) ** 2).sum()
@@ -187,7 +187,10 @@ def test_one_temperature_does_for_a_gaussian_and_its_draws():
     y = (mean / 3 + rng.gumbel(size=mean.shape)).argmax(axis=1)
     gaussian = nuq.GaussianPrediction(mean, np.tile(np.diag([1.0, 2.0, 3.0]), (60, 1, 1)))
     draws = mean + np.sqrt([1.0, 2.0, 3.0]) * rng.standard_normal((4000, 60, 3))
-    fits = [calibration.fit_temperature(y, p) for p in (gaussian, nuq.SamplePrediction(draws))]
+    fits = [
+        calibration.fit_temperature(y, p, prior_std=np.inf)
+        for p in (gaussian, nuq.SamplePrediction(draws))
+    ]
     assert fits[0].temperature == pytest.approx(fits[1].temperature, rel=0.01)
     # It is the best, to within the step.
     for factor in (0.97, 1.03):
@@ -215,16 +218,38 @@ def test_tempering_scales_the_law_of_the_latents():
     np.testing.assert_allclose(hot, [[1.0, 0.0], [0.5, 0.5]])
 
 
-def test_held_out_labels_without_an_error_leave_the_temperature_near_its_end():
-    fit = calibration.fit_temperature([0, 1], [[0.9, 0.1], [0.1, 0.9]])
-    assert 1 / 32 <= fit.temperature < 1 / 8
-    assert fit.log_loss < 1e-6
+def test_held_out_labels_without_an_error_are_bounded_by_the_prior_alone():
+    y, proba = [0, 1], [[0.9, 0.1], [0.1, 0.9]]
+    free = calibration.fit_temperature(y, proba, prior_std=np.inf)
+    assert 1 / 32 <= free.temperature < 1 / 8
+    assert free.log_loss < 1e-6
+    # Two losses log(1 + 9^(-1/T)) and the prior, by brute force.
+    log_t = np.linspace(-3, 1, 40_001)
+    for std in (0.5, 1.0):
+        objective = 2 * np.log1p(9 ** -np.exp(-log_t)) + 0.5 * (log_t / std) ** 2
+        fit = calibration.fit_temperature(y, proba, prior_std=std)
+        assert np.log(fit.temperature) == pytest.approx(log_t[objective.argmin()], abs=1e-3)
+        assert fit.log_loss == pytest.approx(np.log1p(9 ** (-1 / fit.temperature)))
+        assert fit.log_loss_before == pytest.approx(-np.log(0.9))
+
+
+def test_the_prior_fades_with_points():
+    y, proba = gumbel_data(np.random.default_rng(9), (30,))
+    gaps = []
+    for copies in (1, 100):
+        data = np.tile(y, copies), np.tile(proba, (copies, 1))
+        free, held = (
+            calibration.fit_temperature(*data, prior_std=std).temperature for std in (np.inf, 1.0)
+        )
+        gaps.append(abs(np.log(free / held)))
+    assert gaps[0] > 0.02
+    assert gaps[1] == pytest.approx(gaps[0] / 100, rel=0.3, abs=2e-4)
 
 
 def test_scaling_one_draw_is_scikit_learns_scaling_of_the_mean():
     X, y = blobs(36, seed=3)
     clf = nuq.NTKClassifier(NET, reg=0.01, uncertainty="none", method="gaussian", random_state=0)
-    scaled = calibration.TemperatureScaled(clf, cv=3).fit(X, y)
+    scaled = calibration.TemperatureScaled(clf, cv=3, prior_std=np.inf).fit(X, y)
     theirs = CalibratedClassifierCV(clf, method="temperature", ensemble=False, cv=3).fit(X, y)
     (calibrated,) = theirs.calibrated_classifiers_
     assert scaled.temperature_ == pytest.approx(1 / calibrated.calibrators[0].beta_, rel=1e-3)
@@ -292,8 +317,10 @@ def test_temperature_scaling_needs_latents():
         (lambda c: c.fit_temperature([0, 1], [[0.5, 0.5]]), r"shape \(1,\)"),
         (lambda c: c.fit_temperature([0, 1], LATENTS), r"shape \(1,\)"),
         (lambda c: c.fit_temperature([7], LATENTS), r"no class: \[7\]"),
+        (lambda c: c.fit_temperature([0], LATENTS, prior_std=0), "prior_std must be positive"),
+        (lambda c: c.fit_temperature([0], LATENTS, prior_std=np.nan), "prior_std must be positive"),
     ],
-    ids=range(25),
+    ids=range(27),
 )
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
