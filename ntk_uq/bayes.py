@@ -768,10 +768,9 @@ def laplace_network(
         method="L-BFGS-B",
         options={"maxiter": 10_000, "maxfun": 20_000, "gtol": _GRADIENT_TOLERANCE, "ftol": 0.0},
     )
-    mode = jnp.asarray(fit.x, dtype)
-    return NetworkLaplace(
-        prior, mode, _laplace_basis(mode, posterior), float(np.max(np.abs(fit.jac)))
-    )
+    basis = _laplace_basis(jnp.asarray(fit.x, dtype), posterior)
+    mode = np.asarray(fit.x, dtype)
+    return NetworkLaplace(_numpy(prior), mode, np.asarray(basis), float(np.max(np.abs(fit.jac))))
 
 
 @jax.jit
@@ -810,8 +809,8 @@ class NetworkLaplace:
     """
 
     prior: NetworkPrior
-    mode: Array
-    basis: Array
+    mode: Floats
+    basis: Floats
     gradient: float
 
     def moments(self, points: ArrayLike, *, joint: bool = False) -> tuple[Floats, Floats]:
@@ -841,7 +840,7 @@ class NetworkLaplace:
 
 @partial(jax.jit, static_argnames="joint")
 def _laplace_moments(
-    prior: NetworkPrior, mode: Array, basis: Array, points: Array, joint: bool
+    prior: NetworkPrior, mode: Any, basis: Any, points: Array, joint: bool
 ) -> tuple[Array, Array]:
     def outputs(z: Array) -> Array:
         return prior.evaluate(z, points)

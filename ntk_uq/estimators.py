@@ -1214,9 +1214,7 @@ class _Bayesian(_Estimator):
         from ntk_uq import bayes
 
         if self.prior == "weights":
-            self.laplace_ = _numpy_leaves(
-                bayes.laplace_network(key, prior, targets, self._likelihood)
-            )
+            self.laplace_ = bayes.laplace_network(key, prior, targets, self._likelihood)
             return
         kernels = Kernels(prior, prior)
         self.laplace_ = _numpy_leaves(

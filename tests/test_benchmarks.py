@@ -10,7 +10,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["exact_draws", "ensemble_training", "kernels"])
+@pytest.mark.parametrize("name", ["exact_draws", "ensemble_training", "kernels", "samplers"])
 def test_quick_run(name):
     command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--quick"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
