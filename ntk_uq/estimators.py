@@ -409,7 +409,7 @@ class _NTK(_Estimator):
         Returns
         -------
         GaussianPrediction or SamplePrediction
-            By `method`.
+            By `method`; of uncertainty="none" the former, without spread.
         """
         X = self._validated(X)
         if joint:
@@ -423,7 +423,14 @@ class _NTK(_Estimator):
                 means, covs = zip(*parts, strict=True)
                 return self._gaussian_prediction(np.concatenate(means), np.concatenate(covs))
             draws = [self.predictor_.latents(*self._kernels_at(block)) for block in blocks]
-            return self._sample_prediction(np.concatenate(draws, axis=1))
+            return self._of_draws(np.concatenate(draws, axis=1), joint=False)
+
+    def _of_draws(self, latents: Any, *, joint: bool) -> GaussianPrediction | SamplePrediction:
+        """The one solution of "none" is known to have no spread, as a single draw is not."""
+        if self.uncertainty != "none":
+            return self._sample_prediction(latents, joint=joint)
+        mean = np.asarray(latents)[0]
+        return self._gaussian_prediction(mean, np.zeros((*mean.shape, mean.shape[1])))
 
     def sample_functions(self) -> Any:
         """Draws of the predictor as functions, to be evaluated anywhere, later, and consistently.
@@ -468,7 +475,7 @@ class _NTK(_Estimator):
                 return self._gaussian_prediction(mean, cov, joint)
             key = jax.random.fold_in(self._draw_key, 1)
             latents = self.predictor_.joint_latents(key, *kernels)
-            return self._sample_prediction(latents, joint=True)
+            return self._of_draws(latents, joint=True)
 
     def _fit(self, X: Floats, targets: Floats) -> None:
         self._refuse_too_large(*targets.shape)
@@ -1105,6 +1112,7 @@ class _Bayesian(_Estimator):
     num_warmup: int
     num_samples: int
     num_chains: int
+    laplace_: Any
     # Whose uncertainty="posterior" is the alternative where sampling takes too long.
     _without_sampling: str
     _output_dim: str

@@ -231,16 +231,21 @@ class GaussianPrediction(_Prediction):
         """
         return _symmetric_root(self.cov)
 
+    @cached_property
+    def _nodes(self) -> Floats:
+        """Nodes of integration, as many in each scramble; one where nothing is random."""
+        outputs = self.mean.shape[1]
+        return _gaussian_nodes(outputs) if np.any(self.cov) else np.zeros((_SCRAMBLES, outputs))
+
     @property
     def _n_latents(self) -> int:
-        return _SCRAMBLES * _SOBOL_POINTS
+        return len(self._nodes)
 
     def _latents(self, points: slice) -> Floats:
-        nodes = _gaussian_nodes(self.mean.shape[1])
-        return self.mean[points] + np.einsum("kcd,sd->skc", self._root[points], nodes)
+        return self.mean[points] + np.einsum("kcd,sd->skc", self._root[points], self._nodes)
 
     def _replicates(self, p: Floats) -> Floats:
-        return p.reshape(_SCRAMBLES, _SOBOL_POINTS, *p.shape[1:]).mean(axis=1)
+        return p.reshape(_SCRAMBLES, -1, *p.shape[1:]).mean(axis=1)
 
     def log_density(self, y: Floats) -> Floats:
         """Log predictive density of targets [m, C]: [m] nats; in closed form for Gaussian noise."""

@@ -60,6 +60,7 @@ def test_regression_in_other_units():
     np.testing.assert_allclose(both.predict(X_TEST), np.c_[mean, mean2], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_noise_is_recovered():
     x = np.linspace(-2, 2, 200)[:, None]
     y = np.sin(2 * x[:, 0]) + 0.3 * RNG.normal(size=200)
@@ -227,3 +228,20 @@ def test_the_page_on_choosing_runs():
     for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
         exec(block, names)
     np.testing.assert_allclose(names["functions"](X_TEST[:5]).shape, (256, 5, 3))
+
+
+@pytest.mark.parametrize("method", ["exact", "gaussian"])
+def test_a_mode_has_no_spread(method):
+    """And no Monte-Carlo error, though there is one draw only."""
+    options = {"noise": 0.3, "reg": 1.0}
+    regressor = NTKRegressor(uncertainty="none", method=method, **options).fit(X, X[:, 0])
+    mean, std = regressor.predict(X[:4], return_std=True)
+    np.testing.assert_array_equal(std, 0)
+    ridge = NTKRegressor(uncertainty="posterior", method="gaussian", **options).fit(X, X[:, 0])
+    np.testing.assert_allclose(mean, ridge.predict(X[:4]), atol=1e-6)
+    classifier = NTKClassifier(reg=1.0, uncertainty="none", method=method).fit(X, X[:, 0] > 0)
+    prediction = classifier.predict_distribution(X[:4])
+    np.testing.assert_array_equal(prediction.cov, 0)
+    np.testing.assert_array_equal(prediction.proba_mcse(), 0)
+    np.testing.assert_allclose(prediction.proba(), softmax(prediction.mean, axis=1), rtol=1e-12)
+    np.testing.assert_allclose(prediction.epistemic, 0, atol=1e-12)
