@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from arviz_stats.base import array_stats
 from scipy import stats
+from scipy.special import softmax
 
 from ntk_uq import MLP, bayes
+from ntk_uq._solver import solve_dual
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, Weighted
 
 
@@ -273,6 +275,43 @@ def test_wrong_shapes_and_counts_are_refused(covariance, targets, change, messag
         bayes.sample_latents(
             jax.random.key(0), covariance, targets, Gaussian(NOISE), **(SHORT | change)
         )
+
+
+# Label noise
+
+
+def test_label_noise_and_ntk_prior_give_the_laplace_covariance():
+    """At first order: the derivative of a member's latents in its prior function and label noise.
+
+    By central differences, whose error falls fourfold when the step is halved.
+    """
+    n, c = 3, 3
+    ntk, y = S[:n, :n], np.eye(3)[[0, 2, 2]]
+
+    def latents(prior, noise):
+        solution = solve_dual(
+            jnp.asarray(ntk), 1.0, jnp.asarray(y), prior, Categorical(), linear=noise, tol=1e-20
+        )
+        return np.asarray(solution.latents).reshape(-1, n * c)
+
+    zero = jnp.zeros((n * c, n, c))
+    unit = jnp.eye(n * c).reshape(n * c, n, c)
+    p = softmax(latents(zero[:1], zero[:1]).reshape(n, c), axis=1)
+    w = np.zeros((n, c, n, c))
+    for i in range(n):
+        w[i, :, i] = np.diag(p[i]) - np.outer(p[i], p[i])
+    w, prior = w.reshape(n * c, -1), np.kron(ntk, np.eye(c))
+    laplace = np.linalg.inv(np.linalg.inv(prior) + w)
+
+    def error(step):
+        by_prior = (latents(step * unit, zero) - latents(-step * unit, zero)).T / (2 * step)
+        by_noise = (latents(zero, step * unit) - latents(zero, -step * unit)).T / (2 * step)
+        spread = by_prior @ prior @ by_prior.T + by_noise @ w @ by_noise.T
+        return np.max(np.abs(spread - laplace)) / np.max(laplace)
+
+    errors = [error(step) for step in (0.2, 0.1, 0.05)]
+    assert errors[-1] < 1e-3
+    np.testing.assert_allclose(np.divide(errors[:-1], errors[1:]), 4, rtol=0.1)
 
 
 # Predictions

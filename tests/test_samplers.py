@@ -8,7 +8,9 @@ from arviz_stats.base import array_stats
 from scipy import stats
 
 from ntk_uq import bayes
-from ntk_uq._samplers import Preconditioned, Whitened, fit_mean_field
+from ntk_uq._samplers import EllipticalSlices, Preconditioned, Whitened, fit_mean_field
+from ntk_uq.analytic import gaussian_predictor
+from ntk_uq.architectures import Kernels
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, Weighted
 
 
@@ -190,3 +192,99 @@ def test_variational_draws():
         bayes.diagnostics(draws)
     with pytest.raises(ValueError, match="variational_latents takes a covariance"):
         bayes.variational_latents(jax.random.key(0), S[:4], Y, Gaussian(0.6), num_samples=10)
+
+
+# Simulation-based calibration (Talts et al. 2018): over latents drawn from the prior and targets
+# drawn from them, the rank of a latent among draws from its posterior is uniform. Every column is a
+# replication: a Bernoulli likelihood makes outputs independent, a priori and a posteriori.
+
+WIDE = 4.5 * S  # so that logits reach 6, where a Gaussian is a poor approximation
+
+
+def replications(number, seed=0):
+    """True latents [n, R] from the prior, and targets [n, R] drawn from them."""
+    rng = np.random.default_rng(seed)
+    latents = np.linalg.cholesky(WIDE) @ rng.normal(size=(5, number))
+    return latents, (rng.random(latents.shape) < 1 / (1 + np.exp(-latents))).astype(float)
+
+
+def p_values(draws, truth, targets):
+    """Of uniform ranks, by a chi-squared test over ten bins: two latents, and the log likelihood.
+
+    Draws [99, n, R] of every replication, nearly independent.
+    """
+    assert len(draws) == 99
+
+    def log_likelihood(f):
+        return np.sum(targets * f - np.log1p(np.exp(f)), axis=-2)
+
+    pairs = [(draws[:, i], truth[i]) for i in (0, 2)]
+    pairs.append((log_likelihood(draws), log_likelihood(truth)))
+    for values, true_value in pairs:
+        ranks = np.sum(values < true_value, axis=0)
+        yield stats.chisquare(np.bincount(ranks // 10, minlength=10)).pvalue
+
+
+@pytest.mark.slow
+def test_nuts_is_calibrated():
+    truth, targets = replications(400)
+    draws = bayes.sample_latents(
+        jax.random.key(0),
+        WIDE,
+        targets,
+        Bernoulli(),
+        num_warmup=300,
+        num_samples=3 * 99,
+        num_chains=1,
+    )
+    assert min(p_values(draws.latents[0, ::3], truth, targets)) > 0.001 / 3
+
+
+@pytest.mark.slow
+def test_slices_are_calibrated():
+    """One chain a replication: an ellipse through many would turn all of them together."""
+    truth, targets = replications(400)
+    prior = bayes.GaussianProcessPrior(jnp.linalg.cholesky(jnp.asarray(WIDE)), 0.0)
+    sampler = EllipticalSlices()
+
+    @jax.jit
+    @jax.vmap
+    def chain(key, targets):
+        posterior = Whitened(prior, targets[:, None], Bernoulli())
+        state = sampler.init(key, posterior)
+        step = sampler.stepper(state, posterior)
+
+        def draw(state, _):
+            state, z, _ = step(state)
+            return state, prior.latents(z)[:, 0]
+
+        return jax.lax.scan(draw, state, length=30 + 3 * 99)[1]
+
+    draws = chain(jax.random.split(jax.random.key(0), 400), jnp.asarray(targets).T)
+    draws = np.moveaxis(np.asarray(draws)[:, 30::3], 0, -1)
+    assert min(p_values(draws, truth, targets)) > 0.001 / 3
+
+
+@pytest.mark.slow
+def test_calibration_rejects_variational_inference():
+    """It misses the correlations that the data bring about."""
+    truth, targets = replications(2000)
+    draws = bayes.variational_latents(jax.random.key(0), WIDE, targets, Bernoulli(), num_samples=99)
+    assert min(p_values(draws.latents[0], truth, targets)) < 1e-6
+
+
+def test_calibration_rejects_laplace():
+    """Its Gaussian sits at the mode of a skewed posterior, too near to zero."""
+    truth, targets = replications(2000)
+    draws = np.empty((99, 5, 2000))
+    rng = np.random.default_rng(1)
+    patterns, which = np.unique(targets, axis=1, return_inverse=True)
+    for k, pattern in enumerate(patterns.T):
+        predictor = gaussian_predictor(
+            Kernels(WIDE, WIDE), pattern[:, None], 1.0, Bernoulli(), "posterior"
+        )
+        mean, cov = predictor.joint_moments(Kernels(WIDE, WIDE), Kernels(WIDE, WIDE))
+        columns = np.flatnonzero(which == k)
+        noise = rng.multivariate_normal(mean[:, 0], cov[:, 0, :, 0], (99, len(columns)))
+        draws[:, :, columns] = np.moveaxis(noise, -1, 1)
+    assert min(p_values(draws, truth, targets)) < 1e-6
