@@ -177,7 +177,7 @@ def diagnostics(draws: "PosteriorDraws") -> Diagnostics:
     constant = np.all(latents == latents[:1, :1], axis=(0, 1))
     ess_bulk[constant] = ess_tail[constant] = 1.0
     stats = draws.sample_stats
-    kept_point = np.mean(np.diff(stats["lp"], axis=1) == 0, axis=1)
+    kept_point = np.mean(stats["lp"][:, 1:] == stats["lp"][:, :-1], axis=1)
     result = Diagnostics(
         rhat=rhat.reshape(n, n_outputs),
         rhat_high_by_chance=by_chance,

@@ -53,6 +53,9 @@ _REPORT_SECONDS = 0.1
 _MODE_TOLERANCE, _MODE_ITERATIONS = 1e-4, 500
 # Elliptical slices a draw: with tens of informed directions a slice moves a small part of the way.
 SLICES_PER_DRAW = 20
+# A bracket halves about once an evaluation: beyond this many its angle is zero to rounding. Where
+# every likelihood is zero or not a number, the state stays, and the diagnostics say so.
+_MOST_EVALUATIONS = 100
 # Variational inference: steps of Adam, its largest rate, samples of the gradient, and steps between
 # two reports. Final errors are below a tenth of a standard deviation on the problems of the tests.
 _STEPS, _RATE, _PARTICLES, _STEPS_PER_REPORT = 3000, 0.05, 8, 100
@@ -334,7 +337,7 @@ def _slice(state: _SliceState, posterior: Whitened) -> tuple[_SliceState, Array]
     first = key, angle - 2 * jnp.pi, angle, angle, jnp.int32(1), evaluate(angle)
     # Not "<", so that a likelihood that is not a number is outside the slice.
     key, *_, count, (z, latents, log_likelihood) = lax.while_loop(
-        lambda carry: ~(carry[-1][2] > level), shrink, first
+        lambda carry: ~(carry[-1][2] > level) & (carry[-2] < _MOST_EVALUATIONS), shrink, first
     )
     return _SliceState(key, z, latents, log_likelihood), count
 

@@ -81,8 +81,9 @@ _TIME_UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1)
 _CHUNK = 2**22
 # Networks evaluated at once in a prediction: their products then run at the machine's rate.
 _NETWORKS_AT_ONCE = 16
-# The mode of a network is found when no derivative of U is larger.
-_GRADIENT_TOLERANCE = 1e-5
+# The mode of a network is found when no derivative of U is larger, or it falls no further: where
+# relu networks have a kink derivatives jump, and stay large.
+_GRADIENT_TOLERANCE, _MODE_ITERATIONS = 1e-5, 10_000
 
 
 @jax.tree_util.register_dataclass
@@ -378,7 +379,7 @@ def variational_latents(
     Raises
     ------
     ValueError
-        As for `sample_latents`.
+        As for `sample_latents`, and if the optimiser leaves the range of numbers.
 
     References
     ----------
@@ -401,6 +402,12 @@ def variational_latents(
     start = time.perf_counter()
     key_fit, key_draws = jax.random.split(key)
     fit = _samplers.fit_mean_field(key_fit, posterior, progress)
+    if not (np.isfinite(fit.elbo[-1]) and np.all(np.isfinite(fit.loc))):
+        raise ValueError(
+            "Variational inference left the range of numbers: the likelihood overflows at draws "
+            "from the prior, whose latents are too large. Raise reg or scale the kernel down, or "
+            'use sampler="nuts".'
+        )
     shape = (num_chains * num_samples, *fit.loc.shape)
     whitened = fit.loc + fit.scale * jax.random.normal(key_draws, shape, fit.loc.dtype)
     latents, lp = _evaluate_draws(posterior, whitened)
@@ -766,11 +773,21 @@ def laplace_network(
         start,
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": 10_000, "maxfun": 20_000, "gtol": _GRADIENT_TOLERANCE, "ftol": 0.0},
+        options={
+            "maxiter": _MODE_ITERATIONS,
+            "maxfun": 2 * _MODE_ITERATIONS,
+            "gtol": _GRADIENT_TOLERANCE,
+            "ftol": 0.0,
+        },
     )
     basis = _laplace_basis(jnp.asarray(fit.x, dtype), posterior)
-    mode = np.asarray(fit.x, dtype)
-    return NetworkLaplace(_numpy(prior), mode, np.asarray(basis), float(np.max(np.abs(fit.jac))))
+    return NetworkLaplace(
+        _numpy(prior),
+        np.asarray(fit.x, dtype),
+        np.asarray(basis),
+        float(np.max(np.abs(fit.jac))),
+        fit.nit < _MODE_ITERATIONS,
+    )
 
 
 @jax.jit
@@ -805,13 +822,16 @@ class NetworkLaplace:
     basis : array of shape [nC, P]
         V, with V^T V what the data take from the prior covariance I of the parameters.
     gradient : float
-        Largest derivative of the potential at the mode; zero at an exact one.
+        Largest derivative of the potential at the mode; zero at an exact one that is smooth.
+    converged : bool
+        False where the search was ended before the potential had stopped to fall.
     """
 
     prior: NetworkPrior
     mode: Floats
     basis: Floats
     gradient: float
+    converged: bool
 
     def moments(self, points: ArrayLike, *, joint: bool = False) -> tuple[Floats, Floats]:
         """Mean and covariance of the latents at m points.

@@ -1223,11 +1223,20 @@ class _Bayesian(_Estimator):
 
         if self.prior == "weights":
             self.laplace_ = bayes.laplace_network(key, prior, targets, self._likelihood)
-            return
-        kernels = Kernels(prior, prior)
-        self.laplace_ = _numpy_leaves(
-            analytic.gaussian_predictor(kernels, targets, 1.0, self._likelihood, "posterior")
-        )
+            found = self.laplace_.converged
+        else:
+            kernels = Kernels(prior, prior)
+            self.laplace_ = _numpy_leaves(
+                analytic.gaussian_predictor(kernels, targets, 1.0, self._likelihood, "posterior")
+            )
+            found = self.laplace_.gap <= _LARGEST_GAP
+        if not found:
+            warnings.warn(
+                "The mode of the posterior was not found to the precision that the Gaussian about "
+                "it needs. Raise reg, or scale the features (about 1 each).",
+                ensemble.ConvergenceWarning,
+                stacklevel=4,
+            )
 
     @cached_property
     def posterior_(self) -> Any:

@@ -143,6 +143,24 @@ def test_slow_slices_are_reported():
     assert any("effective sample size" in text for text in said)
 
 
+def test_slices_end_where_there_is_no_likelihood():
+    """Latents of ten thousand: exp overflows, every density is zero, and chains are stuck."""
+    draws = bayes.sample_latents(
+        jax.random.key(0),
+        1e8 * np.eye(30),
+        np.ones((30, 1)),
+        Poisson(),
+        sampler="ess",
+        num_warmup=0,
+        num_samples=20,
+        num_chains=2,
+    )
+    assert np.isneginf(draws.sample_stats["lp"]).all()
+    result = bayes.diagnostics(draws)
+    assert result.n_stuck == 2
+    assert any("stuck" in text for text in result.warnings)
+
+
 # Variational inference
 
 
@@ -163,6 +181,11 @@ def test_mean_field_of_a_normal_posterior():
     divergence = -0.5 * log_det - np.sum(np.log(scale))  # the traces cancel
     assert abs(fit.elbo[-1] - (evidence - 2 * divergence)) < 0.2
     assert fit.elbo[-1] < evidence
+
+
+def test_variational_inference_that_overflows_is_refused():
+    with pytest.raises(ValueError, match="left the range of numbers"):
+        bayes.variational_latents(jax.random.key(0), [[1e8]], [[1.0]], Poisson(), num_samples=10)
 
 
 def test_variational_draws():
