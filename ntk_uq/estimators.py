@@ -66,6 +66,8 @@ class _Estimator(BaseEstimator):
     random_state: Any
     progress: bool | None
     _likelihood: Likelihood
+    # Squares of such features, summed, come near the largest double.
+    _too_large = 1e150
     # Latents in units of the target are shift + scale * the network's.
     _target_shift: Floats | float = 0.0
     _target_scale: Floats | float = 1.0
@@ -96,6 +98,9 @@ class _Estimator(BaseEstimator):
                 "architecture takes an ntk_uq architecture such as MLP(width=512), or None; got "
                 f"{self.architecture!r}."
             )
+        if self.progress not in (None, True, False):
+            raise ValueError(f"progress must be True, False or None; got {self.progress!r}.")
+        check_random_state(self.random_state)
         self._check_reg()
 
     def _check_reg(self) -> None:
@@ -104,12 +109,23 @@ class _Estimator(BaseEstimator):
     def _start_fit(self, X: Any) -> Floats:
         """Settle the network; the features as it sees them."""
         self.architecture_ = MLP() if self.architecture is None else self.architecture
+        self._check_range("Features", X, _Estimator._too_large)
         self._scaler = StandardScaler().fit(X) if self.architecture is None else None
         self._point_shape = X.shape[1:]
         return self._inputs(X)
 
     def _inputs(self, X: Floats) -> Floats:
-        return X if self._scaler is None else self._scaler.transform(X)
+        X = X if self._scaler is None else self._scaler.transform(X)
+        self._check_range("Features", X)
+        return X
+
+    def _check_range(self, name: str, values: Floats, limit: float | None = None) -> None:
+        largest = np.max(np.abs(values))
+        if not largest < (self._too_large if limit is None else limit):
+            raise ValueError(
+                f"{name} reach {largest:.1g}, and their products the end of the range of "
+                "floating-point numbers. Scale them, to about 1 each."
+            )
 
     def _validated(self, X: ArrayLike) -> Floats:
         check_is_fitted(self)
@@ -304,12 +320,14 @@ class _Regressor(MultiOutputMixin, RegressorMixin, _Estimator):
         y = np.asarray(y, np.float64)
         y = y[:, None] if self._single_output else y
         X = self._start_fit(X)
+        self._check_range("Targets", y, _Estimator._too_large)
         if self.architecture is None:
             scaler = StandardScaler().fit(y)
             self._target_shift, self._target_scale = scaler.mean_, scaler.scale_
         else:
             self._target_shift, self._target_scale = np.zeros(y.shape[1]), np.ones(y.shape[1])
         targets = (y - self._target_shift) / self._target_scale
+        self._check_range("Targets", targets)
         noise: Any
         if self.noise is None:
             noise = analytic.estimate_noise(self._prior_covariance(X), targets, 1.0)
@@ -804,6 +822,7 @@ class NTKRegressor(_NTK, _Regressor):
 class _Ensemble(_Estimator):
     """The finite ensemble as a producer."""
 
+    _too_large = 1e18  # of single precision
     n_members: int
     uncertainty: ensemble.Uncertainty
     tol: float
