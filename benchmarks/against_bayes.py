@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from arviz_stats.base import array_stats
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 from sklearn.datasets import make_classification
 
 from ntk_uq import MLP, BayesianClassifier, Categorical, EnsembleClassifier, NTKClassifier
+from ntk_uq._linalg import cholesky
 from ntk_uq._samplers import Preconditioned
 from ntk_uq._solver import solve_dual
 from ntk_uq.analytic import ExactPredictor
@@ -441,6 +443,20 @@ def all_corrections(problems, arguments):
                 number(result.epistemic_ratio, 3),
                 f"{result.seconds / found['posterior'].seconds:.2f}",
             )
+        importance(one, arguments.draws)
+
+
+def importance(one, n_draws):
+    """Pareto's k of the weights from N(0, I) in preconditioned coordinates to the posterior."""
+    with jax.enable_x64(True):
+        y = jnp.asarray(one.one_hot)
+        factor, _ = cholesky(jnp.asarray(NET.kernels(one.X).ntk) / one.reg)
+        how = Preconditioned.create(factor, y, LIKELIHOOD)
+        nearly = Coordinates(how.factor, how.mode, how.alpha, how.curvature)
+        u = jax.random.normal(jax.random.key(8), (n_draws, *y.shape), factor.dtype)
+        log_weights = nearly.log_weight(nearly.apply(u), y)
+    _, k = array_stats.psislw(np.asarray(log_weights))
+    print(f"\nImportance weights from N(0, I): Pareto's k = {float(k):.1f}")
 
 
 class Everything:
