@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +22,10 @@ import numpy as np
 import optax
 from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from numpyro.infer import NUTS
 
+from ntk_uq._priors import GaussianProcessPrior, NetworkPrior, Prior, apply_factor
 from ntk_uq._progress import Progress
 from ntk_uq._solver import solve_dual
 from ntk_uq.likelihoods import Likelihood
@@ -36,10 +37,9 @@ __all__ = [
     "EllipticalSlices",
     "NoUTurn",
     "Preconditioned",
-    "Prior",
     "Whitened",
-    "apply_factor",
     "fit_mean_field",
+    "posterior_of",
     "run_chains",
 ]
 
@@ -60,31 +60,6 @@ _MOST_EVALUATIONS = 100
 # two reports. Final errors are below a tenth of a standard deviation on the problems of the tests.
 _STEPS, _RATE, _PARTICLES, _STEPS_PER_REPORT = 3000, 0.05, 8, 100
 VARIATIONAL_GRADIENTS = _STEPS * _PARTICLES
-
-
-class Prior(Protocol):
-    """A pytree that maps whitened variables z ~ N(0, I), an array, to latents at the points."""
-
-    # Whether latents are linear in z, so that those on an ellipse need no evaluation.
-    linear: ClassVar[bool]
-
-    def sample_whitened(self, key: Array, n_outputs: int) -> Array:
-        """One standard normal draw of z."""
-        ...
-
-    def latents(self, whitened: Array) -> Array:
-        """Latents f(z): [n, C]."""
-        ...
-
-
-def apply_factor(factor: Array, z: Array) -> Array:
-    """Product of a factor [n, n], or one for each output [C, n, n], with z [n, C]."""
-    if factor.ndim == 3:
-        return jnp.einsum("cij,jc->ic", factor, z)
-    # As z^T L^T, with barriers so that the compiler leaves it in this order: its products with
-    # the few rows on the left are 1.4 to 2.3 times as fast on a CPU, and so are the gradient's.
-    product = lax.optimization_barrier(z.T) @ factor.T
-    return lax.optimization_barrier(product).T
 
 
 class Whitened(NamedTuple):
@@ -116,6 +91,30 @@ class Whitened(NamedTuple):
     def log_likelihood(self, latents: Array) -> Array:
         """Log p(y | f) over all points."""
         return jnp.sum(self.likelihood.log_density(latents, self.targets))
+
+
+def posterior_of(
+    function: str, prior: ArrayLike | Prior, targets: ArrayLike, likelihood: Likelihood
+) -> Whitened:
+    targets = jnp.asarray(targets)
+    if isinstance(prior, NetworkPrior):
+        shape: tuple[int, ...] = (len(prior.points), prior.n_outputs)
+        wanted, fits = f"a network of {shape[1]} outputs at {shape[0]} points", True
+    else:
+        if not isinstance(prior, GaussianProcessPrior):
+            prior = jnp.asarray(prior)
+        matrix = prior.factor if isinstance(prior, GaussianProcessPrior) else prior
+        shape = (len(matrix), *targets.shape[1:])
+        wanted = f"a covariance of shape [n, n], got {matrix.shape},"
+        fits = matrix.shape == (len(matrix), len(matrix))
+    if not fits or targets.ndim != 2 or targets.shape != shape:
+        raise ValueError(
+            f"{function} takes {wanted} and targets of shape [n, C], got {targets.shape}; classes "
+            "must be one-hot rows."
+        )
+    if not isinstance(prior, (GaussianProcessPrior, NetworkPrior)):
+        prior = GaussianProcessPrior.from_covariance(prior)
+    return Whitened(prior, targets, likelihood)
 
 
 class Preconditioned(NamedTuple):

@@ -15,23 +15,23 @@ import math
 import os
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
 import arviz_base
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-import scipy
 import xarray
 from jax import Array, lax
 from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq import _samplers
 from ntk_uq._diagnostics import Diagnostics, SamplingWarning, diagnostics
-from ntk_uq._linalg import cholesky
+from ntk_uq._network_laplace import NetworkLaplace, laplace_network
+from ntk_uq._priors import GaussianProcessPrior, NetworkPrior, Prior, as_numpy, dtype_of
 from ntk_uq._progress import Progress
 from ntk_uq._samplers import (
     SLICES_PER_DRAW,
@@ -39,10 +39,9 @@ from ntk_uq._samplers import (
     EllipticalSlices,
     NoUTurn,
     Preconditioned,
-    Prior,
     Whitened,
+    posterior_of,
 )
-from ntk_uq.architectures import BaseArchitecture
 from ntk_uq.likelihoods import Likelihood
 
 __all__ = [
@@ -81,128 +80,6 @@ _TIME_UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1)
 _CHUNK = 2**22
 # Networks evaluated at once in a prediction: their products then run at the machine's rate.
 _NETWORKS_AT_ONCE = 16
-# The mode of a network is found when no derivative of U is larger, or it falls no further: where
-# relu networks have a kink derivatives jump, and stay large.
-_GRADIENT_TOLERANCE, _MODE_ITERATIONS = 1e-5, 10_000
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class GaussianProcessPrior:
-    r"""Independent Gaussian processes, one for each output, with a common covariance.
-
-    Attributes
-    ----------
-    factor : Array of shape [n, n]
-        Lower Cholesky factor L of the covariance plus jitter on its diagonal.
-    jitter : float
-        What had to be added to the diagonal to factorise it; zero where nothing had to be.
-    """
-
-    factor: Array
-    jitter: float
-    linear: ClassVar[bool] = True
-
-    @classmethod
-    def from_covariance(cls, covariance: Array) -> "GaussianProcessPrior":
-        """Factorise a covariance, with as little jitter as its precision allows.
-
-        Parameters
-        ----------
-        covariance : Array of shape [n, n]
-            Symmetric positive semi-definite.
-
-        Returns
-        -------
-        GaussianProcessPrior
-
-        Raises
-        ------
-        ValueError
-            If the matrix has a clearly negative eigenvalue: it is not a covariance.
-        """
-        return cls(*cholesky(covariance))
-
-    def sample_whitened(self, key: Array, n_outputs: int) -> Array:
-        """One standard normal draw of z: [n, C]."""
-        return jax.random.normal(key, (len(self.factor), n_outputs), self.factor.dtype)
-
-    def latents(self, whitened: Array) -> Array:
-        """Latents f = L z: [n, C]."""
-        return _samplers.apply_factor(self.factor, whitened)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class NetworkPrior:
-    """A finite network whose parameters are all N(0, 1), independently.
-
-    In NTK parameterisation (`MLP`, `ConvNet`) it has the NNGP kernel as the limit of its covariance
-    at infinite width. A module in another parameterisation has the prior that N(0, 1) means there.
-
-    Attributes
-    ----------
-    points : Array of shape [n, d], or images [n, h, w, c]
-        Training points, in the precision of the sampler.
-    architecture : BaseArchitecture
-        The network.
-    n_outputs : int
-        Outputs C.
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp
-    >>> from ntk_uq import MLP
-    >>> prior = NetworkPrior(jnp.ones((5, 2)), MLP(width=8, depth=1), 3)
-    >>> prior.n_parameters
-    51
-    >>> prior.latents(jnp.zeros(51)).shape
-    (5, 3)
-    """
-
-    points: Array
-    architecture: BaseArchitecture = field(metadata={"static": True})
-    n_outputs: int = field(metadata={"static": True})
-    linear: ClassVar[bool] = False
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of parameters P."""
-        return sum(math.prod(shape) for shape in self._template[1])
-
-    def sample_whitened(self, key: Array, n_outputs: int) -> Array:
-        """One standard normal draw of all parameters: [P]."""
-        return jax.random.normal(key, (self.n_parameters,), self.points.dtype)
-
-    def latents(self, whitened: Array) -> Array:
-        """Outputs at the training points: [n, C]."""
-        return self.evaluate(whitened, self.points)
-
-    def evaluate(self, whitened: Array, points: Array) -> Array:
-        """Outputs of the network with parameters [P] at m points: [m, C]."""
-        treedef, shapes = self._template
-        ends = np.cumsum([math.prod(shape) for shape in shapes])
-        leaves = [
-            part.reshape(shape)
-            for part, shape in zip(jnp.split(whitened, ends[:-1]), shapes, strict=True)
-        ]
-        return self.architecture.apply(jax.tree.unflatten(treedef, leaves), points)
-
-    @property
-    def _template(self) -> tuple[Any, tuple[tuple[int, ...], ...]]:
-        point_shape = self.points.shape[1:]
-        features = point_shape if len(point_shape) > 1 else point_shape[0]
-        return _parameters(self.architecture, features, self.n_outputs)
-
-
-@lru_cache(maxsize=16)
-def _parameters(architecture: BaseArchitecture, features: Any, n_outputs: int) -> tuple[Any, tuple]:
-    """Structure and shapes of a network's parameters, without drawing them."""
-    module = jax.eval_shape(
-        lambda key: architecture.init(key, features, n_outputs), jax.random.key(0)
-    )
-    leaves, treedef = jax.tree.flatten(module)
-    return treedef, tuple(leaf.shape for leaf in leaves)
 
 
 @dataclass(frozen=True)
@@ -315,8 +192,8 @@ def sample_latents(
     True
     """
     _check_counts("sample_latents", num_warmup, num_samples, num_chains)
-    posterior = _posterior("sample_latents", prior, targets, likelihood)
-    dtype = _dtype(posterior.prior)
+    posterior = posterior_of("sample_latents", prior, targets, likelihood)
+    dtype = dtype_of(posterior.prior)
     if sampler == "nuts":
         how: Any = NoUTurn(num_warmup, target_accept_prob, max_tree_depth)
         what = _preconditioned(posterior)
@@ -334,7 +211,7 @@ def sample_latents(
         progress=progress,
         double=dtype == jnp.float64,
     )
-    return PosteriorDraws(_numpy(posterior.prior), *chains, sampler)
+    return PosteriorDraws(as_numpy(posterior.prior), *chains, sampler)
 
 
 def _preconditioned(posterior: Whitened) -> Whitened | Preconditioned:
@@ -398,7 +275,7 @@ def variational_latents(
     True
     """
     _check_counts("variational_latents", 0, num_samples, num_chains)
-    posterior = _posterior("variational_latents", prior, targets, likelihood)
+    posterior = posterior_of("variational_latents", prior, targets, likelihood)
     start = time.perf_counter()
     key_fit, key_draws = jax.random.split(key)
     fit = _samplers.fit_mean_field(key_fit, posterior, progress)
@@ -414,7 +291,7 @@ def variational_latents(
     split = partial(_split_chains, num_chains)
     stats = {"lp": split(lp), "elbo": np.full((num_chains, num_samples), fit.elbo[-1])}
     return PosteriorDraws(
-        _numpy(posterior.prior),
+        as_numpy(posterior.prior),
         split(whitened),
         split(latents),
         stats,
@@ -444,41 +321,6 @@ def _check_counts(function: str, num_warmup: int, num_samples: int, num_chains: 
             f"{function} takes num_warmup >= 0, num_samples >= 4 and num_chains >= 1, got "
             f"{num_warmup}, {num_samples} and {num_chains}."
         )
-
-
-def _posterior(
-    function: str, prior: ArrayLike | Prior, targets: ArrayLike, likelihood: Likelihood
-) -> Whitened:
-    targets = jnp.asarray(targets)
-    if isinstance(prior, NetworkPrior):
-        shape: tuple[int, ...] = (len(prior.points), prior.n_outputs)
-        wanted, fits = f"a network of {shape[1]} outputs at {shape[0]} points", True
-    else:
-        if not isinstance(prior, GaussianProcessPrior):
-            prior = jnp.asarray(prior)
-        matrix = prior.factor if isinstance(prior, GaussianProcessPrior) else prior
-        shape = (len(matrix), *targets.shape[1:])
-        wanted = f"a covariance of shape [n, n], got {matrix.shape},"
-        fits = matrix.shape == (len(matrix), len(matrix))
-    if not fits or targets.ndim != 2 or targets.shape != shape:
-        raise ValueError(
-            f"{function} takes {wanted} and targets of shape [n, C], got {targets.shape}; classes "
-            "must be one-hot rows."
-        )
-    if not isinstance(prior, (GaussianProcessPrior, NetworkPrior)):
-        prior = GaussianProcessPrior.from_covariance(prior)
-    return Whitened(prior, targets, likelihood)
-
-
-def _dtype(prior: Any) -> Any:
-    return (prior.factor if prior.linear else prior.points).dtype
-
-
-def _numpy(prior: Any) -> Any:
-    """The prior with NumPy arrays: unpickled without x64, JAX would round them."""
-    return jax.tree.map(
-        lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, prior
-    )
 
 
 @dataclass(frozen=True)
@@ -703,7 +545,7 @@ def predict_network(draws: PosteriorDraws, points: ArrayLike) -> Floats:
     >>> bayes.predict_network(draws, jnp.zeros((3, 2))).shape
     (50, 3, 1)
     """
-    points = jnp.asarray(points, _dtype(draws.prior))
+    points = jnp.asarray(points, dtype_of(draws.prior))
     parameters = draws.whitened.reshape(-1, draws.whitened.shape[-1])
     step = max(1, _CHUNK // (len(parameters) * draws.prior.n_outputs))
     blocks = [
@@ -716,160 +558,6 @@ def predict_network(draws: PosteriorDraws, points: ArrayLike) -> Floats:
 @jax.jit
 def _outputs(prior: NetworkPrior, parameters: Array, points: Array) -> Array:
     return lax.map(lambda z: prior.evaluate(z, points), parameters, batch_size=_NETWORKS_AT_ONCE)
-
-
-def laplace_network(
-    key: Array, prior: NetworkPrior, targets: ArrayLike, likelihood: Likelihood
-) -> "NetworkLaplace":
-    r"""Linearised Laplace approximation of a finite network's posterior, in Gaussian-process form.
-
-    At a mode of U(z) the network is replaced by its tangent: a Gaussian process with the empirical
-    tangent kernel :math:`\hat\Theta = J J^\top` there, whose covariance given the data is
-
-    .. math:: \hat\Theta_{xx} - \hat\Theta_{xX} (\hat\Theta_{XX} + W^{-1})^{-1} \hat\Theta_{Xx}.
-
-    Parameters
-    ----------
-    key : Array
-        PRNG key, for the draw from the prior at which the search starts. It decides which mode is
-        found.
-    prior : NetworkPrior
-        The network.
-    targets : Array of shape [n, C]
-        As the likelihood takes them.
-    likelihood : Likelihood
-        Observation model.
-
-    Returns
-    -------
-    NetworkLaplace
-
-    References
-    ----------
-    Khan, Immer, Abedi and Korzepa 2019, "Approximate inference turns deep networks into Gaussian
-    processes"; Immer, Korzepa and Bauer 2021, "Improving predictions of Bayesian neural nets via
-    local linearization".
-
-    Examples
-    --------
-    >>> import jax, jax.numpy as jnp
-    >>> from ntk_uq import MLP, Categorical, bayes
-    >>> prior = bayes.NetworkPrior(jnp.array([[-1.0], [1.0]]), MLP(width=4, depth=1), 2)
-    >>> fit = bayes.laplace_network(jax.random.key(0), prior, jnp.eye(2), Categorical())
-    >>> mean, cov = fit.moments(jnp.zeros((3, 1)))
-    >>> mean.shape, cov.shape
-    ((3, 2), (3, 2, 2))
-    """
-    posterior = _posterior("laplace_network", prior, targets, likelihood)
-    dtype = _dtype(prior)
-
-    def objective(z: NDArray) -> tuple[float, NDArray]:
-        value, gradient = _potential_and_gradient(jnp.asarray(z, dtype), posterior)
-        return float(value), np.asarray(gradient, np.float64)
-
-    start = np.asarray(posterior.start(key), np.float64)
-    fit = scipy.optimize.minimize(
-        objective,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        options={
-            "maxiter": _MODE_ITERATIONS,
-            "maxfun": 2 * _MODE_ITERATIONS,
-            "gtol": _GRADIENT_TOLERANCE,
-            "ftol": 0.0,
-        },
-    )
-    basis = _laplace_basis(jnp.asarray(fit.x, dtype), posterior)
-    return NetworkLaplace(
-        _numpy(prior),
-        np.asarray(fit.x, dtype),
-        np.asarray(basis),
-        float(np.max(np.abs(fit.jac))),
-        fit.nit < _MODE_ITERATIONS,
-    )
-
-
-@jax.jit
-def _potential_and_gradient(z: Array, posterior: Whitened) -> tuple[Array, Array]:
-    return jax.value_and_grad(posterior.potential)(z)
-
-
-@jax.jit
-def _laplace_basis(mode: Array, posterior: Whitened) -> Array:
-    """V with V^T V = J^T (J J^T + W^-1)^-1 J: [nC, P]."""
-    latents = posterior.prior.latents(mode)
-    jacobian = jax.jacrev(posterior.prior.latents)(mode)
-    curvature = posterior.likelihood.curvature(latents, posterior.targets)
-    unit = jnp.eye(latents.shape[1], dtype=latents.dtype)
-    # R with R R^T = W at each point, by its columns; V = (I + R^T J J^T R)^(-1/2) R^T J.
-    roots = jax.vmap(lambda e: curvature.sqrt_matvec(jnp.broadcast_to(e, latents.shape)))(unit)
-    scaled = jnp.einsum("knc,ncp->nkp", roots, jacobian).reshape(-1, len(mode))
-    inner = jnp.eye(len(scaled), dtype=scaled.dtype) + scaled @ scaled.T
-    return jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(inner), scaled, lower=True)
-
-
-@dataclass(frozen=True)
-class NetworkLaplace:
-    """A Gaussian about a mode of a finite network's posterior.
-
-    Attributes
-    ----------
-    prior : NetworkPrior
-        The network.
-    mode : array of shape [P]
-        Its parameters at the mode.
-    basis : array of shape [nC, P]
-        V, with V^T V what the data take from the prior covariance I of the parameters.
-    gradient : float
-        Largest derivative of the potential at the mode; zero at an exact one that is smooth.
-    converged : bool
-        False where the search was ended before the potential had stopped to fall.
-    """
-
-    prior: NetworkPrior
-    mode: Floats
-    basis: Floats
-    gradient: float
-    converged: bool
-
-    def moments(self, points: ArrayLike, *, joint: bool = False) -> tuple[Floats, Floats]:
-        """Mean and covariance of the latents at m points.
-
-        Parameters
-        ----------
-        points : Array of shape [m, d], or images [m, h, w, c]
-            Points.
-        joint : bool
-            Whether the covariance is joint over the points.
-
-        Returns
-        -------
-        mean : array of shape [m, C]
-        cov : array of shape [m, C, C], or [m, C, m, C] if joint
-        """
-        points = jnp.asarray(points, _dtype(self.prior))
-        size = len(points) if joint else max(1, _CHUNK // (self.prior.n_outputs * len(self.mode)))
-        parts = [
-            _laplace_moments(self.prior, self.mode, self.basis, points[begin : begin + size], joint)
-            for begin in range(0, len(points), size)
-        ]
-        mean, cov = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return mean, cov
-
-
-@partial(jax.jit, static_argnames="joint")
-def _laplace_moments(
-    prior: NetworkPrior, mode: Any, basis: Any, points: Array, joint: bool
-) -> tuple[Array, Array]:
-    def outputs(z: Array) -> Array:
-        return prior.evaluate(z, points)
-
-    jacobian = jax.jacrev(outputs)(mode)
-    known = jnp.einsum("mcp,kp->mck", jacobian, basis)
-    pattern = "mcp,ndp->mcnd" if joint else "mcp,mdp->mcd"
-    cov = jnp.einsum(pattern, jacobian, jacobian) - jnp.einsum(pattern, known, known)
-    return outputs(mode), cov
 
 
 def to_datatree(
