@@ -181,10 +181,10 @@ def _add_compare(commands: Any) -> None:
         "--data",
         default="digits",
         metavar="NAME_OR_FILE",
-        help=f"one of scikit-learn's data sets ({_SHIPPED}) or a CSV file with a header line; "
+        help=f"one of scikit-learn's data sets ({_SHIPPED}) or a CSV or Parquet file with a header line; "
         "features are standardised (default: digits)",
     )
-    data.add_argument("--target", metavar="COLUMN", help="column of the CSV file with the classes")
+    data.add_argument("--target", metavar="COLUMN", help="column of the file with the classes")
     data.add_argument(
         "--n-train",
         type=_integer(2),
@@ -411,7 +411,7 @@ def _add_lazy(commands: Any) -> None:
         help=f"as in compare: one of {_SHIPPED}, or a CSV file (default: digits)",
     )
     parser.add_argument(
-        "--target", metavar="COLUMN", help="column of the CSV file with the classes"
+        "--target", metavar="COLUMN", help="column of the file with the classes"
     )
     _add_count(parser, "--n-train", 100, "training points", least=2)
     parser.add_argument(
