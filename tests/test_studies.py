@@ -1,0 +1,26 @@
+"""Studies run in their quick form, and print their tables."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "heading"),
+    [
+        ("rivals/against_rivals", "ranks by brier"),
+        ("out_of_distribution", "fpr95"),
+        ("regression", "friedman1, 40 points"),
+    ],
+)
+def test_quick_run(name, heading, tmp_path):
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--quick"]
+    command += ["--results", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert heading in result.stdout
