@@ -181,8 +181,8 @@ def _add_compare(commands: Any) -> None:
         "--data",
         default="digits",
         metavar="NAME_OR_FILE",
-        help=f"one of scikit-learn's data sets ({_SHIPPED}) or a CSV or Parquet file with a header line; "
-        "features are standardised (default: digits)",
+        help=f"one of scikit-learn's data sets ({_SHIPPED}) or a CSV or Parquet file with a header "
+        "line; features are standardised (default: digits)",
     )
     data.add_argument("--target", metavar="COLUMN", help="column of the file with the classes")
     data.add_argument(
@@ -410,9 +410,7 @@ def _add_lazy(commands: Any) -> None:
         metavar="NAME_OR_FILE",
         help=f"as in compare: one of {_SHIPPED}, or a CSV file (default: digits)",
     )
-    parser.add_argument(
-        "--target", metavar="COLUMN", help="column of the file with the classes"
-    )
+    parser.add_argument("--target", metavar="COLUMN", help="column of the file with the classes")
     _add_count(parser, "--n-train", 100, "training points", least=2)
     parser.add_argument(
         "--widths",
