@@ -9,14 +9,14 @@ import numpy as np
 from _timing import digits, heading
 
 from ntk_uq import MLP, Categorical, bayes
-from ntk_uq._samplers import NoUTurn, Whitened, run_chains
+from ntk_uq._samplers import NoUTurn, Preconditioned, run_chains
 
 
-def plain_nuts(key, prior, targets, **sizes):
-    """NUTS in the prior's whitened variables, not in those that the posterior fits."""
+def preconditioned_nuts(key, prior, targets, **sizes):
+    """NUTS in coordinates that fit the curvature at the mode, one factor for all outputs."""
     chains = run_chains(
         key,
-        Whitened(prior, jnp.asarray(targets), Categorical()),
+        Preconditioned.create(prior.factor, jnp.asarray(targets), Categorical()),
         NoUTurn(sizes["num_warmup"], 0.8, 10),
         **sizes,
         progress=None,
@@ -36,7 +36,7 @@ def chosen(sampler):
 
 SAMPLERS = {
     "NUTS": chosen("nuts"),
-    "NUTS, prior coordinates": plain_nuts,
+    "NUTS, preconditioned": preconditioned_nuts,
     "elliptical slices": chosen("ess"),
 }
 

@@ -168,7 +168,7 @@ class Preconditioned(NamedTuple):
         diagonal, direction = likelihood.curvature(mode, targets)
         if direction is not None:
             # W couples the outputs. The mean over outputs of its diagonal serves all of them, by
-            # one factor: one for each output mixes no better, and its products take longer.
+            # one factor; one for each output fits no better.
             diagonal = diagonal - (diagonal * direction) ** 2
             diagonal = jnp.broadcast_to(jnp.mean(diagonal, axis=1, keepdims=True), targets.shape)
         shared = bool(jnp.all(diagonal == diagonal[:, :1]))
