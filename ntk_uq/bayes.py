@@ -217,8 +217,8 @@ def sample_latents(
 def _preconditioned(posterior: Whitened) -> Whitened | Preconditioned:
     """The posterior in the coordinates that NUTS is faster in.
 
-    Softmax couples the outputs. Coordinates common to them, which a factor of size n allows, then
-    fit too little: steps are a quarter longer, and the effective sample size is no larger.
+    Softmax couples the outputs, and coordinates common to them, which a factor of size n allows,
+    do not fit well: in effective samples a second they gain at n = 100, and lose at n = 300.
     """
     prior, targets, likelihood = posterior
     if not prior.linear:
