@@ -41,8 +41,8 @@ Prediction = GaussianPrediction | SamplePrediction
 # Batches of draws, whose scatter gives standard errors within 1 / sqrt(200) = 7%; fewer where their
 # means at all points take more than 2**24 numbers (128 MiB), at least these.
 _BATCHES, _FEWEST_BATCHES, _LARGEST = 100, 20, 2**24
-# Resamples of the bootstrap, which know a standard error within 1 / sqrt(2 * 200) = 5%.
-_RESAMPLES = 200
+# Resamples of the bootstrap, which know a standard error as well.
+_RESAMPLES = 100
 # Batches that the jackknife of the energy distance leaves out, one after the other.
 _JACKKNIFE_BATCHES = 40
 # Draws of a Gaussian for the energy distance, and the most of any method's.
