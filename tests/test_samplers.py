@@ -69,6 +69,13 @@ def test_preconditioned_is_standard_normal_where_the_posterior_is_normal(name):
     np.testing.assert_allclose(hessian.reshape(10, 10), np.eye(10), atol=1e-10)
 
 
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_nuts_runs_in_them_unless_outputs_are_coupled(name):
+    whitened, _ = posteriors(name)
+    chosen = bayes._preconditioned(whitened)
+    assert isinstance(chosen, Preconditioned) == (name not in ("categorical", "weighted"))
+
+
 def test_little_noise_costs_no_more_steps():
     """The posterior is a thousandth wide in some directions and one in others."""
     draws = bayes.sample_latents(
