@@ -444,7 +444,9 @@ class Draws:
     def functions(self) -> tuple[Floats, int] | None:
         """Function draws [S, D] in `basis`, and the number of their independent batches."""
         prediction, chains = self._functions, 1
-        if isinstance(prediction, GaussianPrediction) and prediction.joint_cov is not None:
+        if isinstance(prediction, GaussianPrediction) and (
+            prediction.joint_cov is not None or not prediction.cov.any()
+        ):
             samples = prediction.sample(jax.random.key(self._seed), _FUNCTION_DRAWS)
         elif isinstance(prediction, SamplePrediction) and prediction.joint:
             samples = prediction.samples
@@ -639,9 +641,11 @@ def _energy_estimate(first: Draws, second: Draws) -> Estimate:
 def _epistemic_ratios(first: Draws, second: Draws) -> tuple[Estimate, Estimate]:
     """Ratio of the means and its inverse; few draws make an uncertainty small, which is noise."""
     means = [draws.uncertainty[1].mean(axis=1) for draws in (first, second)]
-    if not all(mean[0] > 0 for mean in means):
-        return (replace(_UNKNOWN, moves="either"),) * 2
     a, b = (mean[0] for mean in means)
+    if not (a > 0 and b > 0):  # a method without uncertainty is known to have none
+        nothing = Estimate(0.0, 0.0, 1.0, "either")
+        unknown = replace(_UNKNOWN, moves="either")
+        return nothing if b > 0 else unknown, nothing if a > 0 else unknown
     shrinkage_a, shrinkage_b = (mean[1:].mean() / mean[0] for mean in means)
     spread_a, spread_b = (mean[1:].std(ddof=1) / mean[0] for mean in means)
     spread = np.hypot(spread_a, spread_b)

@@ -489,7 +489,8 @@ def _latent_figures(comparison: Comparison) -> list[Picture]:
         return []
     y, x = list(comparison.methods)[:2]
     first, second = comparison.methods[y], comparison.methods[x]
-    ratio = first.latent_std.mean() / second.latent_std.mean()
+    spread = second.latent_std.mean()
+    ratio = first.latent_std.mean() / spread if spread > 0 else np.nan
     correlation = np.corrcoef(first.latent_mean.ravel(), second.latent_mean.ravel())[0, 1]
     return [
         Picture(
@@ -499,7 +500,8 @@ def _latent_figures(comparison: Comparison) -> list[Picture]:
         ),
         Picture(
             _svg(plot_latents, comparison, x, y, moment="std"),
-            f"Standard deviation: {ratio:.2f} times as large on average",
+            "Standard deviation"
+            + (f": {ratio:.2f} times as large on average" if np.isfinite(ratio) else ""),
             f"Scatter plot of the standard deviation of every latent, {y} against {x}.",
         ),
     ]

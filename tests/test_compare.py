@@ -323,6 +323,31 @@ def test_pipelines_are_their_last_step():
     assert compared.methods["piped"].estimator.startswith("make_pipeline(StandardScaler(), NTKClas")
 
 
+def test_a_mode_has_no_uncertainty(tmp_path):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((24, 2)), np.repeat([0, 1, 2], 8)
+    settings = {"architecture": MLP(width=16), "reg": 1.0, "n_draws": 64}
+    methods = {
+        name: NTKClassifier(uncertainty=uncertainty, method=method, **settings).fit(X, y)
+        for name, uncertainty, method in (
+            ("mode", "none", "exact"),
+            ("closed form", "none", "gaussian"),
+            ("posterior", "posterior", "exact"),
+        )
+    }
+    compared = compare(methods, X + 0.1, y, reference="posterior")
+    mode, closed_form = (
+        compared.distance(name, "posterior") for name in methods if name != "posterior"
+    )
+    assert mode.epistemic_ratio.value == 0
+    assert mode.epistemic_ratio.is_significant
+    assert mode.energy.value == pytest.approx(closed_form.energy.value, abs=1e-6)
+    assert mode.energy.is_significant
+    assert mode.bures_wasserstein.value == pytest.approx(closed_form.bures_wasserstein.value)
+    compared.to_html(tmp_path / "report.html")
+    assert "surer of itself than posterior" in (tmp_path / "report.html").read_text()
+
+
 def test_scaled_estimators_are_compared_too():
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((24, 2)), np.repeat([0, 1], 12)
