@@ -21,8 +21,8 @@ from jax.scipy.linalg import solve_triangular
 from sklearn.datasets import make_classification
 
 from ntk_uq import MLP, BayesianClassifier, Categorical, EnsembleClassifier, NTKClassifier
+from ntk_uq._coordinates import Preconditioned
 from ntk_uq._linalg import cholesky
-from ntk_uq._samplers import Preconditioned
 from ntk_uq._solver import solve_dual
 from ntk_uq.analytic import ExactPredictor
 from ntk_uq.bayes import SamplingWarning

@@ -9,7 +9,8 @@ import numpy as np
 from _timing import digits, heading
 
 from ntk_uq import MLP, Categorical, bayes
-from ntk_uq._samplers import NoUTurn, Preconditioned, run_chains
+from ntk_uq._coordinates import Preconditioned
+from ntk_uq._samplers import NoUTurn, run_chains
 
 
 def preconditioned_nuts(key, prior, targets, **sizes):

@@ -29,6 +29,7 @@ from jax import Array, lax
 from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq import _samplers
+from ntk_uq._coordinates import Preconditioned
 from ntk_uq._diagnostics import Diagnostics, SamplingWarning, diagnostics
 from ntk_uq._network_laplace import NetworkLaplace, laplace_network
 from ntk_uq._priors import GaussianProcessPrior, NetworkPrior, Prior, as_numpy, dtype_of
@@ -38,7 +39,6 @@ from ntk_uq._samplers import (
     VARIATIONAL_GRADIENTS,
     EllipticalSlices,
     NoUTurn,
-    Preconditioned,
     Whitened,
     posterior_of,
 )

@@ -8,7 +8,8 @@ from arviz_stats.base import array_stats
 from scipy import stats
 
 from ntk_uq import bayes
-from ntk_uq._samplers import EllipticalSlices, Preconditioned, Whitened, fit_mean_field
+from ntk_uq._coordinates import Preconditioned
+from ntk_uq._samplers import EllipticalSlices, Whitened, fit_mean_field
 from ntk_uq.analytic import gaussian_predictor
 from ntk_uq.architectures import Kernels
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, Weighted
