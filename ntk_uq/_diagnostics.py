@@ -13,7 +13,7 @@ from scipy.special import ndtri
 from scipy.stats import chi2, rankdata
 
 if TYPE_CHECKING:
-    from ntk_uq.bayes import PosteriorDraws
+    from ntk_uq._samplers import PosteriorDraws
 
 __all__ = ["Diagnostics", "SamplingWarning", "diagnostics"]
 

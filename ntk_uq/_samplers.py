@@ -34,6 +34,7 @@ __all__ = [
     "Chains",
     "EllipticalSlices",
     "NoUTurn",
+    "PosteriorDraws",
     "Whitened",
     "fit_mean_field",
     "posterior_of",
@@ -238,6 +239,37 @@ def _slice(state: _SliceState, posterior: Whitened) -> tuple[_SliceState, Array]
         lambda carry: ~(carry[-1][2] > level) & (carry[-2] < _MOST_EVALUATIONS), shrink, first
     )
     return _SliceState(key, z, latents, log_likelihood), count
+
+
+@dataclass(frozen=True)
+class PosteriorDraws:
+    """Draws from the posterior at the training points, and how the sampler got them.
+
+    Attributes
+    ----------
+    prior : GaussianProcessPrior or NetworkPrior
+        Maps whitened variables to latents.
+    whitened : array of shape [chain, draw, n, C], or [chain, draw, P] for a network
+        Whitened variables z.
+    latents : array of shape [chain, draw, n, C]
+        Latents f(z) at the training points.
+    sample_stats : dict of arrays of shape [chain, draw]
+        By ArviZ's names. Of every sampler lp, the log joint density of z and y, less the constant
+        of the prior. Of NUTS: diverging, acceptance_rate, n_steps (leapfrog steps), tree_depth,
+        reached_max_treedepth, step_size, energy. Of elliptical slices: n_evaluations of the
+        likelihood, and acceptance_rate, the share of them that was accepted.
+    seconds : float
+        Wall seconds in all, compilation and warm-up included.
+    sampler : {"nuts", "ess", "vi"}
+        "vi" draws are independent, from an approximation.
+    """
+
+    prior: Any
+    whitened: Floats
+    latents: Floats
+    sample_stats: Mapping[str, NDArray]
+    seconds: float
+    sampler: str = "nuts"
 
 
 class Chains(NamedTuple):

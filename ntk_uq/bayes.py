@@ -14,7 +14,7 @@ from the network. See docs/theory: "Sampling the posterior".
 import math
 import os
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -39,6 +39,7 @@ from ntk_uq._samplers import (
     VARIATIONAL_GRADIENTS,
     EllipticalSlices,
     NoUTurn,
+    PosteriorDraws,
     Whitened,
     posterior_of,
 )
@@ -80,37 +81,6 @@ _TIME_UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1)
 _CHUNK = 2**22
 # Networks evaluated at once in a prediction: their products then run at the machine's rate.
 _NETWORKS_AT_ONCE = 16
-
-
-@dataclass(frozen=True)
-class PosteriorDraws:
-    """Draws from the posterior at the training points, and how the sampler got them.
-
-    Attributes
-    ----------
-    prior : GaussianProcessPrior or NetworkPrior
-        Maps whitened variables to latents.
-    whitened : array of shape [chain, draw, n, C], or [chain, draw, P] for a network
-        Whitened variables z.
-    latents : array of shape [chain, draw, n, C]
-        Latents f(z) at the training points.
-    sample_stats : dict of arrays of shape [chain, draw]
-        By ArviZ's names. Of every sampler lp, the log joint density of z and y, less the constant
-        of the prior. Of NUTS: diverging, acceptance_rate, n_steps (leapfrog steps), tree_depth,
-        reached_max_treedepth, step_size, energy. Of elliptical slices: n_evaluations of the
-        likelihood, and acceptance_rate, the share of them that was accepted.
-    seconds : float
-        Wall seconds in all, compilation and warm-up included.
-    sampler : {"nuts", "ess", "vi"}
-        "vi" draws are independent, from an approximation.
-    """
-
-    prior: Any
-    whitened: Floats
-    latents: Floats
-    sample_stats: Mapping[str, NDArray]
-    seconds: float
-    sampler: str = "nuts"
 
 
 def sample_latents(
