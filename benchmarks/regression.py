@@ -1,4 +1,4 @@
-"""Regression with noise by evidence: the three regressors, and what scikit-learn has.
+"""Regression with noise by evidence: this package's regressors, and what scikit-learn has.
 
 Five folds of diabetes, and of Friedman's first problem (five of ten features count, noise 1). Every
 method predicts a Gaussian of the target, noise included. `NTKRegressor("posterior")` and
@@ -98,7 +98,6 @@ def methods() -> dict[str, Callable[..., Prediction]]:
         '  with tune=("scales",)': ours(
             nuq.NTKRegressor(uncertainty="posterior", reg="evidence", tune=("depth", "scales"))
         ),
-        "EnsembleRegressor()": ours(nuq.EnsembleRegressor(n_members=16)),
         "BayesianRegressor()": ours(nuq.BayesianRegressor(sampler="laplace")),
         "GP, same kernel": same_kernel,
         "GP, RBF": lambda *data: tuned_rbf(*data, per_feature=False),
@@ -126,8 +125,13 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=Path(".cache/regression"))
     parser.add_argument("--quick", action="store_true", help="small and few, to see it run")
+    parser.add_argument(
+        "--ensemble", action="store_true", help="finite networks too: minutes a fold"
+    )
     options = parser.parse_args()
     chosen = methods()
+    if options.ensemble:
+        chosen["EnsembleRegressor()"] = ours(nuq.EnsembleRegressor(n_members=16))
     if options.quick:
         options.points, options.folds = 40, 2
         chosen = {m: chosen[m] for m in ('NTKRegressor("posterior")', "GP, same kernel")}
