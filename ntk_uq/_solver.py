@@ -191,7 +191,9 @@ def solve_dual(
         descent = gradient - linear - reg * alpha
         ntk_descent = apply_ntk(descent)
         norm = jnp.maximum(_dot(descent, ntk_descent), 0.0)
-        beta = jnp.maximum((norm - _dot(descent, it.ntk_descent)) / it.norm, 0.0)
+        # A draw that is solved to the last bit waits for the others with a norm of zero.
+        last = jnp.where(on, it.norm, 1.0)
+        beta = jnp.maximum((norm - _dot(descent, it.ntk_descent)) / last, 0.0)
         direction = descent + beta * it.direction
         ntk_direction = ntk_descent + beta * it.ntk_direction
         uphill = _dot(descent, ntk_direction) <= 0
@@ -232,7 +234,7 @@ def solve_dual(
         latents=jnp.moveaxis(latents, -1, 0),
         gap=end.norm / (2 * reg),
         residual=jnp.max(jnp.abs(residual), axis=(0, 1)),
-        converged=~active(end),
+        converged=end.norm <= 2 * reg * tol,  # not where it is not a number
         n_products=end.iteration + (2 if start is None else 3),
     )
 

@@ -472,10 +472,7 @@ def _functions(estimator: Any, X: ArrayLike, prediction: Prediction) -> Predicti
     if not any(option.name == "joint" or option.kind is option.VAR_KEYWORD for option in options):
         return None
     X = _transformed(estimator, _safe_indexing(X, np.arange(0, m, step)))
-    try:
-        return predict(X, joint=True)
-    except ValueError:  # at training points nothing but rounding may be left of a covariance
-        return None
+    return predict(X, joint=True)
 
 
 def _summary(estimator: Any, draws: Draws, predict_seconds: float) -> MethodSummary:

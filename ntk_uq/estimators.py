@@ -513,6 +513,11 @@ class _NTK(_Estimator):
                 predictor = analytic.exact_predictor(
                     jax.random.fold_in(self._draw_key, 0), *problem, self.n_draws, progress=progress
                 )
+            if self._n_corrections:
+                correction_key = jax.random.fold_in(self._draw_key, 2)
+                predictor = analytic.correct_draws(
+                    correction_key, predictor, targets, self._likelihood, self._n_corrections
+                )
             self.predictor_ = _numpy_leaves(predictor)
             self.jitter_ = self.predictor_.jitter
             self._check_solution(self.predictor_.gap)
@@ -635,6 +640,17 @@ class _NTK(_Estimator):
         if self.method not in ("exact", "gaussian"):
             raise ValueError(f'method must be "exact" or "gaussian"; got {self.method!r}.')
         _check_count("n_draws", self.n_draws)
+        if self._n_corrections:
+            _check_count("n_trajectories", self._n_corrections)
+            if (self.uncertainty, self.method) != ("posterior", "exact"):
+                raise ValueError(
+                    'n_trajectories is for uncertainty="posterior" and method="exact", whose draws '
+                    "they bring nearer to the posterior; set it to 0."
+                )
+
+    @property
+    def _n_corrections(self) -> int:
+        return getattr(self, "n_trajectories", 0)  # a regressor's draws are exact
 
 
 class NTKClassifier(_NTK, _SmoothedClassifier):
@@ -664,6 +680,10 @@ class NTKClassifier(_NTK, _SmoothedClassifier):
         closed form, exact for reg=0 and to first order in the prior function otherwise.
     n_draws : int, default 256
         Number of draws of method="exact".
+    n_trajectories : int, default 0
+        Hamiltonian trajectories that bring each draw of uncertainty="posterior" nearer to the
+        posterior, beyond first order: see `analytic.correct_draws`. One is enough on most data, and
+        adds a tenth to a half of the time.
     label_smoothing : float, default 0.0
         Targets are (1 - label_smoothing) one-hot + label_smoothing / C.
     tune : sequence of {"depth", "w_std", "b_std", "scales"}, default ()
@@ -721,6 +741,7 @@ class NTKClassifier(_NTK, _SmoothedClassifier):
         uncertainty: analytic.Uncertainty = "initialization",
         method: Literal["exact", "gaussian"] = "exact",
         n_draws: int = 256,
+        n_trajectories: int = 0,
         label_smoothing: float = 0.0,
         tune: Sequence[str] = (),
         random_state: Any = 0,
@@ -731,6 +752,7 @@ class NTKClassifier(_NTK, _SmoothedClassifier):
         self.uncertainty = uncertainty
         self.method = method
         self.n_draws = n_draws
+        self.n_trajectories = n_trajectories
         self.tune = tune
         self.label_smoothing = label_smoothing
         self.random_state = random_state

@@ -10,7 +10,13 @@ from scipy import optimize, stats
 from scipy.special import log_softmax, softmax
 
 from ntk_uq._solver import solve_dual
-from ntk_uq.analytic import FunctionDraws, discrepancy, exact_predictor, gaussian_predictor
+from ntk_uq.analytic import (
+    FunctionDraws,
+    correct_draws,
+    discrepancy,
+    exact_predictor,
+    gaussian_predictor,
+)
 from ntk_uq.architectures import MLP, Kernels
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
@@ -491,3 +497,77 @@ def test_far_points_keep_their_prior(problem):
         mean, cov = predictor.moments(zero, own)
         np.testing.assert_array_equal(mean, np.zeros((1, C)))
         np.testing.assert_allclose(cov[0], variance * np.eye(C))
+
+
+# --- Corrections beyond first order ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "y", "prior"),
+    [(Bernoulli(), 1.0, 30.0), (Poisson(), 3.0, 4.0), (Gaussian(0.5), 1.0, 2.0)],
+)
+def test_corrected_draws_have_the_posteriors_moments(likelihood, y, prior):
+    """One latent, whose posterior is known by quadrature; first order is off for a wide prior."""
+    targets, draws = np.array([[y]]), 20_000
+    grid = np.linspace(-40, 40, 200_001)[:, None, None]
+    with jax.enable_x64(True):
+        kernels = Kernels(jnp.eye(1), jnp.full((1, 1), prior))
+        log_p = np.asarray(likelihood.log_density(jnp.asarray(grid), jnp.asarray(targets)))[:, 0]
+        args = (kernels, targets, 1.0, likelihood, "posterior")
+        plain = exact_predictor(jax.random.key(0), *args, draws)
+        corrected = correct_draws(jax.random.key(1), plain, targets, likelihood, 6)
+        found, first_order = (
+            np.asarray(p.latents(kernels, Kernels(jnp.ones(1), jnp.full(1, prior))))[:, 0, 0]
+            for p in (corrected, plain)
+        )
+    weight = np.exp(log_p - log_p.max() - grid[:, 0, 0] ** 2 / (2 * prior))
+    cdf = np.cumsum(weight) / weight.sum()
+    test = stats.kstest(found, lambda f: np.interp(f, grid[:, 0, 0], cdf))
+    assert test.pvalue > 1e-3
+    if not isinstance(likelihood, Gaussian):
+        biased = stats.kstest(first_order, lambda f: np.interp(f, grid[:, 0, 0], cdf))
+        assert biased.pvalue < 1e-6
+
+
+def test_corrected_draws_of_a_linear_problem_keep_their_law(problem):
+    train, cross, test, y = problem
+    args = (jaxed(train), y, 0.5, Gaussian(0.7), "posterior")
+    plain = exact_predictor(jax.random.key(0), *args, 2000)
+    corrected = correct_draws(jax.random.key(1), plain, y, Gaussian(0.7))
+    latents = np.asarray(corrected.latents(jaxed(cross), diagonal(test)))
+    mean, cov = gaussian_predictor(*args).moments(jaxed(cross), diagonal(test))
+    z = (latents - mean) / np.sqrt(np.einsum("mcc->mc", np.asarray(cov)))
+    for column in z.reshape(2000, -1).T:
+        assert stats.kstest(column, "norm").pvalue > 1e-4
+    fewer = correct_draws(
+        jax.random.key(1), exact_predictor(jax.random.key(0), *args, 3), y, Gaussian(0.7)
+    )
+    np.testing.assert_allclose(fewer.whitened, corrected.whitened[:3], atol=1e-5)
+    with pytest.raises(ValueError, match='draws of uncertainty "posterior"'):
+        correct_draws(
+            jax.random.key(1), exact_predictor(jax.random.key(0), *args[:-1], "none", 1), y, args[3]
+        )
+
+
+def test_functions_at_training_points_are_the_trained_ones(problem):
+    train, _, _, y = problem
+    args = (jaxed(train), y, 0.5, Categorical(), "posterior")
+    predictor = exact_predictor(jax.random.key(0), *args, 4)
+    joint = predictor.joint_latents(jax.random.key(2), jaxed(train), jaxed(train))
+    alone = predictor.latents(jaxed(train), diagonal(train))
+    np.testing.assert_allclose(joint, alone, atol=1e-3)
+
+
+def test_a_draw_solved_to_the_last_bit_waits_for_the_others():
+    """It once became NaN, and counted as converged."""
+    ntk, y = jnp.full((1, 1), 30.0), jnp.ones((1, 1))
+    f0, linear = jnp.array([5.43181077, -3.0, 8.0]), jnp.array([-0.29946276, 0.2, 0.01])
+    solution = solve_dual(
+        ntk, 1.0, y, f0[:, None, None], Bernoulli(), linear=linear[:, None, None], tol=1e-14
+    )
+    assert solution.converged.all()
+    for start, slope, alpha in zip(f0, linear, solution.alpha.ravel(), strict=True):
+        root = optimize.brentq(
+            lambda a, f0=start, e=slope: float(1 - jax.nn.sigmoid(f0 + 30 * a) - e - a), -2, 2
+        )
+        np.testing.assert_allclose(alpha, root, atol=1e-6)

@@ -88,6 +88,8 @@ OWN_OPTIONS = [
     ("ntk", "uncertainty", "total", "uncertainty must be"),
     ("ntk", "n_draws", 0, "n_draws must be an integer, at least 1"),
     ("ntk", "n_draws", 2.5, "n_draws must be an integer"),
+    ("ntk", "n_trajectories", 1, 'n_trajectories is for uncertainty="posterior"'),
+    ("ntk", "n_trajectories", -1, "n_trajectories must be an integer"),
     ("ntk", "label_smoothing", 1.0, "label_smoothing must be below 1"),
     ("ntk", "label_smoothing", -0.1, "label_smoothing must be at least 0"),
     ("ntk", "reg", 0.0, "reg=0 with one-hot targets has no solution"),
