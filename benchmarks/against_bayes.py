@@ -17,14 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from arviz_stats.base import array_stats
 from jax import lax
-from jax.scipy.linalg import solve_triangular
 from sklearn.datasets import make_classification
 
 from ntk_uq import MLP, BayesianClassifier, Categorical, EnsembleClassifier, NTKClassifier
 from ntk_uq._coordinates import Preconditioned
 from ntk_uq._linalg import cholesky
 from ntk_uq._solver import solve_dual
-from ntk_uq.analytic import ExactPredictor
+from ntk_uq.analytic import ExactPredictor, correct_draws
 from ntk_uq.bayes import SamplingWarning
 from ntk_uq.datasets import Dataset, load_dataset, split
 from ntk_uq.distances import Draws, Estimate, _epistemic_ratios, _total_variation
@@ -140,10 +139,6 @@ class Coordinates(NamedTuple):
         log_density = jnp.sum(LIKELIHOOD.log_density(self.centre + g, y), axis=-1)
         return log_density + jnp.sum(0.5 * self.curvature * g**2 - self.alpha * g, axis=(1, 2))
 
-    def gradient(self, g, y):
-        slope = LIKELIHOOD.gradient(self.centre + g, y) + self.curvature * g - self.alpha
-        return jnp.einsum("ij,sic->sjc", self.factor, slope)
-
 
 @partial(jax.jit, static_argnames="n_steps")
 def slice_steps(key, coordinates: Coordinates, u, y, n_steps: int):
@@ -183,42 +178,6 @@ def slice_steps(key, coordinates: Coordinates, u, y, n_steps: int):
     return u
 
 
-@partial(jax.jit, static_argnames="n_trajectories")
-def hmc_steps(key, coordinates: Coordinates, u, y, n_trajectories: int):
-    """Trajectories of Hamiltonian Monte Carlo, a quarter of the period of N(0, I) long.
-
-    The step is 0.8 d^(-1/4) in d = nC dimensions. Two products with the factor a leapfrog step.
-    """
-    step_size = 0.8 * u[0].size ** -0.25
-    n_leaps = int(np.ceil(np.pi / 2 / step_size))
-
-    def energy(u, momentum):
-        weight = coordinates.log_weight(coordinates.apply(u), y)
-        return 0.5 * jnp.sum(u**2 + momentum**2, axis=(1, 2)) - weight
-
-    def force(u):
-        return coordinates.gradient(coordinates.apply(u), y) - u
-
-    def trajectory(u, key):
-        key_momentum, key_size, key_accept = jax.random.split(key, 3)
-        momentum = jax.random.normal(key_momentum, u.shape, u.dtype)
-        size = step_size * jax.random.uniform(key_size, (len(u), 1, 1), u.dtype, 0.8, 1.2)
-
-        def leap(state, _):
-            u, momentum, pull = state
-            momentum = momentum + 0.5 * size * pull
-            u = u + size * momentum
-            pull = force(u)
-            return (u, momentum + 0.5 * size * pull, pull), None
-
-        (new, end, _), _ = lax.scan(leap, (u, momentum, force(u)), length=n_leaps)
-        log_ratio = energy(u, momentum) - energy(new, end)
-        accept = jnp.log(jax.random.uniform(key_accept, (len(u),), u.dtype)) < log_ratio
-        return jnp.where(accept[:, None, None], new, u), None
-
-    return lax.scan(trajectory, u, jax.random.split(key, n_trajectories))[0]
-
-
 def corrections(predictor, ntk, y, reg) -> dict[str, Callable[[], ExactPredictor]]:
     """Name, and the function that corrects draws."""
     keys = jax.random.split(jax.random.key(5), 3)
@@ -230,36 +189,41 @@ def corrections(predictor, ntk, y, reg) -> dict[str, Callable[[], ExactPredictor
         renewed[:] = [renew_noise(keys[0], predictor, ntk, y, reg)]
         return renewed[0]
 
-    def steps(sampler, count, *, start="posterior", preconditioned=False):
+    def slices(count, *, start="posterior", preconditioned=False):
         def run():
             base = renewed[0] if start == "renewed" else predictor
             z = training_latents(base, reg)
             if not preconditioned:
-                return with_latents(base, sampler(keys[1], plain, z, y, count))
-            # As NUTS has it: z = L^T alpha + A u, with one A for all outputs.
+                return with_latents(base, slice_steps(keys[1], plain, z, y, count))
             how = Preconditioned.create(factor, y, LIKELIHOOD)
-            shift = factor.T @ how.alpha
-            if start == "normal":
-                u = jax.random.normal(keys[2], z.shape, z.dtype)
-            else:
-                u = jax.vmap(lambda one: solve_triangular(how.unwhiten, one - shift))(z)
             nearly = Coordinates(how.factor, how.mode, how.alpha, how.curvature)
-            u = sampler(keys[1], nearly, u, y, count)
-            return with_latents(base, shift + jnp.einsum("ij,sjc->sic", how.unwhiten, u))
+            u = slice_steps(keys[1], nearly, jax.vmap(how.position)(z), y, count)
+            return with_latents(base, jax.vmap(lambda one: how.outcome(one)[0])(u))
+
+        return run
+
+    def trajectories(count, *, start="posterior"):
+        def run():
+            base = renewed[0] if start == "renewed" else predictor
+            if start == "normal":
+                how = Preconditioned.create(factor, y, LIKELIHOOD)
+                u = jax.random.normal(keys[2], predictor.alpha.shape, factor.dtype)
+                base = with_latents(base, jax.vmap(lambda one: how.outcome(one)[0])(u))
+            return correct_draws(keys[1], base, y, LIKELIHOOD, count)
 
         return run
 
     return {
-        "5 slice steps": steps(slice_steps, 5),
-        "20 slice steps": steps(slice_steps, 20),
-        "5 slice steps, preconditioned": steps(slice_steps, 5, preconditioned=True),
-        "1 HMC trajectory": steps(hmc_steps, 1, preconditioned=True),
-        "3 HMC trajectories": steps(hmc_steps, 3, preconditioned=True),
-        "N(0, I) + 5 HMC trajectories": steps(hmc_steps, 5, start="normal", preconditioned=True),
+        "5 slice steps": slices(5),
+        "20 slice steps": slices(20),
+        "5 slice steps, preconditioned": slices(5, preconditioned=True),
+        "1 HMC trajectory": trajectories(1),
+        "3 HMC trajectories": trajectories(3),
+        "N(0, I) + 5 HMC trajectories": trajectories(5, start="normal"),
         "discrete noise": lambda: mode_noise(keys[2], predictor, ntk, y, reg),
         "renewed noise": renew,
-        "renewed + 5 slice steps": steps(slice_steps, 5, start="renewed"),
-        "renewed + 1 HMC trajectory": steps(hmc_steps, 1, start="renewed", preconditioned=True),
+        "renewed + 5 slice steps": slices(5, start="renewed"),
+        "renewed + 1 HMC trajectory": trajectories(1, start="renewed"),
     }
 
 
