@@ -1,6 +1,9 @@
 # Each target sets up what it needs: Python 3 with venv, make and git are enough to begin.
+BENCHMARKS := kernels exact_draws size ensemble_training ensemble_accuracy samplers
+STUDIES := choosing_reg discrepancy temperature out_of_distribution regression
+
 .DEFAULT_GOAL := help
-.PHONY: help env report test slow lint docs bench bench-bayes bench-torch bench-rivals clean
+.PHONY: help env report test slow lint docs bench studies bench-bayes bench-torch bench-rivals clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -32,9 +35,11 @@ lint: $(STAMP) ## Check format, style and types
 docs: $(STAMP) ## Build the documentation, warnings being errors
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky docs docs/_build/html
 
-bench: $(STAMP) ## Print the ratios of the benchmarks
-	for script in $(filter-out %/against_bayes.py,$(wildcard benchmarks/[a-z]*.py)); do \
-	  $(BIN)/python $$script || exit 1; done
+bench: $(STAMP) ## Print how fast things are, as ratios
+	for script in $(BENCHMARKS); do $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+studies: $(STAMP) ## Print the tables of the pages: what predicts best, calibration, new inputs, regression
+	for script in $(STUDIES); do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 bench-bayes: $(STAMP) ## Measure how near the ensembles are to the posterior (half an hour)
 	$(BIN)/python benchmarks/against_bayes.py

@@ -1,0 +1,128 @@
+"""scikit-learn's own checks, and its tools around the estimators."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_iris
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+import ntk_uq as nuq
+
+NET = nuq.MLP(width=16, depth=1, activation="erf")
+FEW = {"num_warmup": 20, "num_samples": 20}
+# Small, so that the many fits of the checks are quick.
+ESTIMATORS = {
+    "NTKClassifier": nuq.NTKClassifier(NET, method="gaussian"),
+    "NTKClassifier, exact": nuq.NTKClassifier(NET, n_draws=8),
+    "EnsembleClassifier": nuq.EnsembleClassifier(NET, n_members=2),
+    "BayesianClassifier": nuq.BayesianClassifier(NET, **FEW),
+    "NTKRegressor": nuq.NTKRegressor(NET, noise=0.3),
+    "EnsembleRegressor": nuq.EnsembleRegressor(NET, n_members=2, noise=0.3),
+    "BayesianRegressor": nuq.BayesianRegressor(NET, noise=0.3, **FEW),
+}
+QUICK = ("NTKClassifier", "NTKRegressor")
+iris = load_iris(as_frame=True)
+X, y = iris.data.iloc[::3], iris.target_names[iris.target.iloc[::3]]
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in ESTIMATORS]
+)
+def test_checks_of_scikit_learn(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of twenty draws, and what the checks provoke
+        results = check_estimator(clone(ESTIMATORS[name]), on_fail=None)
+    failed = {r["check_name"]: r["exception"] for r in results if r["status"] == "failed"}
+    assert not failed
+    # Nothing is expected to fail, and what is skipped needs another array library.
+    other = {r["check_name"] for r in results if r["status"] not in ("passed", "skipped")}
+    assert not other
+    assert len(results) > 45
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", [nuq.NTKClassifier, nuq.NTKRegressor])
+def test_checks_of_scikit_learn_without_arguments(estimator):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = check_estimator(estimator(), on_fail=None)
+    assert not {r["check_name"]: r["exception"] for r in results if r["status"] == "failed"}
+
+
+def test_search_over_settings_in_a_pipeline():
+    pipeline = make_pipeline(StandardScaler(), nuq.NTKClassifier(NET, method="gaussian"))
+    grid = {
+        "ntkclassifier__reg": [0.01, 100.0],
+        "ntkclassifier__architecture": [NET, nuq.MLP(depth=2)],
+    }
+    search = GridSearchCV(pipeline, grid, scoring="neg_log_loss", cv=3).fit(X, y)
+    assert search.best_params_["ntkclassifier__reg"] == 0.01
+    assert search.score(X, y) > search.best_score_ > -0.4
+    scores = cross_val_score(search.best_estimator_, X, y, cv=3)
+    labels = cross_val_predict(search.best_estimator_, X, y, cv=3)
+    assert np.mean(scores) == pytest.approx(np.mean(labels == y), abs=0.02)
+    assert np.mean(scores) > 0.9
+
+
+def test_names_of_columns_are_kept_and_checked():
+    model = nuq.NTKClassifier(NET, method="gaussian").fit(X, y)
+    assert model.feature_names_in_.tolist() == X.columns.tolist()
+    assert model.classes_.tolist() == sorted(set(y))
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.predict(X[X.columns[::-1]])
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        model.predict(X.to_numpy())
+
+
+def test_frames_through_a_pipeline():
+    pipeline = make_pipeline(StandardScaler(), nuq.NTKRegressor(NET, noise=0.3))
+    pipeline.set_output(transform="pandas")
+    target = X["petal width (cm)"]
+    features = X.drop(columns="petal width (cm)")
+    pipeline.fit(features, target)
+    assert pipeline[-1].feature_names_in_.tolist() == features.columns.tolist()
+    assert pipeline.score(features, target) > 0.9
+
+
+def test_probabilities_are_calibrated_further():
+    calibrated = CalibratedClassifierCV(
+        nuq.NTKClassifier(NET, method="gaussian", reg=10.0), method="sigmoid", cv=3
+    ).fit(X, y)
+    proba = calibrated.predict_proba(X)
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    assert calibrated.score(X, y) > 0.9
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([True, False]), np.array([-1, 1]), np.array([0.0, 2.0]), np.array(["no", "yes"]),
+        np.array(["no", "yes"], dtype=object), pd.Categorical(["a", "b"]),
+    ],
+    ids=["bool", "signs", "floats", "strings", "objects", "categories"],
+)  # fmt: skip
+def test_labels_of_any_kind(labels):
+    rows = np.arange(20) % 2
+    points = np.random.default_rng(0).normal(size=(20, 2)) + 4 * rows[:, None]
+    given = labels[rows] if isinstance(labels, np.ndarray) else labels.take(rows)
+    model = nuq.NTKClassifier(NET, method="gaussian").fit(points, given)
+    assert model.predict(points).tolist() == list(given)
+
+
+def test_weights_are_routed():
+    with config_context(enable_metadata_routing=True):
+        model = nuq.EnsembleClassifier(NET, n_members=1).set_fit_request(sample_weight=True)
+        model.set_score_request(sample_weight=True)
+        pipeline = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), model)
+        weights = np.where(y == "setosa", 0.0, 1.0)
+        pipeline.fit(X, y, sample_weight=weights)
+    # Of the class without weight only what the prior says is left.
+    assert not np.any(pipeline.predict(X) == "setosa")
