@@ -21,7 +21,7 @@ env: $(STAMP) ## Create .venv with everything that is needed (quick when nothing
 report: $(STAMP) ## Run the main job on scikit-learn's digits and write report.html
 	$(BIN)/ntk-uq compare --output report.html
 
-test: $(STAMP) ## Run the tests, the docstring examples and the notebooks
+test: $(STAMP) ## Run the tests and the docstring examples
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 slow: $(STAMP) ## Run the tests that take longer

@@ -64,6 +64,7 @@ def test_methods_can_be_skipped(tmp_path, capsys):
     assert "NUTS" not in out + words
 
 
+@pytest.mark.slow
 def test_approximate_posteriors_can_be_added(tmp_path, capsys):
     added = [option for name in cli._POSTERIORS for option in ("--with", name)]
     skipped = [f"--skip={name}" for name in cli._METHODS]

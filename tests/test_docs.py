@@ -45,6 +45,7 @@ def test_readme_links_resolve():
         assert (ROOT / target).exists(), target
 
 
+@pytest.mark.slow  # `make docs` runs them too
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)

@@ -72,6 +72,7 @@ def test_no_width_to_vary():
         measure(reg=1.0, net=Architecture(NET.module))
 
 
+@pytest.mark.slow
 def test_command_prints_and_draws(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("ntk_uq.cli._ITERATIONS", (2, 4))
     picture = tmp_path / "lazy.png"

@@ -91,6 +91,7 @@ def test_curve_is_drawn(automatic):
     assert ax.get_lines()[-1].get_xdata()[0] == automatic.reg_
 
 
+@pytest.mark.slow
 def test_evidence_finds_the_feature_that_matters():
     model = NTKClassifier(
         NET, reg="evidence", tune=("scales",), method="gaussian", uncertainty="posterior"
