@@ -120,7 +120,7 @@ def run(n, reg, n_draws, rounds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n", type=int, nargs="+", default=[300, 500, 1797])
+    parser.add_argument("--n", type=int, nargs="+", default=[300, 500, 1787])
     parser.add_argument("--draws", type=int, default=256)
     parser.add_argument("--reg", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=3)
