@@ -1,24 +1,20 @@
 """Bayesian deep ensembles: run by against_rivals.py, in sklearn-contrib-bde's own environment.
 
-Reads a table and its folds (npz), writes class probabilities of the held-out points and seconds.
 Sizes are those of the package's classification example, with twice its members; the width of the
 prior is chosen by the log loss of a fifth of the training points, in the first outer fold, and
 kept for the others.
 """
 
-import argparse
 import os
-import sys
-import time
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
 
 import numpy as np
+from _held_out import run
 from bde import BdeClassifier
 from bde.loss import CategoricalCrossEntropy
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
 
 SCALES = (0.3, 1.0)
 
@@ -50,25 +46,5 @@ def probabilities(x, y, unseen, scale):
     return proba / proba.sum(axis=1, keepdims=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("problem")
-    parser.add_argument("result")
-    options = parser.parse_args()
-    problem = np.load(options.problem)
-    x, y, fold = (problem[name] for name in ("X", "y", "fold"))
-    proba, seconds, scale = np.zeros((len(y), len(np.unique(y)))), [], None
-    for k in np.unique(fold):
-        train = fold != k
-        scaler = StandardScaler().fit(x[train])
-        known, unseen = scaler.transform(x[train]), scaler.transform(x[~train])
-        start = time.process_time()
-        scale = scale or chosen(known, y[train])
-        proba[~train] = probabilities(known, y[train], unseen, scale)
-        seconds.append(time.process_time() - start)
-        print(f"fold {k}: {seconds[-1]:.0f} s", file=sys.stderr, flush=True)
-    np.savez(options.result, proba=proba, seconds=seconds[0])
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, chosen, probabilities)
