@@ -23,7 +23,6 @@ import jax.core
 import jax.extend.core
 from jax.interpreters import ad
 
-_MISSING = object()
 _CONVERTER = "neural_tangents.experimental"
 
 

@@ -682,8 +682,8 @@ class NTKClassifier(_NTK, _SmoothedClassifier):
         Number of draws of method="exact".
     n_trajectories : int, default 0
         Hamiltonian trajectories that bring each draw of uncertainty="posterior" nearer to the
-        posterior, beyond first order: see `analytic.correct_draws`. One is enough on most data, and
-        adds a tenth to a half of the time.
+        posterior, beyond first order: see `analytic.correct_draws`. One removes most of what first
+        order leaves, for a sixth more time to as much again.
     label_smoothing : float, default 0.0
         Targets are (1 - label_smoothing) one-hot + label_smoothing / C.
     tune : sequence of {"depth", "w_std", "b_std", "scales"}, default ()
