@@ -1,9 +1,10 @@
 # Each target sets up what it needs: Python 3 with venv, make and git are enough to begin.
 BENCHMARKS := kernels exact_draws first_call size ensemble_training ensemble_accuracy samplers
 STUDIES := choosing_reg discrepancy temperature out_of_distribution regression
+CLAIMS := runaway regularised smoothed linearised spread posterior other_losses
 
 .DEFAULT_GOAL := help
-.PHONY: help env report test slow lint docs bench studies bench-bayes bench-torch bench-rivals clean
+.PHONY: help env report test slow lint docs figures bench studies bench-bayes bench-torch bench-rivals clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -34,6 +35,11 @@ lint: $(STAMP) ## Check format, style and types
 
 docs: $(STAMP) ## Build the documentation, warnings being errors
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky docs docs/_build/html
+
+figures: $(STAMP) ## Repeat the experiments behind the claims; pages draw their tables, figures/ has PDFs
+	for script in $(CLAIMS); do \
+	  $(BIN)/python benchmarks/claims/$$script.py --figures figures || exit 1; \
+	done
 
 bench: $(STAMP) ## Print how fast things are, as ratios
 	for script in $(BENCHMARKS); do $(BIN)/python benchmarks/$$script.py || exit 1; done
@@ -66,7 +72,7 @@ bench-rivals: $(STAMP) ## Compare with classifiers of other packages, two in the
 	  --bde-python .venv-rivals/bde/bin/python --laplace-python .venv-rivals/laplace/bin/python
 
 clean: ## Remove all that the other targets made
-	rm -rf .venv .venv-torch .venv-rivals .uv .cache .hypothesis dist docs/_build docs/generated report.html
+	rm -rf .venv .venv-torch .venv-rivals .uv .cache .hypothesis dist docs/_build docs/generated figures report.html
 
 # Constraints pin the versions that the tests ran with; pyproject.toml leaves TensorFlow out.
 $(STAMP): pyproject.toml constraints.txt .python-version | $(UV)

@@ -1,6 +1,12 @@
 """Sphinx configuration: pages in MyST, docstrings in numpydoc, notebooks run at build time."""
 
+import os
+from pathlib import Path
+
 import ntk_uq
+
+# Pages draw the tables of the experiments by the experiments' own functions.
+os.environ["PYTHONPATH"] = str(Path(__file__).parents[1] / "benchmarks" / "claims")
 
 project = "ntk_uq"
 author = "the ntk_uq developers"
