@@ -1,17 +1,12 @@
-"""The examples that a reader meets first run as they stand: README and notebooks."""
+"""The examples that a reader meets first, in the README, run as they stand."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
-import pytest
-from nbclient import NotebookClient
-
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def test_readme_example_runs(tmp_path):
@@ -43,17 +38,3 @@ def test_readme_names_make_targets_that_exist():
 def test_readme_links_resolve():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
-
-
-@pytest.mark.slow  # `make docs` runs them too
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path, tmp_path):
-    notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_is_stored_without_outputs(path):
-    for cell in nbformat.read(path, as_version=4).cells:
-        assert not cell.get("outputs"), cell.source
-        assert cell.get("execution_count") is None
