@@ -19,6 +19,8 @@ default_role = "literal"
 html_theme = "furo"
 html_show_copyright = False
 html_title = f"ntk_uq {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 # Types stand in the docstrings, with their shapes.
 autodoc_typehints = "none"
