@@ -939,12 +939,13 @@ def plot_trace(
     latents = posterior["posterior"]["f"]
     if not 0 <= point < latents.sizes["point"]:
         raise ValueError(f"point must lie in 0 .. {latents.sizes['point'] - 1}, got {point}.")
-    outputs = np.asarray(latents["class"]).tolist()
+    dimension = latents.dims[-1]  # "class" of a classifier, "output" of a regressor
+    outputs = np.asarray(latents[dimension]).tolist()
     output = outputs[0] if output is None else output
     if output not in outputs:
         raise ValueError(f"output must be one of {outputs}, got {output!r}.")
     position = outputs.index(output)
-    chosen = posterior.isel({"point": point, "class": position}, missing_dims="ignore")
+    chosen = posterior.isel({"point": point, dimension: position}, missing_dims="ignore")
 
     ax = _axes(ax)
     axes = DataTree.from_dict(
