@@ -71,6 +71,18 @@ class Diagnostics:
         What looks odd and is not: R-hat above 1.01 where chance explains it, jitter.
     sampler : {"nuts", "ess"}
         What made the draws.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import Gaussian, bayes
+    >>> draws = bayes.sample_latents(
+    ...     jax.random.key(0), jnp.eye(1), jnp.array([[2.0]]), Gaussian(noise=1.0),
+    ...     num_warmup=200, num_samples=1000, num_chains=2,
+    ... )
+    >>> found = bayes.diagnostics(draws)
+    >>> found.n_draws, found.n_divergent, found.warnings
+    (2000, 0, ())
     """
 
     rhat: Floats
@@ -147,6 +159,17 @@ def diagnostics(draws: "PosteriorDraws") -> Diagnostics:
     ----------
     Vehtari, Gelman, Simpson, Carpenter and Buerkner 2021, "Rank-normalization, folding, and
     localization: An improved R-hat", doi:10.1214/20-BA1221.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import Gaussian, bayes
+    >>> few = bayes.sample_latents(
+    ...     jax.random.key(0), jnp.eye(1), jnp.array([[2.0]]), Gaussian(noise=1.0),
+    ...     num_warmup=200, num_samples=20, num_chains=2,
+    ... )
+    >>> len(bayes.diagnostics(few).warnings) > 0
+    True
     """
     if draws.sampler not in ("nuts", "ess"):
         raise ValueError(

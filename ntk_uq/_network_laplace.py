@@ -133,6 +133,16 @@ class NetworkLaplace:
         Largest derivative of the potential at the mode; zero at an exact one that is smooth.
     converged : bool
         False where the search was ended before the potential had stopped to fall.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import MLP, Gaussian, bayes
+    >>> prior = bayes.NetworkPrior(jnp.array([[-1.0], [1.0]]), MLP(depth=0), 1)
+    >>> fit = bayes.laplace_network(jax.random.key(0), prior, jnp.zeros((2, 1)), Gaussian(1.0))
+    >>> mean, cov = fit.moments(jnp.zeros((3, 1)), joint=True)
+    >>> mean.shape, cov.shape
+    ((3, 1), (3, 1, 3, 1))
     """
 
     prior: NetworkPrior

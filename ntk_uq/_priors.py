@@ -59,6 +59,15 @@ class GaussianProcessPrior:
         Lower Cholesky factor L of the covariance plus jitter on its diagonal.
     jitter : float
         What had to be added to the diagonal to factorise it; zero where nothing had to be.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from ntk_uq import bayes
+    >>> prior = bayes.GaussianProcessPrior.from_covariance(4 * jnp.eye(2))
+    >>> prior.latents(jnp.ones((2, 1)))
+    Array([[2.],
+           [2.]], dtype=float32)
     """
 
     factor: Array

@@ -262,6 +262,17 @@ class PosteriorDraws:
         Wall seconds in all, compilation and warm-up included.
     sampler : {"nuts", "ess", "vi"}
         "vi" draws are independent, from an approximation.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import Gaussian, bayes
+    >>> draws = bayes.sample_latents(
+    ...     jax.random.key(0), jnp.eye(3), jnp.ones((3, 1)), Gaussian(noise=1.0),
+    ...     sampler="ess", num_warmup=10, num_samples=20, num_chains=2,
+    ... )
+    >>> draws.latents.shape, draws.sample_stats["lp"].shape
+    ((2, 20, 3, 1), (2, 20))
     """
 
     prior: Any

@@ -317,6 +317,13 @@ class CostEstimate:
     n_steps : int
         Over all chains: leapfrog steps of NUTS, elliptical slices, or gradients of variational
         inference.
+
+    Examples
+    --------
+    >>> from ntk_uq import bayes
+    >>> cost = bayes.estimate_cost(20_000, 10, num_warmup=500, num_samples=500, num_chains=2)
+    >>> cost.is_excessive
+    True
     """
 
     seconds: float
@@ -449,6 +456,18 @@ def predict_latents(
     References
     ----------
     Rasmussen and Williams 2006, equation 2.19, with f(X) = L z.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import Gaussian, bayes
+    >>> draws = bayes.sample_latents(
+    ...     jax.random.key(0), jnp.eye(1), jnp.array([[2.0]]), Gaussian(noise=1.0),
+    ...     sampler="ess", num_warmup=10, num_samples=20, num_chains=2,
+    ... )
+    >>> S_xX, S_xx = jnp.array([[0.5], [0.0]]), jnp.ones(2)
+    >>> bayes.predict_latents(jax.random.key(1), draws, S_xX, S_xx).shape
+    (40, 2, 1)
     """
     factor = draws.prior.factor
     n_chains, n_draws, n, n_outputs = draws.whitened.shape
@@ -577,6 +596,21 @@ def to_datatree(
         posterior_predictive (`y`: a target drawn from each latent, same dimensions), sample_stats,
         log_likelihood (`y`: nats, dimensions chain, draw, point) and observed_data (`y`: the
         targets, dimensions point, class). It is saved by its method `to_netcdf`.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import Gaussian, bayes
+    >>> targets, likelihood = jnp.array([[2.0]]), Gaussian(noise=1.0)
+    >>> draws = bayes.sample_latents(
+    ...     jax.random.key(0), jnp.eye(1), targets, likelihood,
+    ...     sampler="ess", num_warmup=10, num_samples=20, num_chains=2,
+    ... )
+    >>> tree = bayes.to_datatree(
+    ...     jax.random.key(1), draws, targets, likelihood, output_names=["yield"],
+    ... )
+    >>> dict(tree["posterior"]["f"].sizes)
+    {'chain': 2, 'draw': 20, 'point': 1, 'class': 1}
     """
     n = draws.latents.shape[2]
     with jax.enable_x64(draws.latents.dtype == np.float64):

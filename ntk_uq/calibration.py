@@ -62,6 +62,13 @@ class TemperatureFit:
         The same at temperature one.
     temperatures, losses : array of shape [k]
         All temperatures that were tried, in order, and their log losses.
+
+    Examples
+    --------
+    >>> from ntk_uq.calibration import fit_temperature
+    >>> fit = fit_temperature([0] * 7 + [1] * 3, [[0.9, 0.1]] * 10)
+    >>> bool(fit.log_loss < fit.log_loss_before)
+    True
     """
 
     temperature: float
@@ -88,6 +95,15 @@ class RejectionRule:
         Upper bound of the error rate of future accepted points.
     max_error, confidence : float
         What was asked for: the bound is at most `max_error`, and holds with this confidence.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq.calibration import rejection_rule
+    >>> sure = np.full((400, 2), [0.99, 0.01])  # and always right
+    >>> rule = rejection_rule(np.zeros(400, int), sure, max_error=0.05)
+    >>> rule.coverage, rule.error
+    (1.0, 0.0)
     """
 
     threshold: float

@@ -141,6 +141,20 @@ class Comparison:
         The `Distance` of every method from every other, by their names.
     differences : tuple of str
         In what the problems differ that the methods solve, in sentences; empty where they do not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ntk_uq as nuq
+    >>> X, y = np.array([[-1.0], [-0.5], [0.5], [1.0]]), np.array([0, 0, 1, 1])
+    >>> closed = {"method": "gaussian", "reg": 1.0}
+    >>> methods = {
+    ...     "networks": nuq.NTKClassifier(**closed).fit(X, y),
+    ...     "posterior": nuq.NTKClassifier(uncertainty="posterior", **closed).fit(X, y),
+    ... }
+    >>> comparison = nuq.compare(methods, X, reference="posterior")
+    >>> bool(comparison.distance("networks", "posterior").epistemic_ratio.value < 1)
+    True
     """
 
     methods: dict[str, MethodSummary]

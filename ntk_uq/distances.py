@@ -262,6 +262,12 @@ class Estimate:
         error only.
     moves : {"up", "down", "either"}
         Where a difference moves the value from `noise`.
+
+    Examples
+    --------
+    >>> from ntk_uq.distances import Estimate
+    >>> Estimate(value=0.05, se=0.01, noise=0.02).is_significant
+    True
     """
 
     value: float
@@ -306,6 +312,18 @@ class Distance:
     rejected_20, rejected_10 : Estimate
         Fraction of common points among the 20% and the 10% with the greatest total uncertainty,
         which one would reject at a coverage of 80% and 90%.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import Categorical, SamplePrediction
+    >>> from ntk_uq.distances import Draws, distances
+    >>> latents = np.random.default_rng(0).normal(size=(50, 4, 3))
+    >>> near = SamplePrediction(latents, Categorical())
+    >>> far = SamplePrediction(3 * latents, Categorical())
+    >>> distance, _ = distances(Draws(near), Draws(far))
+    >>> bool(distance.epistemic_ratio.value < 1)
+    True
     """
 
     tv: Estimate
@@ -550,6 +568,17 @@ def distances(first: Draws, second: Draws) -> tuple[Distance, Distance]:
     -------
     Distance, Distance
         They share all that is symmetric.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import Categorical, SamplePrediction
+    >>> from ntk_uq.distances import Draws, distances
+    >>> latents = np.random.default_rng(0).normal(size=(100, 4, 3))
+    >>> halves = [SamplePrediction(half, Categorical()) for half in np.split(latents, 2)]
+    >>> there, back = distances(*map(Draws, halves))
+    >>> there.tv == back.tv, there.tv.is_significant
+    (True, False)
     """
     ratio, inverse = _epistemic_ratios(first, second)
     forward = Distance(

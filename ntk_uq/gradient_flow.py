@@ -161,6 +161,19 @@ def exact_predictor_at(
     ------
     ValueError
         For "posterior", whose label noise a predictor does not keep; and as `integrate`.
+
+    Examples
+    --------
+    >>> import jax, numpy as np
+    >>> from ntk_uq import Categorical, Kernels
+    >>> from ntk_uq.analytic import exact_predictor
+    >>> kernels, y, likelihood = Kernels(np.eye(2), np.eye(2)), np.eye(2), Categorical()
+    >>> with jax.enable_x64(True):
+    ...     problem = kernels, y, 1.0, likelihood, "initialization"
+    ...     trained = exact_predictor(jax.random.key(0), *problem, 3)
+    ...     untrained = exact_predictor_at(trained, kernels.ntk, y, likelihood, 0.0)
+    >>> float(np.abs(np.asarray(untrained.alpha)).max())
+    0.0
     """
     if predictor.uncertainty == "posterior":
         raise ValueError(
@@ -202,6 +215,16 @@ def gaussian_predictor_at(
     References
     ----------
     Lee et al. (2019), eq. 14 and 15, with the penalty added.
+
+    Examples
+    --------
+    >>> import jax, numpy as np
+    >>> from ntk_uq import Gaussian, Kernels
+    >>> kernels, y = Kernels(np.eye(1), np.eye(1)), np.ones((1, 1))
+    >>> with jax.enable_x64(True):
+    ...     half_way = gaussian_predictor_at(kernels, y, 0.0, Gaussian(1.0), np.log(2))
+    >>> round(float(half_way.alpha[0, 0]), 6)
+    0.5
     """
     noise = np.asarray(likelihood.noise)
     if noise.ndim > 0:

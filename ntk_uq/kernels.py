@@ -104,6 +104,16 @@ def empirical_nngp(
     References
     ----------
     Lee et al. 2018, arXiv 1711.00165.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from ntk_uq import MLP
+    >>> net = MLP(width=32)
+    >>> params = net.init(jax.random.key(0), in_features=2, out_features=3)
+    >>> x = jax.random.normal(jax.random.key(1), (5, 2))
+    >>> empirical_nngp(net, params, x).shape
+    (5, 5)
     """
     f1 = architecture.apply(params, x1)
     f2 = f1 if x2 is None else architecture.apply(params, x2)

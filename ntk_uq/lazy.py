@@ -31,7 +31,14 @@ Floats = NDArray[np.float64]
 
 
 class Rate(NamedTuple):
-    """Exponent of a power law in the width, and its 95% confidence interval."""
+    """Exponent of a power law in the width, and its 95% confidence interval.
+
+    Examples
+    --------
+    >>> rate = fit_rate([64, 256, 1024], [[0.4, 0.44], [0.2, 0.22], [0.1, 0.11]])
+    >>> round(rate.exponent, 2), bool(rate.low < rate.exponent < rate.high)
+    (-0.5, True)
+    """
 
     exponent: float
     low: float
@@ -60,6 +67,14 @@ class Laziness:
         Largest :math:`|f(x; \theta_t)|` on the probe points.
     n_iter, converged : arrays of shape [W, M]
         Of training.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> change = np.array([[0.4], [0.2], [0.1]])  # of one network at each of three widths
+    >>> lazy = Laziness(np.array([64, 256, 1024]), *[change] * 6)
+    >>> round(lazy.rate("kernel_change").exponent, 2)
+    -0.5
     """
 
     widths: NDArray[np.integer]

@@ -29,6 +29,14 @@ class Curvature(NamedTuple):
         d, non-negative.
     direction : Array of shape [..., n, C] or None
         q, with :math:`\sum_c d_c q_c^2 = 1`, so that W is singular along 1 / q; None for zero.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from ntk_uq.likelihoods import Categorical
+    >>> curvature = Categorical().curvature(jnp.zeros((1, 2)), jnp.array([[1.0, 0.0]]))
+    >>> curvature.matvec(jnp.array([[1.0, 0.0]]))
+    Array([[ 0.25, -0.25]], dtype=float32)
     """
 
     diagonal: Array
@@ -56,6 +64,14 @@ class Likelihood(Protocol):
     """What a likelihood must offer to be used by every producer.
 
     Methods are pure and traceable; log densities are in nats and fully normalised.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from ntk_uq import Likelihood, Poisson
+    >>> counts: Likelihood = Poisson()
+    >>> counts.degenerate(jnp.array([[0.0], [3.0]]))
+    Array([ True, False], dtype=bool)
     """
 
     def log_density(self, f: Array, y: Array) -> Array:
@@ -170,6 +186,13 @@ class Bernoulli:
     r"""Logistic cross-entropy, independent over outputs.
 
     :math:`\log p(y|f) = \sum_c y_c f_c - \log(1 + e^{f_c})`, with targets in [0, 1].
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from ntk_uq.likelihoods import Bernoulli
+    >>> Bernoulli().response(jnp.zeros((1, 2)))
+    Array([[0.5, 0.5]], dtype=float32)
     """
 
     def log_density(self, f, y):
@@ -217,6 +240,13 @@ class Gaussian:
     ----------
     noise : float
         Standard deviation of the observation noise, in the units of the target.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from ntk_uq.likelihoods import Gaussian
+    >>> Gaussian(noise=0.5).gradient(jnp.zeros((1, 1)), jnp.ones((1, 1)))
+    Array([[4.]], dtype=float32)
     """
 
     noise: float | Array = field(default=1.0)
@@ -263,6 +293,13 @@ class Poisson:
     r"""Counts with the rate exp(f), independent over outputs.
 
     :math:`\log p(y|f) = \sum_c y_c f_c - e^{f_c} - \log y_c!`.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from ntk_uq.likelihoods import Poisson
+    >>> Poisson().response(jnp.zeros((1, 2)))
+    Array([[1., 1.]], dtype=float32)
     """
 
     def log_density(self, f, y):
@@ -320,6 +357,14 @@ class Weighted:
         What is weighted.
     weights : Array of shape [n]
         Positive. Leave points of weight zero out.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from ntk_uq.likelihoods import Gaussian, Weighted
+    >>> twice = Weighted(Gaussian(noise=1.0), jnp.array([2.0]))
+    >>> twice.gradient(jnp.zeros((1, 1)), jnp.ones((1, 1)))
+    Array([[2.]], dtype=float32)
     """
 
     likelihood: Likelihood

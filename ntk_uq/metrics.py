@@ -74,6 +74,13 @@ class ReliabilityCurve:
     lower, upper : array of shape [n_bins]
         Wilson interval of the accuracy, from the binomial noise of the bin's count; NaN where a bin
         is empty.
+
+    Examples
+    --------
+    >>> from ntk_uq.metrics import reliability_curve
+    >>> curve = reliability_curve([0, 0, 0, 1], [[0.75, 0.25]] * 4, n_bins=1)
+    >>> curve.accuracy, curve.confidence
+    (array([0.75]), array([0.75]))
     """
 
     edges: Floats
@@ -85,7 +92,16 @@ class ReliabilityCurve:
 
 
 class Interval(NamedTuple):
-    """An estimate between two bounds."""
+    """An estimate between two bounds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq.metrics import bootstrap_interval
+    >>> interval = bootstrap_interval(np.mean, np.arange(100.0), rng=0)
+    >>> interval.lower < interval.estimate < interval.upper
+    True
+    """
 
     estimate: float
     lower: float
@@ -106,6 +122,13 @@ class BrierDecomposition(NamedTuple):
     within_bin_variance, within_bin_covariance : float
         What binning hides: the forecasts' variance within a bin, and twice their covariance with
         the outcomes.
+
+    Examples
+    --------
+    >>> from ntk_uq.metrics import brier_decomposition
+    >>> parts = brier_decomposition([0, 1], [[0.5, 0.5], [0.5, 0.5]])
+    >>> parts.reliability, parts.uncertainty  # calibrated, and of no use
+    (0.0, 0.25)
     """
 
     reliability: float
@@ -139,6 +162,13 @@ class RejectionCurve:
         mean over the orders in which they may be kept.
     best_error : array of shape [m]
         The same if the wrong ones were rejected first.
+
+    Examples
+    --------
+    >>> from ntk_uq.metrics import rejection_curve
+    >>> curve = rejection_curve([0, 1], [[0.9, 0.1], [0.6, 0.4]])
+    >>> curve.coverage, curve.error  # the less certain point is the wrong one
+    (array([0.5, 1. ]), array([0. , 0.5]))
     """
 
     coverage: Floats
@@ -181,6 +211,12 @@ class Detection:
         The receiver operating characteristic, from (0, 0) to (1, 1).
     precision, recall : array of shape [l]
         The precision-recall curve, from full recall to none.
+
+    Examples
+    --------
+    >>> from ntk_uq.metrics import detect_outliers
+    >>> detect_outliers(inside=[0.1, 0.2], outside=[0.8, 0.9]).auroc
+    1.0
     """
 
     auroc: float
@@ -205,6 +241,14 @@ class CoverageCurve:
         Fraction of targets in the central interval of this level.
     lower, upper : array of shape [k]
         Wilson interval of that fraction.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq.metrics import coverage_curve
+    >>> curve = coverage_curve(np.linspace(0.005, 0.995, 100), n_levels=3)  # a uniform PIT
+    >>> bool(np.allclose(curve.coverage, curve.level, atol=0.02))
+    True
     """
 
     level: Floats

@@ -180,6 +180,17 @@ def load(path: str | os.PathLike, *, architecture: BaseArchitecture | None = Non
     UserWarning
         If the file was written with another minor version of scikit-learn, which makes no promise
         for attributes of its own steps.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import ntk_uq as nuq
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "model.ntk")
+    ...     nuq.save(nuq.NTKClassifier(reg=1.0).fit([[0.0], [1.0]], ["no", "yes"]), path)
+    ...     again = nuq.load(path)
+    >>> again.predict([[2.0]])
+    array(['yes'], dtype='<U3')
     """
     path = Path(path)
     with open(path, "rb") as file:

@@ -86,6 +86,19 @@ def method_style(comparison: Comparison, method: str) -> tuple[str, str]:
     Returns
     -------
     colour, marker : str
+
+    Examples
+    --------
+    >>> import ntk_uq as nuq
+    >>> X, y = [[-1.0], [-0.5], [0.5], [1.0]], [0, 0, 1, 1]
+    >>> closed = {"method": "gaussian", "reg": 1.0}
+    >>> methods = {
+    ...     "networks": nuq.NTKClassifier(**closed).fit(X, y),
+    ...     "posterior": nuq.NTKClassifier(uncertainty="posterior", **closed).fit(X, y),
+    ... }
+    >>> comparison = nuq.compare(methods, X)
+    >>> len({method_style(comparison, method) for method in methods})
+    2
     """
     _method(comparison, method)
     return _style(list(comparison.methods).index(method))
@@ -105,6 +118,19 @@ def most_uncertain(comparison: Comparison, n: int) -> NDArray[np.intp]:
     -------
     array of shape [min(n, m)]
         Row numbers of the test points.
+
+    Examples
+    --------
+    >>> import ntk_uq as nuq
+    >>> X, y = [[-1.0], [-0.5], [0.5], [1.0]], [0, 0, 1, 1]
+    >>> closed = {"method": "gaussian", "reg": 1.0}
+    >>> methods = {
+    ...     "networks": nuq.NTKClassifier(**closed).fit(X, y),
+    ...     "posterior": nuq.NTKClassifier(uncertainty="posterior", **closed).fit(X, y),
+    ... }
+    >>> comparison = nuq.compare(methods, [[-2.0], [0.0], [2.0]])
+    >>> most_uncertain(comparison, 1)
+    array([1])
     """
     method = comparison.methods[comparison.reference or next(iter(comparison.methods))]
     return np.argsort(-method.total_uncertainty, kind="stable")[:n]
@@ -139,6 +165,14 @@ def plot_reliability(
     ------
     ValueError
         If the comparison has no labels, or a name is unknown.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from ntk_uq.metrics import reliability_curve
+    >>> curve = reliability_curve([0, 1, 1], [[0.9, 0.1], [0.3, 0.7], [0.7, 0.3]], n_bins=2)
+    >>> plot_reliability(curve, ax=Figure().subplots()).get_xlabel()
+    'Confidence (probability of the predicted class)'
     """
     if isinstance(results, Comparison):
         if results.y_test is None:
@@ -196,6 +230,14 @@ def plot_rejection(
     Axes
         The best order, which rejects the wrong ones first, is dashed. The area over a curve is its
         AURC.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from ntk_uq.metrics import rejection_curve
+    >>> curve = rejection_curve([0, 1, 1], [[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]])
+    >>> plot_rejection({"network": curve}, ax=Figure().subplots()).get_xlabel()
+    'Rejected, the least certain first'
     """
     named = _named(curves, RejectionCurve)
 
@@ -251,6 +293,14 @@ def plot_detection(
     ------
     ValueError
         If `curve` is unknown.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from ntk_uq.metrics import detect_outliers
+    >>> found = detect_outliers(inside=[0.1, 0.2, 0.4], outside=[0.3, 0.9])
+    >>> plot_detection({"epistemic": found}, ax=Figure().subplots()).get_xlabel()
+    'False positive rate'
     """
     if curve not in ("roc", "precision_recall"):
         raise ValueError(f'curve must be "roc" or "precision_recall", got {curve!r}.')
@@ -303,6 +353,13 @@ def plot_pit(pit: ArrayLike, *, n_bins: int = 10, ax: Axes | None = None) -> Axe
     -------
     Axes
         A bar leaves the band once in twenty where predictions are right.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> import numpy as np
+    >>> plot_pit(np.linspace(0.01, 0.99, 50), ax=Figure().subplots()).get_xlabel()
+    'Probability integral transform'
     """
     values = numbers("pit", pit)
     if values.min() < 0 or values.max() > 1:
@@ -345,6 +402,13 @@ def plot_coverage(
     -------
     Axes
         Above the diagonal intervals are too wide, below it too narrow. Bands are binomial noise.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from ntk_uq.metrics import coverage_curve
+    >>> plot_coverage(coverage_curve([0.1, 0.4, 0.6, 0.9]), ax=Figure().subplots()).get_xlabel()
+    'Nominal coverage of the interval'
     """
     named = _named(curves, CoverageCurve)
 
@@ -376,6 +440,14 @@ def plot_temperature(
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from ntk_uq.calibration import fit_temperature
+    >>> fit = fit_temperature([0] * 7 + [1] * 3, [[0.9, 0.1]] * 10)
+    >>> plot_temperature(fit, ax=Figure().subplots()).get_xlabel()
+    'Temperature'
     """
     from ntk_uq.calibration import TemperatureFit
 
@@ -441,6 +513,20 @@ def plot_uncertainty(
     ------
     ValueError
         If a name is unknown.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> import ntk_uq as nuq
+    >>> X, y = [[-1.0], [-0.5], [0.5], [1.0]], [0, 0, 1, 1]
+    >>> closed = {"method": "gaussian", "reg": 1.0}
+    >>> methods = {
+    ...     "networks": nuq.NTKClassifier(**closed).fit(X, y),
+    ...     "posterior": nuq.NTKClassifier(uncertainty="posterior", **closed).fit(X, y),
+    ... }
+    >>> comparison = nuq.compare(methods, X)
+    >>> plot_uncertainty(comparison, "posterior", "networks", ax=Figure().subplots()).get_xlabel()
+    'posterior (nats)'
     """
     if measure not in _MEASURES:
         raise ValueError(f"measure must be one of {list(_MEASURES)}, got {measure!r}.")
@@ -516,6 +602,20 @@ def plot_latents(
     ------
     ValueError
         If a name or the moment is unknown.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> import ntk_uq as nuq
+    >>> X, y = [[-1.0], [-0.5], [0.5], [1.0]], [0, 0, 1, 1]
+    >>> closed = {"method": "gaussian", "reg": 1.0}
+    >>> methods = {
+    ...     "networks": nuq.NTKClassifier(**closed).fit(X, y),
+    ...     "posterior": nuq.NTKClassifier(uncertainty="posterior", **closed).fit(X, y),
+    ... }
+    >>> comparison = nuq.compare(methods, X)
+    >>> plot_latents(comparison, "posterior", "networks", ax=Figure().subplots()).get_xlabel()
+    'posterior'
     """
     if moment not in ("mean", "std"):
         raise ValueError(f'moment must be "mean" or "std", got {moment!r}.')
@@ -554,6 +654,20 @@ def plot_probabilities(comparison: Comparison, point: int, *, ax: Axes | None = 
     ------
     ValueError
         If there is no such point.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> import ntk_uq as nuq
+    >>> X, y = [[-1.0], [-0.5], [0.5], [1.0]], [0, 0, 1, 1]
+    >>> closed = {"method": "gaussian", "reg": 1.0}
+    >>> methods = {
+    ...     "networks": nuq.NTKClassifier(**closed).fit(X, y),
+    ...     "posterior": nuq.NTKClassifier(uncertainty="posterior", **closed).fit(X, y),
+    ... }
+    >>> comparison = nuq.compare(methods, X)
+    >>> plot_probabilities(comparison, 0, ax=Figure().subplots()).get_ylabel()
+    'Probability'
     """
     if comparison.classes is None:
         raise ValueError("Regressors have no class probabilities; see plot_latents.")
@@ -617,6 +731,18 @@ def plot_diagnostics(
     ----------
     Vehtari, Gelman, Simpson, Carpenter, Buerkner (2021), Rank-normalization, folding, and
     localization: an improved R-hat; the thresholds are theirs.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import Gaussian, bayes
+    >>> draws = bayes.sample_latents(
+    ...     jax.random.key(0), jnp.eye(3), jnp.ones((3, 1)), Gaussian(noise=1.0),
+    ...     sampler="ess", num_warmup=10, num_samples=20, num_chains=2,
+    ... )
+    >>> plot_diagnostics(bayes.diagnostics(draws), ax=Figure().subplots()).get_xlabel()
+    'R-hat'
     """
     if quantity == "rhat":
         if not np.isfinite(diagnostics.rhat).any():
@@ -653,6 +779,16 @@ def plot_reg_curve(curve: "RegCurve", *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> import numpy as np
+    >>> from ntk_uq.selection import RegCurve
+    >>> regs, scores = np.array([0.1, 1.0, 10.0]), np.array([[-0.9, -0.5, -0.7]])
+    >>> curve = RegCurve(regs, scores, None, ("depth 1",), "cv", reg=1.0)
+    >>> plot_reg_curve(curve, ax=Figure().subplots()).get_xlabel()
+    'reg'
     """
     ax = _axes(ax)
     errors = curve.errors if curve.errors is not None else [None] * len(curve.scores)
@@ -696,6 +832,16 @@ def plot_laziness(
     ------
     ValueError
         If the quantity is unknown.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> import numpy as np
+    >>> from ntk_uq.lazy import Laziness
+    >>> change = np.array([[0.4, 0.5], [0.2, 0.2], [0.1, 0.1]])  # two networks of each width
+    >>> lazy = Laziness(np.array([64, 256, 1024]), *[change] * 6)
+    >>> plot_laziness({"reg = 1": lazy}, ax=Figure().subplots()).get_xlabel()
+    'Width'
     """
     if quantity not in _LAZINESS:
         raise ValueError(f"quantity must be one of {list(_LAZINESS)}, got {quantity!r}.")
@@ -751,6 +897,16 @@ def plot_uncertainty_map(
     ------
     ValueError
         If there are not two features, or the measure is unknown.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> import numpy as np
+    >>> from ntk_uq import NTKClassifier
+    >>> X, y = np.array([[-1.0, 0.0], [1.0, 0.0], [0.0, 2.0]]), ["a", "b", "b"]
+    >>> clf = NTKClassifier(reg=1.0, method="gaussian").fit(X, y)
+    >>> plot_uncertainty_map(clf, X, y, n_grid=5, ax=Figure().subplots()).get_xlabel()
+    'Feature 0'
     """
     measures = {**_MEASURES, "std": "Standard deviation of the latent"}
     if measure not in measures:
@@ -851,6 +1007,16 @@ def plot_latent_law(
     ------
     ValueError
         If shapes differ, there is no such latent, or `kind` is unknown.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> import jax, numpy as np
+    >>> from ntk_uq import GaussianPrediction, SamplePrediction
+    >>> theory = GaussianPrediction(np.zeros((1, 2)), np.eye(2)[None])
+    >>> draws = SamplePrediction(theory.sample(jax.random.key(0), 100))
+    >>> plot_latent_law(draws, theory, kind="qq", ax=Figure().subplots()).get_xlabel()
+    'Quantiles of theory'
     """
     if kind not in ("histogram", "qq"):
         raise ValueError(f'kind must be "histogram" or "qq", got {kind!r}.')
@@ -932,6 +1098,15 @@ def plot_trace(
     ------
     ValueError
         If there is no such point or output.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from ntk_uq import BayesianRegressor
+    >>> reg = BayesianRegressor(sampler="vi", noise=1.0, num_samples=20)
+    >>> reg = reg.fit([[0.0], [1.0], [2.0]], [0.0, 1.0, 0.0])
+    >>> plot_trace(reg.posterior_, point=1, ax=Figure().subplots()).get_xlabel()
+    'Draw'
     """
     from arviz_plots import PlotCollection, plot_trace
     from xarray import Dataset, DataTree

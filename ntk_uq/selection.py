@@ -154,6 +154,13 @@ class Optimum(NamedTuple):
         Whether L-BFGS-B met its own criteria.
     n_evaluations : int
         Evaluations of evidence and gradient.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> best = maximise_evidence(lambda p: -((jnp.log(p["reg"]) - 1) ** 2), {"reg": 1.0})
+    >>> round(float(best.parameters["reg"]), 2), best.converged
+    (2.72, True)
     """
 
     parameters: Any
@@ -274,6 +281,17 @@ def cross_validate(
     array of shape [R, U, n]
         Log predictive density of each point when it was held out, in nats; NaN where a point is in
         no fold.
+
+    Examples
+    --------
+    >>> import jax, numpy as np
+    >>> from ntk_uq import Categorical, Kernels
+    >>> kernels, y = Kernels(np.eye(4), np.eye(4) + 1), np.eye(2)[[0, 1, 0, 1]]
+    >>> folds = np.array([0, 1]), np.array([2, 3])
+    >>> with jax.enable_x64(True):
+    ...     scores = cross_validate(kernels, y, [0.1, 1.0], Categorical(), ["none"], folds)
+    >>> scores.shape
+    (2, 1, 4)
     """
     y = np.asarray(y)
     targets = y if targets is None else np.asarray(targets)
@@ -355,6 +373,14 @@ class RegCurve:
         Which of the two.
     reg : float
         The regularisation chosen.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> regs, scores = np.array([0.1, 1.0, 10.0]), np.array([[-0.9, -0.5, -0.7]])
+    >>> curve = RegCurve(regs, scores, None, ("depth 1",), "cv", reg=1.0)
+    >>> bool(curve.regs[curve.scores[0].argmax()] == curve.reg)
+    True
     """
 
     regs: Floats
@@ -380,6 +406,16 @@ class Choice(NamedTuple):
         With the noise chosen.
     curve : RegCurve
         The criterion along the regularisations.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import MLP, Gaussian
+    >>> X = np.linspace(-1, 1, 20)[:, None]
+    >>> problem = MLP(depth=1), X, np.sin(3 * X), Gaussian(0.1), "evidence"
+    >>> choice = choose(np.random.default_rng(0), *problem, uncertainty="posterior")
+    >>> choice.scales, bool(choice.curve.reg == choice.reg)
+    (array([1.]), True)
     """
 
     architecture: BaseArchitecture
@@ -435,6 +471,16 @@ def choose(
     Returns
     -------
     Choice
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import MLP, Gaussian
+    >>> X = np.linspace(-1, 1, 20)[:, None]
+    >>> problem = MLP(depth=1), X, np.sin(3 * X), Gaussian(0.1), "cv"
+    >>> choice = choose(np.random.default_rng(0), *problem, uncertainty="none")
+    >>> bool(choice.reg < 1)  # a strong signal, and hardly any noise
+    True
     """
     targets = y if targets is None else targets
     folds = _folds(rng, np.argmax(y, axis=1), max(_FOLDS, -(-_FOLDS * len(X) // _MOST_POINTS)))
