@@ -262,6 +262,17 @@ class GaussianPredictor:
         Which prior functions.
     gap : Array of shape []
         Upper bound of the distance of the mode's objective to its minimum, in nats.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from ntk_uq import MLP, Gaussian
+    >>> net, X, x = MLP(), jnp.array([[-1.0], [1.0]]), jnp.array([[0.0], [2.0], [3.0]])
+    >>> y = jnp.array([[-1.0], [1.0]])
+    >>> predictor = gaussian_predictor(net.kernel_block(X), y, 1.0, Gaussian(0.1), "posterior")
+    >>> mean, cov = predictor.joint_moments(net.kernel_block(x, X), net.kernel_block(x))
+    >>> mean.shape, cov.shape
+    ((3, 1), (3, 1, 3, 1))
     """
 
     alpha: Array
@@ -364,6 +375,16 @@ def exact_predictor(
     ------
     ValueError
         If reg = 0 and the NTK of the training points is singular.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import MLP, Categorical
+    >>> kernels, y = MLP().kernel_block(jnp.array([[-1.0], [1.0]])), jnp.eye(2)
+    >>> key = jax.random.key(0)
+    >>> draws = exact_predictor(key, kernels, y, 1.0, Categorical(), "initialization", 4)
+    >>> draws.alpha.shape, bool(draws.converged.all())
+    ((4, 2, 2), True)
     """
     kernels, y = _arrays(kernels, y)
     n, outputs = y.shape
@@ -417,6 +438,19 @@ class ExactPredictor:
         Upper bound of each objective's distance to its minimum, in nats.
     converged : Array of shape [S]
         Whether each draw's problem was solved to the tolerance.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import MLP, Categorical
+    >>> net, X, x = MLP(), jnp.array([[-1.0], [1.0]]), jnp.array([[0.0], [2.0], [3.0]])
+    >>> problem = net.kernel_block(X), jnp.eye(2), 1.0, Categorical(), "initialization"
+    >>> draws = exact_predictor(jax.random.key(0), *problem, 4)
+    >>> cross = net.kernel_block(x, X)
+    >>> draws.latents(cross, net.kernel_diag_block(x)).shape  # right at each point
+    (4, 3, 2)
+    >>> draws.joint_latents(jax.random.key(1), cross, net.kernel_block(x)).shape  # functions
+    (4, 3, 2)
     """
 
     alpha: Array
@@ -775,6 +809,15 @@ class Discrepancy(NamedTuple):
         Standard deviation of the Gaussian over that of the draws.
     skewness : array of shape [m, C]
         Third standardised moment of the draws; zero for a Gaussian.
+
+    Examples
+    --------
+    >>> import jax, numpy as np
+    >>> from ntk_uq import Gaussian, GaussianPrediction, SamplePrediction
+    >>> gaussian = GaussianPrediction(np.zeros((3, 1)), np.ones((3, 1, 1)), Gaussian(1.0))
+    >>> draws = SamplePrediction(gaussian.sample(jax.random.key(0), 100), Gaussian(1.0))
+    >>> discrepancy(gaussian, draws).skewness.shape
+    (3, 1)
     """
 
     mean_shift: NDArray[np.float64]

@@ -42,6 +42,14 @@ class Kernels(NamedTuple):
         Covariance of the output at initialisation, [n1, n2]; its diagonal [n] from `kernel_diag`.
     ntk : array
         Inner product of the gradients with respect to the parameters, same shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import MLP
+    >>> nngp, ntk = MLP(depth=1).kernels(np.array([[1.0], [2.0], [3.0]]))
+    >>> nngp.shape, bool(np.all(ntk.diagonal() > nngp.diagonal()))
+    ((3, 3), True)
     """
 
     nngp: Any

@@ -135,6 +135,18 @@ class TrainedEnsemble:
         The posterior mode at the training points, where label noise was drawn.
     linearised : bool
         Whether members are networks linearised at their initial parameters.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import MLP, Categorical
+    >>> from ntk_uq.ensemble import train_ensemble
+    >>> X, y = jnp.array([[-1.0], [1.0]]), jnp.eye(2)
+    >>> net = MLP(width=64, depth=1)
+    >>> trained = train_ensemble(jax.random.key(0), net, X, y, Categorical(), reg=1.0, n_members=3)
+    >>> start, end = trained.member(0)  # the network itself, before and after
+    >>> bool(jnp.allclose(end(X), trained.latents(X)[0], atol=1e-5))
+    True
     """
 
     architecture: BaseArchitecture
