@@ -1,0 +1,98 @@
+"""The pages are complete: every public name is in the reference, every page in the contents."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import ntk_uq
+
+DOCS = Path(__file__).parents[1] / "docs"
+STUB = Path(ntk_uq.__file__).with_name("__init__.pyi").read_text()
+MODULES = re.findall(r"^from \. import (\w+) as", STUB, flags=re.MULTILINE)
+
+
+def names_of(module):
+    """What a module offers: __all__, or what is defined in it and has no underscore."""
+    defined = [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    ]
+    return getattr(module, "__all__", defined)
+
+
+def public():
+    """Every public function and class, by the name that one types after ``ntk_uq.``."""
+    found = {name: getattr(ntk_uq, name) for name in ntk_uq.__all__}
+    for module in MODULES:
+        names = names_of(getattr(ntk_uq, module))
+        found |= {f"{module}.{name}": getattr(getattr(ntk_uq, module), name) for name in names}
+    return {
+        name: value
+        for name, value in found.items()
+        if inspect.isclass(value) or inspect.isfunction(value)
+    }
+
+
+PUBLIC = public()
+
+
+def documented():
+    """Names that the directives of the reference cover."""
+    text, found = (DOCS / "api.md").read_text(), set()
+    for name in re.findall(r"^\.\. auto(?:class|function):: (\S+)", text, flags=re.MULTILINE):
+        found.add(name.removeprefix("ntk_uq."))
+    for module, options in re.findall(r"^\.\. automodule:: (\S+)\n((?:   :.*\n)+)", text, re.M):
+        short = module.removeprefix("ntk_uq.")
+        if short in MODULES and "   :members:\n" in options:
+            found |= {f"{short}.{name}" for name in names_of(getattr(ntk_uq, short))}
+        excluded = re.findall(r":exclude-members: (.*)", options)
+        found -= {f"{short}.{name.strip()}" for row in excluded for name in row.split(",")}
+    # The same object under another name, such as ntk_uq.TemperatureScaled, counts.
+    covered = {id(PUBLIC[name]) for name in found & PUBLIC.keys()}
+    return {name for name, value in PUBLIC.items() if id(value) in covered}
+
+
+def test_the_reference_has_every_public_name():
+    assert len(PUBLIC) > 100
+    assert PUBLIC.keys() - documented() == set()
+
+
+def test_the_reference_names_the_modules_that_are_not_this_packages():
+    assert re.search(r"^\.\. py:data:: stax$", (DOCS / "api.md").read_text(), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_docstring_has_an_example(name):
+    if isinstance(PUBLIC[name], type) and issubclass(PUBLIC[name], Warning):
+        return  # nobody makes one
+    doc = inspect.getdoc(PUBLIC[name])
+    assert re.search(r"^Examples\n-+\n(?s:.*)^>>> ", doc, flags=re.MULTILINE), doc
+
+
+def contents(page):
+    """Pages that a page's tables of contents name."""
+    text = page.read_text()
+    for body in re.findall(r"^```\{toctree\}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+        for line in body.splitlines():
+            if line.strip() and not line.startswith(":"):
+                yield re.sub(r".*<(.*)>", r"\1", line.strip())
+
+
+def test_every_page_is_in_the_contents():
+    found, waiting = set(), [DOCS / "index.md"]
+    while waiting:
+        page = waiting.pop()
+        found.add(page)
+        if page.suffix != ".md":
+            continue
+        for entry in contents(page):
+            target = page.parent / entry
+            (file,) = [
+                f for f in (target.with_suffix(".md"), target.with_suffix(".ipynb")) if f.exists()
+            ]
+            waiting.append(file)
+    pages = {page for page in DOCS.rglob("*.md") if "_build" not in page.parts}
+    assert (pages | set(DOCS.glob("*.ipynb"))) - found == set()
