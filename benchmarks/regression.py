@@ -1,7 +1,7 @@
 """Regression with noise by evidence: this package's regressors, and what scikit-learn has.
 
 Five folds of diabetes, and of Friedman's first problem (five of ten features count, noise 1). Every
-method predicts a Gaussian of the target, noise included. `NTKRegressor("posterior")` and
+method predicts a Gaussian of the target, noise included. `NTKRegressor()` and
 scikit-learn's Gaussian process with the same kernel and noise must agree: the largest difference is
 printed. The Bayesian posterior under this prior is Gaussian, so it is taken in closed form.
 """
@@ -65,7 +65,7 @@ def ours(regressor: Any) -> Callable[..., Prediction]:
 
 def same_kernel(x: np.ndarray, y: np.ndarray, unseen: np.ndarray) -> Prediction:
     """scikit-learn's process with the kernel, regularisation and noise that ours chose."""
-    fitted = nuq.NTKRegressor(uncertainty="posterior").fit(x, y)
+    fitted = nuq.NTKRegressor().fit(x, y)
     kernel = FittedKernel(fitted.architecture_, y.var() / fitted.reg_)
     noise = fitted.noise_[0]
     process = GaussianProcessRegressor(kernel, alpha=noise**2, optimizer=None)
@@ -93,11 +93,9 @@ def forest(x: np.ndarray, y: np.ndarray, unseen: np.ndarray) -> Prediction:
 
 def methods() -> dict[str, Callable[..., Prediction]]:
     return {
+        'NTKRegressor("initialization")': ours(nuq.NTKRegressor(uncertainty="initialization")),
         "NTKRegressor()": ours(nuq.NTKRegressor()),
-        'NTKRegressor("posterior")': ours(nuq.NTKRegressor(uncertainty="posterior")),
-        '  with tune=("scales",)': ours(
-            nuq.NTKRegressor(uncertainty="posterior", reg="evidence", tune=("depth", "scales"))
-        ),
+        '  with tune=("scales",)': ours(nuq.NTKRegressor(reg="evidence", tune=("depth", "scales"))),
         "BayesianRegressor()": ours(nuq.BayesianRegressor(sampler="laplace")),
         "GP, same kernel": same_kernel,
         "GP, RBF": lambda *data: tuned_rbf(*data, per_feature=False),
@@ -134,7 +132,7 @@ def main() -> None:
         chosen["EnsembleRegressor()"] = ours(nuq.EnsembleRegressor(n_members=16))
     if options.quick:
         options.points, options.folds = 40, 2
-        chosen = {m: chosen[m] for m in ('NTKRegressor("posterior")', "GP, same kernel")}
+        chosen = {m: chosen[m] for m in ("NTKRegressor()", "GP, same kernel")}
     warnings.simplefilter("ignore")  # of bounds reached while kernels are tuned
     options.results.mkdir(parents=True, exist_ok=True)
     for name, x, y in tables(options.points):
@@ -154,7 +152,7 @@ def main() -> None:
         gap = [
             np.max(np.abs(a - b)) / y.std()
             for a, b in zip(
-                predictions['NTKRegressor("posterior")'],
+                predictions["NTKRegressor()"],
                 predictions["GP, same kernel"],
                 strict=True,
             )

@@ -1,6 +1,8 @@
-"""What metrics and calibration ask of labels, probabilities and numbers, at their doors."""
+"""What functions and estimators ask of numbers, labels and probabilities, at their doors."""
 
+import math
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +14,7 @@ __all__ = [
     "level_between",
     "numbers",
     "probabilities",
+    "real",
 ]
 
 Floats = NDArray[np.float64]
@@ -97,8 +100,17 @@ def level_between(name: str, value: float) -> float:
     return float(value)
 
 
-def count(name: str, value: int) -> int:
-    """A whole number of at least one."""
-    if not (isinstance(value, Integral) and value >= 1):
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+def count(name: str, value: Any, least: int = 1) -> int:
+    """An integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        raise ValueError(f"{name} must be an integer, at least {least}; got {value!r}.")
     return int(value)
+
+
+def real(name: str, value: Any, minimum: float) -> float:
+    """A finite number of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number; got {value!r}.")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum:g}; got {value!r}.")
+    return float(value)

@@ -24,6 +24,7 @@ from flax import nnx
 from jax import lax
 from numpy.typing import ArrayLike
 
+from ntk_uq import _checks
 from ntk_uq._progress import Progress
 
 # Covariances between all positions of two images, of the pairs in a block.
@@ -583,9 +584,7 @@ class _FullyConnected(nnx.Module):
 
 def _check_integers(architecture: Any, **least: int) -> None:
     for name, minimum in least.items():
-        value = getattr(architecture, name)
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
-            raise ValueError(f"{name} must be an integer, at least {minimum}; got {value!r}.")
+        _checks.count(name, getattr(architecture, name), minimum)
 
 
 def _check_layers(activation: str, w_std: float, b_std: float) -> None:

@@ -1,18 +1,15 @@
 """The scikit-learn face: estimators that answer one question by three routes.
 
-An estimator is a task (`_Classifier`, `_Regressor`: what targets are, what users are told) and a
-producer (`_NTK`, `_Ensemble`, `_Bayesian`: how the distribution of the latents comes about), which
-knows of the task only the targets and the likelihood. Validation happens here, once; below are
-arrays only. Kernels and posteriors run in float64 and networks train in float32, whatever the
-user's JAX configuration, which is not touched.
+An estimator is a task (`_tasks`: what targets are, what users are told) and a producer (`_NTK`,
+`_Ensemble`, `_Bayesian`: how the distribution of the latents comes about), which knows of the task
+only the targets and the likelihood. Validation happens there, once; below are arrays only. Kernels
+and posteriors run in float64 and networks train in float32, whatever the user's JAX configuration,
+which is not touched.
 """
 
-import math
 import numbers
 import os
-import time
 import warnings
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -22,20 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import _safe_indexing, check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ntk_uq import analytic, ensemble, selection
+from ntk_uq import _checks, analytic, ensemble, selection
 from ntk_uq._progress import progress_bar
+from ntk_uq._tasks import Classifier, Estimator, Regressor, SmoothedClassifier
 from ntk_uq.architectures import MLP, BaseArchitecture, Kernels
-from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood, Weighted
+from ntk_uq.likelihoods import Weighted
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
 __all__ = [
@@ -58,347 +49,7 @@ _POINTS_AT_ONCE = 1024
 _ENTRIES_AT_ONCE = 2**23
 
 
-class _Estimator(BaseEstimator):
-    """What every estimator shares: arguments, features, random state."""
-
-    architecture: BaseArchitecture | None
-    reg: Any
-    random_state: Any
-    progress: bool | None
-    _likelihood: Likelihood
-    # Squares of such features, summed, come near the largest double.
-    _too_large = 1e150
-    # Latents in units of the target are shift + scale * the network's.
-    _target_shift: Floats | float = 0.0
-    _target_scale: Floats | float = 1.0
-
-    @abstractmethod
-    def predict_distribution(self, X: ArrayLike) -> GaussianPrediction | SamplePrediction:
-        """Distribution of the latents at each test point."""
-
-    @abstractmethod
-    def _set_likelihood(self, likelihood: Likelihood) -> None: ...
-
-    @abstractmethod
-    def _outcomes(self, targets: Floats) -> Floats:
-        """What was observed, of targets that may be smoothed."""
-
-    @abstractmethod
-    def _fit(self, X: Floats, targets: Floats) -> None:
-        """Fit the producer to features and targets as the network sees them."""
-
-    @property
-    @abstractmethod
-    def _output_names(self) -> list[Any]:
-        """A name for each output of the network."""
-
-    def _check_arguments(self) -> None:
-        if not (self.architecture is None or isinstance(self.architecture, BaseArchitecture)):
-            raise ValueError(
-                "architecture takes an ntk_uq architecture such as MLP(width=512), or None; got "
-                f"{self.architecture!r}."
-            )
-        if self.progress not in (None, True, False):
-            raise ValueError(f"progress must be True, False or None; got {self.progress!r}.")
-        check_random_state(self.random_state)
-        self._check_reg()
-
-    def _check_reg(self) -> None:
-        _check_real("reg", self.reg, minimum=0.0)
-
-    def _start_fit(self, X: Any) -> Floats:
-        """Settle the network; the features as it sees them."""
-        self.architecture_ = MLP() if self.architecture is None else self.architecture
-        self._check_range("Features", X, _Estimator._too_large)
-        self._scaler = StandardScaler().fit(X) if self.architecture is None else None
-        self._point_shape = X.shape[1:]
-        return self._inputs(X)
-
-    def _inputs(self, X: Floats) -> Floats:
-        X = X if self._scaler is None else self._scaler.transform(X)
-        self._check_range("Features", X)
-        return X
-
-    def _check_range(self, name: str, values: Floats, limit: float | None = None) -> None:
-        largest = np.max(np.abs(values))
-        if not largest < (self._too_large if limit is None else limit):
-            raise ValueError(
-                f"{name} reach {largest:.1g}, and their products the end of the range of "
-                "floating-point numbers. Scale them, to about 1 each."
-            )
-
-    def _validated(self, X: ArrayLike) -> Floats:
-        check_is_fitted(self)
-        X = np.asarray(
-            validate_data(self, X, dtype=np.float64, reset=False, allow_nd=self._takes_images)
-        )
-        if X.shape[1:] != self._point_shape:
-            raise ValueError(
-                f"Points have the shape {X.shape[1:]}; those of fit had {self._point_shape}."
-            )
-        return self._inputs(X)
-
-    @property
-    def _takes_images(self) -> bool:
-        return self.architecture is not None and self.architecture.ndim != 2
-
-    def _key(self) -> jax.Array:
-        return jax.random.key(int(check_random_state(self.random_state).randint(2**31 - 1)))
-
-    def _gaussian_prediction(
-        self, mean: Any, cov: Any, joint_cov: Any = None
-    ) -> GaussianPrediction:
-        """The producer's moments, in units of the target."""
-        scale = np.broadcast_to(self._target_scale, np.shape(mean)[-1:])
-        if joint_cov is not None:
-            joint_cov = scale[:, None, None] * np.asarray(joint_cov) * scale
-        return GaussianPrediction(
-            self._target_shift + self._target_scale * np.asarray(mean),
-            np.asarray(cov) * np.outer(scale, scale),
-            self._observation_model,
-            joint_cov,
-        )
-
-    def _sample_prediction(self, samples: Any, **kwargs: Any) -> SamplePrediction:
-        """The producer's draws, in units of the target."""
-        samples = self._target_shift + self._target_scale * np.asarray(samples)
-        return SamplePrediction(samples, self._observation_model, **kwargs)
-
-    @property
-    def _observation_model(self) -> Likelihood:
-        """The likelihood in units of the target."""
-        return self._likelihood
-
-
-class _Classifier(ClassifierMixin, _Estimator):
-    """Class labels in, labels and probabilities out."""
-
-    _likelihood: Likelihood = Categorical()
-
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Fit to training data.
-
-        Parameters
-        ----------
-        X : array-like of shape [n, d], or images [n, h, w, c] for an architecture that takes them
-            Training points, numeric and finite.
-        y : array-like of shape [n]
-            Class labels, integers or strings, of at least two classes.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If the data or an argument cannot be used; the message says why and what to do.
-        """
-        self._check_arguments()
-        X, y = validate_data(
-            self, X, y, dtype=np.float64, ensure_min_samples=2, allow_nd=self._takes_images
-        )
-        check_classification_targets(y)
-        self.classes_, labels = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"{type(self).__name__} needs at least two classes in y; the data have 1 class "
-                f"only, {self.classes_[0]!r}."
-            )
-        start = time.perf_counter()
-        self._fit(self._start_fit(X), self._targets(np.eye(len(self.classes_))[labels]))
-        self.fit_seconds_ = time.perf_counter() - start
-        return self
-
-    def predict_proba(self, X: ArrayLike) -> Floats:
-        """Class probabilities, averaged over the distribution of the predictor.
-
-        Those of a point do not depend on which other points are asked for.
-
-        Parameters
-        ----------
-        X : array-like of shape [m, d]
-            Test points.
-
-        Returns
-        -------
-        array of shape [m, C]
-            Columns in the order of `classes_`; rows sum to one.
-        """
-        return self.predict_distribution(X).proba()
-
-    def predict(self, X: ArrayLike) -> NDArray:
-        """Most probable class of each point.
-
-        Parameters
-        ----------
-        X : array-like of shape [m, d]
-            Test points.
-
-        Returns
-        -------
-        array of shape [m]
-        """
-        proba = self.predict_proba(X)
-        return self.classes_[np.argmax(proba, axis=1)]
-
-    @property
-    def _output_names(self) -> list[Any]:
-        return list(self.classes_)
-
-    def _targets(self, one_hot: Floats) -> Floats:
-        return one_hot
-
-    def _outcomes(self, targets: Floats) -> Floats:
-        """One-hot labels of the targets."""
-        return np.eye(targets.shape[1])[np.argmax(targets, axis=1)]
-
-    def _set_likelihood(self, likelihood: Likelihood) -> None:
-        self._likelihood = likelihood
-
-
-class _SmoothedClassifier(_Classifier):
-    """A classifier that may smooth its labels, and so may do without regularisation."""
-
-    label_smoothing: float
-
-    def _check_arguments(self) -> None:
-        super()._check_arguments()
-        _check_real("label_smoothing", self.label_smoothing, minimum=0.0)
-        if not self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be below 1; got {self.label_smoothing!r}.")
-        if self.reg == 0 and self.label_smoothing == 0:
-            raise ValueError(
-                "reg=0 with one-hot targets has no solution: the cross-entropy falls for ever as "
-                "the logits grow, training leaves the lazy regime, and no kernel describes it. "
-                "Set reg > 0 (reg=1.0 is the prior of a Bayesian), or make every class probability "
-                "positive with label_smoothing, 0.1 for example."
-            )
-
-    def _targets(self, one_hot: Floats) -> Floats:
-        return (1 - self.label_smoothing) * one_hot + self.label_smoothing / one_hot.shape[1]
-
-
-class _Regressor(MultiOutputMixin, RegressorMixin, _Estimator):
-    """Real targets in, means and standard deviations out."""
-
-    noise: float | None
-    noise_: Any
-
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Fit to training data.
-
-        Parameters
-        ----------
-        X : array-like of shape [n, d], or images [n, h, w, c] for an architecture that takes them
-            Training points, numeric and finite.
-        y : array-like of shape [n] or [n, C]
-            Targets, one column an output.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If the data or an argument cannot be used; the message says why and what to do.
-        """
-        self._check_arguments()
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            dtype=np.float64,
-            y_numeric=True,
-            multi_output=True,
-            ensure_min_samples=2,
-            allow_nd=self._takes_images,
-        )
-        start = time.perf_counter()
-        self._single_output = np.ndim(y) == 1
-        y = np.asarray(y, np.float64)
-        y = y[:, None] if self._single_output else y
-        X = self._start_fit(X)
-        self._check_range("Targets", y, _Estimator._too_large)
-        if self.architecture is None:
-            scaler = StandardScaler().fit(y)
-            self._target_shift, self._target_scale = scaler.mean_, scaler.scale_
-        else:
-            self._target_shift, self._target_scale = np.zeros(y.shape[1]), np.ones(y.shape[1])
-        targets = (y - self._target_shift) / self._target_scale
-        self._check_range("Targets", targets)
-        noise: Any
-        if self.noise is None:
-            noise = analytic.estimate_noise(self._prior_covariance(X), targets, 1.0)
-        else:
-            noise = self.noise / self._target_scale
-        self._set_likelihood(Gaussian(noise))
-        self._fit(X, targets)
-        self.fit_seconds_ = time.perf_counter() - start
-        return self
-
-    def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """Mean of the predictor at each point.
-
-        Parameters
-        ----------
-        X : array-like of shape [m, d]
-            Test points.
-        return_std : bool, default False
-            Whether to return the standard deviation too.
-
-        Returns
-        -------
-        mean : array of shape [m] or [m, C]
-            As `y` was given.
-        std : array of the same shape
-            Standard deviation of the latent function, observation noise (`noise_`) not included.
-            Only with `return_std`.
-        """
-        prediction = self.predict_distribution(X)
-        columns = 0 if self._single_output else slice(None)
-        mean = prediction.mean[:, columns]
-        return (mean, prediction.std[:, columns]) if return_std else mean
-
-    def _prior_covariance(self, X: Floats) -> Floats:
-        """Covariance of the latents under which the noise is estimated."""
-        reg = float(self.reg) if isinstance(self.reg, numbers.Real) else 1.0
-        return self.architecture_.kernels(X).ntk / reg
-
-    def _set_likelihood(self, likelihood: Any) -> None:
-        self._likelihood = likelihood
-        self.noise_ = np.asarray(likelihood.noise) * self._target_scale
-
-    def _outcomes(self, targets: Floats) -> Floats:
-        return targets
-
-    @property
-    def _output_names(self) -> list[Any]:
-        return list(range(len(self.noise_)))
-
-    @property
-    def _observation_model(self) -> Likelihood:
-        return Gaussian(self.noise_)
-
-    def _check_arguments(self) -> None:
-        super()._check_arguments()
-        if self.noise is not None:
-            _check_real("noise", self.noise, minimum=0.0)
-            if self.noise == 0:
-                raise ValueError(
-                    "noise must be positive: it is the standard deviation of the observation noise."
-                    " A small one, a thousandth of the targets' standard deviation for example, "
-                    "nearly interpolates."
-                )
-        elif self.reg == 0:
-            raise ValueError(
-                "noise=None is estimated under the prior GP(0, Theta / reg), which reg=0 leaves "
-                "without a scale. Set reg > 0, or give the noise."
-            )
-
-
-class _NTK(_Estimator):
+class _NTK(Estimator):
     """The infinite ensemble as a producer."""
 
     uncertainty: analytic.Uncertainty
@@ -639,9 +290,9 @@ class _NTK(_Estimator):
             )
         if self.method not in ("exact", "gaussian"):
             raise ValueError(f'method must be "exact" or "gaussian"; got {self.method!r}.')
-        _check_count("n_draws", self.n_draws)
+        _checks.count("n_draws", self.n_draws)
         if self._n_corrections:
-            _check_count("n_trajectories", self._n_corrections)
+            _checks.count("n_trajectories", self._n_corrections)
             if (self.uncertainty, self.method) != ("posterior", "exact"):
                 raise ValueError(
                     'n_trajectories is for uncertainty="posterior" and method="exact", whose draws '
@@ -653,7 +304,7 @@ class _NTK(_Estimator):
         return getattr(self, "n_trajectories", 0)  # a regressor's draws are exact
 
 
-class NTKClassifier(_NTK, _SmoothedClassifier):
+class NTKClassifier(_NTK, SmoothedClassifier):
     r"""Infinite ensemble of wide networks, from the NTK and the NNGP kernel.
 
     The distribution, over random initialisations, of a network of infinite width trained on
@@ -759,13 +410,13 @@ class NTKClassifier(_NTK, _SmoothedClassifier):
         self.progress = progress
 
 
-class NTKRegressor(_NTK, _Regressor):
+class NTKRegressor(_NTK, Regressor):
     r"""Infinite ensemble of wide networks for regression, from the NTK and the NNGP kernel.
 
-    The distribution, over random initialisations, of a network of infinite width trained on
-    squared error / (2 noise^2) with :math:`\tfrac{reg}{2}\|\theta - \theta_0\|^2`; with
-    ``uncertainty="posterior"``, the posterior of a Gaussian process with the kernel Theta / reg.
-    Both are exactly Gaussian.
+    The posterior of a Gaussian process with the kernel Theta / reg; with
+    ``uncertainty="initialization"``, the distribution over random initialisations of a network of
+    infinite width trained on squared error / (2 noise^2) with
+    :math:`\tfrac{reg}{2}\|\theta - \theta_0\|^2`. Both are exactly Gaussian.
 
     Parameters
     ----------
@@ -776,8 +427,9 @@ class NTKRegressor(_NTK, _Regressor):
     reg : float, "evidence", "cv" or None, default None
         As in `NTKClassifier`, but that it is "evidence" when neither `reg` nor `architecture` is
         given.
-    uncertainty : {"initialization", "posterior", "none"}, default "initialization"
-        As in `NTKClassifier`.
+    uncertainty : {"posterior", "initialization", "none"}, default "posterior"
+        As in `NTKClassifier`. The posterior's is the default: its intervals are calibrated where
+        `reg` and noise are chosen by the evidence, those over initialisations are too narrow.
     noise : float, optional
         Standard deviation of the observation noise, in the units of the target. None estimates it
         by the evidence, for each output.
@@ -810,7 +462,7 @@ class NTKRegressor(_NTK, _Regressor):
     >>> from sklearn.datasets import load_diabetes
     >>> from ntk_uq import NTKRegressor
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> reg = NTKRegressor(uncertainty="posterior").fit(X[::2], y[::2])
+    >>> reg = NTKRegressor().fit(X[::2], y[::2])
     >>> mean, std = reg.predict(X[1::2], return_std=True)
     >>> mean.shape, std.shape
     ((221,), (221,))
@@ -822,7 +474,7 @@ class NTKRegressor(_NTK, _Regressor):
         self,
         architecture: BaseArchitecture | None = None,
         reg: float | Literal["evidence", "cv"] | None = None,
-        uncertainty: analytic.Uncertainty = "initialization",
+        uncertainty: analytic.Uncertainty = "posterior",
         noise: float | None = None,
         method: Literal["exact", "gaussian"] = "gaussian",
         n_draws: int = 256,
@@ -841,7 +493,7 @@ class NTKRegressor(_NTK, _Regressor):
         self.progress = progress
 
 
-class _Ensemble(_Estimator):
+class _Ensemble(Estimator):
     """The finite ensemble as a producer."""
 
     _too_large = 1e18  # of single precision
@@ -942,11 +594,11 @@ class _Ensemble(_Estimator):
         super()._check_arguments()
         _check_uncertainty(self.uncertainty)
         for name in ("n_members", "max_iter"):
-            _check_count(name, getattr(self, name))
-        _check_real("tol", self.tol, minimum=0.0)
+            _checks.count(name, getattr(self, name))
+        _checks.real("tol", self.tol, minimum=0.0)
         for name in ("batch_size", "memory"):
             if getattr(self, name) is not None:
-                _check_count(name, getattr(self, name))
+                _checks.count(name, getattr(self, name))
         if self.optimizer is not None and not hasattr(self.optimizer, "update"):
             raise ValueError(
                 "optimizer takes an optax optimizer, optax.adam(0.01) for example, or None; got "
@@ -954,7 +606,7 @@ class _Ensemble(_Estimator):
             )
 
 
-class EnsembleClassifier(_Ensemble, _SmoothedClassifier):
+class EnsembleClassifier(_Ensemble, SmoothedClassifier):
     r"""Finite ensemble: wide networks trained from independent random initialisations.
 
     Each minimises the softmax cross-entropy plus :math:`\tfrac{reg}{2}\|\theta - \theta_0\|^2` to
@@ -1060,7 +712,7 @@ class EnsembleClassifier(_Ensemble, _SmoothedClassifier):
         self.progress = progress
 
 
-class EnsembleRegressor(_Ensemble, _Regressor):
+class EnsembleRegressor(_Ensemble, Regressor):
     r"""Finite ensemble for regression: wide networks trained from random initialisations.
 
     Each minimises squared error / (2 noise^2) plus :math:`\tfrac{reg}{2}\|\theta - \theta_0\|^2`
@@ -1145,7 +797,7 @@ class EnsembleRegressor(_Ensemble, _Regressor):
         self.progress = progress
 
 
-class _Bayesian(_Estimator):
+class _Bayesian(Estimator):
     """The posterior as a producer: Markov chains, or an approximation in their place."""
 
     prior: Literal["ntk", "nngp", "weights"]
@@ -1368,12 +1020,12 @@ class _Bayesian(_Estimator):
                 stacklevel=3,
             )
         for name in ("num_warmup", "num_samples", "num_chains"):
-            _check_count(name, getattr(self, name))
+            _checks.count(name, getattr(self, name))
         if self.num_samples < 4:
             raise ValueError(f"num_samples must be at least 4; got {self.num_samples}.")
 
 
-class BayesianClassifier(_Bayesian, _Classifier):
+class BayesianClassifier(_Bayesian, Classifier):
     r"""Bayesian posterior of a network's class probabilities, sampled or approximated.
 
     Softmax likelihood, and for the logits independent Gaussian processes whose covariance is that
@@ -1461,7 +1113,7 @@ class BayesianClassifier(_Bayesian, _Classifier):
         self.progress = progress
 
 
-class BayesianRegressor(_Bayesian, _Regressor):
+class BayesianRegressor(_Bayesian, Regressor):
     r"""Bayesian posterior of a network for regression, sampled or approximated.
 
     Gaussian noise, and for the outputs independent Gaussian processes whose covariance is that of
@@ -1559,15 +1211,3 @@ def _check_uncertainty(value: Any) -> None:
         raise ValueError(
             f'uncertainty must be "initialization", "posterior" or "none"; got {value!r}.'
         )
-
-
-def _check_real(name: str, value: Any, minimum: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number; got {value!r}.")
-    if value < minimum:
-        raise ValueError(f"{name} must be at least {minimum:g}; got {value!r}.")
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{name} must be an integer, at least 1; got {value!r}.")

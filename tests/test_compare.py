@@ -386,9 +386,9 @@ def test_regressors():
     y = np.sin(2 * X[:, 0]) + 0.2 * rng.standard_normal(30)
     settings = {"architecture": MLP(width=16), "reg": 1.0, "noise": 0.2}
     methods = {
-        "posterior": NTKRegressor(uncertainty="posterior", **settings).fit(X, y),
-        "draws": NTKRegressor(uncertainty="posterior", method="exact", **settings).fit(X, y),
-        "initialization": NTKRegressor(**settings).fit(X, y),
+        "posterior": NTKRegressor(**settings).fit(X, y),
+        "draws": NTKRegressor(method="exact", **settings).fit(X, y),
+        "initialization": NTKRegressor(uncertainty="initialization", **settings).fit(X, y),
     }
     X = np.linspace(-2, 2, 30)[:, None]
     y = np.sin(2 * X[:, 0])

@@ -215,7 +215,11 @@ def test_refusals(arguments, message):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"noise": 0.0}, "noise must be positive"), ({"noise": None, "reg": 0.0}, "without a scale")],
+    [
+        ({"noise": 0.0}, "noise must be positive"),
+        ({"uncertainty": "initialization", "reg": 0.0}, "without a scale"),
+        ({"noise": 0.1, "reg": 0.0}, "variance is infinite"),
+    ],
 )
 def test_refusals_of_regression(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -1,0 +1,369 @@
+"""The two tasks of the estimators: what targets are, and what users are told of predictions.
+
+`Classifier` and `Regressor` validate data and arguments as scikit-learn asks, turn labels or
+targets into what a network is trained on, and leave `_fit` and `predict_distribution` to a producer
+(docs/contributing, "Where things are").
+"""
+
+import numbers
+import time
+from abc import abstractmethod
+from typing import Any, Self
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ntk_uq import _checks, analytic
+from ntk_uq.architectures import MLP, BaseArchitecture
+from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
+from ntk_uq.predictions import GaussianPrediction, SamplePrediction
+
+__all__ = ["Classifier", "Estimator", "Regressor", "SmoothedClassifier"]
+
+Floats = NDArray[np.float64]
+
+
+class Estimator(BaseEstimator):
+    """What every estimator shares: arguments, features, random state."""
+
+    architecture: BaseArchitecture | None
+    reg: Any
+    random_state: Any
+    progress: bool | None
+    _likelihood: Likelihood
+    # Squares of such features, summed, come near the largest double.
+    _too_large = 1e150
+    # Latents in units of the target are shift + scale * the network's.
+    _target_shift: Floats | float = 0.0
+    _target_scale: Floats | float = 1.0
+
+    @abstractmethod
+    def predict_distribution(self, X: ArrayLike) -> GaussianPrediction | SamplePrediction:
+        """Distribution of the latents at each test point."""
+
+    @abstractmethod
+    def _set_likelihood(self, likelihood: Likelihood) -> None: ...
+
+    @abstractmethod
+    def _outcomes(self, targets: Floats) -> Floats:
+        """What was observed, of targets that may be smoothed."""
+
+    @abstractmethod
+    def _fit(self, X: Floats, targets: Floats) -> None:
+        """Fit the producer to features and targets as the network sees them."""
+
+    @property
+    @abstractmethod
+    def _output_names(self) -> list[Any]:
+        """A name for each output of the network."""
+
+    def _check_arguments(self) -> None:
+        if not (self.architecture is None or isinstance(self.architecture, BaseArchitecture)):
+            raise ValueError(
+                "architecture takes an ntk_uq architecture such as MLP(width=512), or None; got "
+                f"{self.architecture!r}."
+            )
+        if self.progress not in (None, True, False):
+            raise ValueError(f"progress must be True, False or None; got {self.progress!r}.")
+        check_random_state(self.random_state)
+        self._check_reg()
+
+    def _check_reg(self) -> None:
+        _checks.real("reg", self.reg, minimum=0.0)
+
+    def _start_fit(self, X: Any) -> Floats:
+        """Settle the network; the features as it sees them."""
+        self.architecture_ = MLP() if self.architecture is None else self.architecture
+        self._check_range("Features", X, Estimator._too_large)
+        self._scaler = StandardScaler().fit(X) if self.architecture is None else None
+        self._point_shape = X.shape[1:]
+        return self._inputs(X)
+
+    def _inputs(self, X: Floats) -> Floats:
+        X = X if self._scaler is None else self._scaler.transform(X)
+        self._check_range("Features", X)
+        return X
+
+    def _check_range(self, name: str, values: Floats, limit: float | None = None) -> None:
+        largest = np.max(np.abs(values))
+        if not largest < (self._too_large if limit is None else limit):
+            raise ValueError(
+                f"{name} reach {largest:.1g}, and their products the end of the range of "
+                "floating-point numbers. Scale them, to about 1 each."
+            )
+
+    def _validated(self, X: ArrayLike) -> Floats:
+        check_is_fitted(self)
+        X = np.asarray(
+            validate_data(self, X, dtype=np.float64, reset=False, allow_nd=self._takes_images)
+        )
+        if X.shape[1:] != self._point_shape:
+            raise ValueError(
+                f"Points have the shape {X.shape[1:]}; those of fit had {self._point_shape}."
+            )
+        return self._inputs(X)
+
+    @property
+    def _takes_images(self) -> bool:
+        return self.architecture is not None and self.architecture.ndim != 2
+
+    def _key(self) -> jax.Array:
+        return jax.random.key(int(check_random_state(self.random_state).randint(2**31 - 1)))
+
+    def _gaussian_prediction(
+        self, mean: Any, cov: Any, joint_cov: Any = None
+    ) -> GaussianPrediction:
+        """The producer's moments, in units of the target."""
+        scale = np.broadcast_to(self._target_scale, np.shape(mean)[-1:])
+        if joint_cov is not None:
+            joint_cov = scale[:, None, None] * np.asarray(joint_cov) * scale
+        return GaussianPrediction(
+            self._target_shift + self._target_scale * np.asarray(mean),
+            np.asarray(cov) * np.outer(scale, scale),
+            self._observation_model,
+            joint_cov,
+        )
+
+    def _sample_prediction(self, samples: Any, **kwargs: Any) -> SamplePrediction:
+        """The producer's draws, in units of the target."""
+        samples = self._target_shift + self._target_scale * np.asarray(samples)
+        return SamplePrediction(samples, self._observation_model, **kwargs)
+
+    @property
+    def _observation_model(self) -> Likelihood:
+        """The likelihood in units of the target."""
+        return self._likelihood
+
+
+class Classifier(ClassifierMixin, Estimator):
+    """Class labels in, labels and probabilities out."""
+
+    _likelihood: Likelihood = Categorical()
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit to training data.
+
+        Parameters
+        ----------
+        X : array-like of shape [n, d], or images [n, h, w, c] for an architecture that takes them
+            Training points, numeric and finite.
+        y : array-like of shape [n]
+            Class labels, integers or strings, of at least two classes.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the data or an argument cannot be used; the message says why and what to do.
+        """
+        self._check_arguments()
+        X, y = validate_data(
+            self, X, y, dtype=np.float64, ensure_min_samples=2, allow_nd=self._takes_images
+        )
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs at least two classes in y; the data have 1 class "
+                f"only, {self.classes_[0]!r}."
+            )
+        start = time.perf_counter()
+        self._fit(self._start_fit(X), self._targets(np.eye(len(self.classes_))[labels]))
+        self.fit_seconds_ = time.perf_counter() - start
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> Floats:
+        """Class probabilities, averaged over the distribution of the predictor.
+
+        Those of a point do not depend on which other points are asked for.
+
+        Parameters
+        ----------
+        X : array-like of shape [m, d]
+            Test points.
+
+        Returns
+        -------
+        array of shape [m, C]
+            Columns in the order of `classes_`; rows sum to one.
+        """
+        return self.predict_distribution(X).proba()
+
+    def predict(self, X: ArrayLike) -> NDArray:
+        """Most probable class of each point.
+
+        Parameters
+        ----------
+        X : array-like of shape [m, d]
+            Test points.
+
+        Returns
+        -------
+        array of shape [m]
+        """
+        proba = self.predict_proba(X)
+        return self.classes_[np.argmax(proba, axis=1)]
+
+    @property
+    def _output_names(self) -> list[Any]:
+        return list(self.classes_)
+
+    def _targets(self, one_hot: Floats) -> Floats:
+        return one_hot
+
+    def _outcomes(self, targets: Floats) -> Floats:
+        """One-hot labels of the targets."""
+        return np.eye(targets.shape[1])[np.argmax(targets, axis=1)]
+
+    def _set_likelihood(self, likelihood: Likelihood) -> None:
+        self._likelihood = likelihood
+
+
+class SmoothedClassifier(Classifier):
+    """A classifier that may smooth its labels, and so may do without regularisation."""
+
+    label_smoothing: float
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        _checks.real("label_smoothing", self.label_smoothing, minimum=0.0)
+        if not self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be below 1; got {self.label_smoothing!r}.")
+        if self.reg == 0 and self.label_smoothing == 0:
+            raise ValueError(
+                "reg=0 with one-hot targets has no solution: the cross-entropy falls for ever as "
+                "the logits grow, training leaves the lazy regime, and no kernel describes it. "
+                "Set reg > 0 (reg=1.0 is the prior of a Bayesian), or make every class probability "
+                "positive with label_smoothing, 0.1 for example."
+            )
+
+    def _targets(self, one_hot: Floats) -> Floats:
+        return (1 - self.label_smoothing) * one_hot + self.label_smoothing / one_hot.shape[1]
+
+
+class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
+    """Real targets in, means and standard deviations out."""
+
+    noise: float | None
+    noise_: Any
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit to training data.
+
+        Parameters
+        ----------
+        X : array-like of shape [n, d], or images [n, h, w, c] for an architecture that takes them
+            Training points, numeric and finite.
+        y : array-like of shape [n] or [n, C]
+            Targets, one column an output.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the data or an argument cannot be used; the message says why and what to do.
+        """
+        self._check_arguments()
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            dtype=np.float64,
+            y_numeric=True,
+            multi_output=True,
+            ensure_min_samples=2,
+            allow_nd=self._takes_images,
+        )
+        start = time.perf_counter()
+        self._single_output = np.ndim(y) == 1
+        y = np.asarray(y, np.float64)
+        y = y[:, None] if self._single_output else y
+        X = self._start_fit(X)
+        self._check_range("Targets", y, Estimator._too_large)
+        if self.architecture is None:
+            scaler = StandardScaler().fit(y)
+            self._target_shift, self._target_scale = scaler.mean_, scaler.scale_
+        else:
+            self._target_shift, self._target_scale = np.zeros(y.shape[1]), np.ones(y.shape[1])
+        targets = (y - self._target_shift) / self._target_scale
+        self._check_range("Targets", targets)
+        noise: Any
+        if self.noise is None:
+            noise = analytic.estimate_noise(self._prior_covariance(X), targets, 1.0)
+        else:
+            noise = self.noise / self._target_scale
+        self._set_likelihood(Gaussian(noise))
+        self._fit(X, targets)
+        self.fit_seconds_ = time.perf_counter() - start
+        return self
+
+    def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
+        """Mean of the predictor at each point.
+
+        Parameters
+        ----------
+        X : array-like of shape [m, d]
+            Test points.
+        return_std : bool, default False
+            Whether to return the standard deviation too.
+
+        Returns
+        -------
+        mean : array of shape [m] or [m, C]
+            As `y` was given.
+        std : array of the same shape
+            Standard deviation of the latent function, observation noise (`noise_`) not included.
+            Only with `return_std`.
+        """
+        prediction = self.predict_distribution(X)
+        columns = 0 if self._single_output else slice(None)
+        mean = prediction.mean[:, columns]
+        return (mean, prediction.std[:, columns]) if return_std else mean
+
+    def _prior_covariance(self, X: Floats) -> Floats:
+        """Covariance of the latents under which the noise is estimated."""
+        reg = float(self.reg) if isinstance(self.reg, numbers.Real) else 1.0
+        return self.architecture_.kernels(X).ntk / reg
+
+    def _set_likelihood(self, likelihood: Any) -> None:
+        self._likelihood = likelihood
+        self.noise_ = np.asarray(likelihood.noise) * self._target_scale
+
+    def _outcomes(self, targets: Floats) -> Floats:
+        return targets
+
+    @property
+    def _output_names(self) -> list[Any]:
+        return list(range(len(self.noise_)))
+
+    @property
+    def _observation_model(self) -> Likelihood:
+        return Gaussian(self.noise_)
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        if self.noise is not None:
+            _checks.real("noise", self.noise, minimum=0.0)
+            if self.noise == 0:
+                raise ValueError(
+                    "noise must be positive: it is the standard deviation of the observation noise."
+                    " A small one, a thousandth of the targets' standard deviation for example, "
+                    "nearly interpolates."
+                )
+        elif self.reg == 0:
+            raise ValueError(
+                "noise=None is estimated under the prior GP(0, Theta / reg), which reg=0 leaves "
+                "without a scale. Set reg > 0, or give the noise."
+            )
