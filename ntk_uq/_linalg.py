@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["cholesky"]
+__all__ = ["cholesky", "interpolation_factor"]
 
 
 def cholesky(matrix: Array) -> tuple[Array, float]:
@@ -40,3 +40,16 @@ def cholesky(matrix: Array) -> tuple[Array, float]:
         f"eigenvalue is {smallest:.3g}, beyond rounding in {matrix.dtype}. It may be asymmetric, "
         "hold NaN, or have been computed in float32: compute it in float64."
     )
+
+
+def interpolation_factor(ntk: Array) -> Array:
+    """Cholesky factor of the NTK for reg = 0, which has to invert it."""
+    factor, jitter = cholesky(ntk)
+    if jitter > 0:
+        raise ValueError(
+            "reg = 0 interpolates the targets, which needs an invertible NTK of the training "
+            "points, and this one is singular to working precision: duplicate (or nearly "
+            "duplicate) rows, or more points than the kernel can tell apart. Remove duplicates, "
+            f"or set reg > 0.{'' if ntk.dtype == jnp.float64 else ' Or use double precision.'}"
+        )
+    return factor

@@ -31,7 +31,7 @@ from jax.scipy.special import log_ndtr, ndtr
 from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._coordinates import Preconditioned
-from ntk_uq._linalg import cholesky
+from ntk_uq._linalg import cholesky, interpolation_factor
 from ntk_uq._progress import Progress
 from ntk_uq._solver import solve_dual
 from ntk_uq.architectures import Kernels
@@ -139,7 +139,7 @@ def gaussian_predictor(
         if uncertainty != "none":
             resolvent = _resolvent(ntk, reg, likelihood.curvature(solution.latents[0], y), nngp)
     else:
-        factor = _interpolation_factor(ntk)
+        factor = interpolation_factor(ntk)
         alpha, gap = cho_solve((factor, True), likelihood.optimum(y)), jnp.zeros((), ntk.dtype)
         if uncertainty != "none":
             inverse = cho_solve((factor, True), jnp.eye(len(ntk), dtype=ntk.dtype))
@@ -405,7 +405,7 @@ def exact_predictor(
             linear = likelihood.curvature(mode, y).sqrt_matvec(label_noise[0])
         alpha, gap, converged = _solve_draws(kernels.ntk, reg, y, f0, likelihood, linear, progress)
     else:
-        ntk_factor = _interpolation_factor(kernels.ntk)
+        ntk_factor = interpolation_factor(kernels.ntk)
         target = likelihood.optimum(y) - likelihood.identified(f0)
         alpha = jax.vmap(lambda t: cho_solve((ntk_factor, True), t))(target)
         gap, converged = jnp.zeros(n_draws, dtype), jnp.ones(n_draws, bool)
@@ -969,19 +969,6 @@ def curvature_resolvent(
     whitening = solve_triangular(jnp.linalg.cholesky(m), identity, lower=True)
     mixing = None if nngp is None else whitening @ total @ whitening.T
     return _PerOutput(inverses, curvature.direction, whitening, mixing)
-
-
-def _interpolation_factor(ntk: Array) -> Array:
-    """Cholesky factor of the NTK for reg = 0, which has to invert it."""
-    factor, jitter = cholesky(ntk)
-    if jitter > 0:
-        raise ValueError(
-            "reg = 0 interpolates the targets, which needs an invertible NTK of the training "
-            "points, and this one is singular to working precision: duplicate (or nearly "
-            "duplicate) rows, or more points than the kernel can tell apart. Remove duplicates, "
-            "or set reg > 0."
-        )
-    return factor
 
 
 def _pairs(u: Array, v: Array) -> Array:

@@ -33,11 +33,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array, lax
+from jax.scipy.linalg import cho_solve
 from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
 from ntk_uq._checkpoint import Checkpoint
+from ntk_uq._linalg import interpolation_factor
 from ntk_uq._members import (
     Uncertainty,
     batch_key,
@@ -48,7 +50,7 @@ from ntk_uq._members import (
     prior_function,
 )
 from ntk_uq._progress import Progress
-from ntk_uq._solver import solve_dual
+from ntk_uq._solver import DualSolution, solve_dual
 from ntk_uq._training import (
     ConjugateGradients,
     Member,
@@ -309,12 +311,8 @@ def train_ensemble(
     (3, 2, 2)
     """
     check_problem(architecture, X, y, likelihood, reg, uncertainty)
-    if check_condition and reg == 0 and bool(jnp.any(likelihood.degenerate(y))):
-        raise ValueError(
-            "reg=0 with degenerate targets (a class of probability zero, a count of zero) has no "
-            "solution: the loss falls for ever as the outputs grow, and training leaves the lazy "
-            "regime. Set reg > 0, or smooth the targets."
-        )
+    if check_condition:
+        _check_condition(likelihood, y, reg)
     method = _method(optimizer, batch_size, reg, len(X), max_iter)
     if warm_start is not None:
         _check_warm_start(warm_start, key, architecture, reg, uncertainty)
@@ -383,7 +381,7 @@ def solve_linearised(
     ----------
     key, architecture, X, y, likelihood, reg, n_members, uncertainty
         As in `train_ensemble`; n C is limited by the kernel's (n C)^2 numbers. Precision is that of
-        X: use double precision for small reg.
+        X: use double precision for small reg, and for none.
     progress : callable, optional
         ``progress(done, total)`` is told members done.
 
@@ -395,11 +393,12 @@ def solve_linearised(
     Raises
     ------
     ValueError
-        If arguments do not fit together, or reg is not positive.
+        If arguments do not fit together; or if reg = 0 and targets are degenerate, or the kernel
+        is singular.
 
     References
     ----------
-    docs/theory, "Linearised solution".
+    docs/theory, "Linearised solution" and "Softmax without regularisation".
 
     Examples
     --------
@@ -413,8 +412,7 @@ def solve_linearised(
     (2, 2, 2)
     """
     check_problem(architecture, X, y, likelihood, reg, uncertainty)
-    if reg == 0:
-        raise ValueError("The dual of the linearised problem needs reg > 0.")
+    _check_condition(likelihood, y, reg)
     mode = None
     if uncertainty == "posterior":
         shifted = [
@@ -446,6 +444,16 @@ def solve_linearised(
     )
 
 
+def _check_condition(likelihood, y, reg) -> None:
+    """The paper's: training is lazy with reg > 0, or with non-degenerate targets."""
+    if reg == 0 and bool(jnp.any(likelihood.degenerate(y))):
+        raise ValueError(
+            "reg=0 with degenerate targets (a class of probability zero, a count of zero) has no "
+            "solution: the loss falls for ever as the outputs grow, and training leaves the lazy "
+            "regime. Set reg > 0, or smooth the targets."
+        )
+
+
 def _solve_member(architecture, uncertainty, key, i, X, y, likelihood, reg, mode) -> "_Results":
     """Exact solution of one linearised network."""
     initial, tangent = draw(architecture, key, i, in_features(X), y.shape[1])
@@ -455,7 +463,10 @@ def _solve_member(architecture, uncertainty, key, i, X, y, likelihood, reg, mode
     noise = label_noise(uncertainty, key, i, likelihood, mode, y)
     tol = 1e-12 if X.dtype == jnp.float64 else 1e-6  # nats, what the precision allows
     ntk = empirical_ntk(architecture, initial, X)
-    solution = solve_dual(ntk, reg, y, prior[None], likelihood, linear=noise[None], tol=tol)
+    if reg > 0:
+        solution = solve_dual(ntk, reg, y, prior[None], likelihood, linear=noise[None], tol=tol)
+    else:
+        solution = _interpolate(ntk, y, prior, likelihood)
     alpha, latents = solution.alpha[0], solution.latents[0]
     _, pull_back = jax.vjp(lambda params: architecture.apply(params, X), initial)
     (displacement,) = pull_back(alpha)
@@ -468,6 +479,23 @@ def _solve_member(architecture, uncertainty, key, i, X, y, likelihood, reg, mode
         grad_norm=jnp.sqrt(2 * reg * solution.gap[0]),
         latents=latents,
     )
+
+
+def _interpolate(ntk, y, prior, likelihood) -> DualSolution:
+    """End of gradient flow without regularisation: it moves what the likelihood sees, no more."""
+    n, outputs = y.shape
+    eye = jnp.eye(outputs, dtype=ntk.dtype)
+    seen = likelihood.identified(eye)
+    kernel = jnp.einsum("ab,ibjc,cd->iajd", seen, ntk, seen).reshape(n * outputs, -1)
+    # Directions that are not seen need no move: any positive kernel there leaves them alone.
+    unseen = jnp.kron(jnp.eye(n, dtype=ntk.dtype), eye - seen)
+    factor = interpolation_factor(kernel + jnp.trace(kernel) / len(kernel) * unseen)
+    gap = likelihood.optimum(y) - likelihood.identified(prior)
+    alpha = cho_solve((factor, True), gap.ravel()).reshape(n, outputs)
+    latents = prior + jnp.einsum("iajb,jb->ia", ntk, alpha)
+    residual = jnp.max(jnp.abs(likelihood.gradient(latents, y)))[None]
+    zero = jnp.zeros(1, ntk.dtype)
+    return DualSolution(alpha[None], latents[None], zero, residual, zero == 0, jnp.asarray(1))
 
 
 def linearisation(architecture, params, initial, X) -> Array:

@@ -89,6 +89,40 @@ def test_linearised_solution_is_scipys(problem, uncertainty):
     np.testing.assert_allclose(latents, prior + jacobian @ solution.x, atol=2e-5)
 
 
+@pytest.mark.parametrize("problem", ["categorical", "bernoulli", "poisson"])
+def test_linearised_solution_without_regularisation_is_the_nearest_interpolation(problem):
+    """The smallest step to outputs of which the likelihood asks nothing more, by least squares."""
+    net = MLP(width=64, depth=1, activation="erf")
+    with jax.enable_x64(True):
+        likelihood, y = PROBLEMS[problem]
+        y = y.astype(float)
+        y = y + 1 if problem == "poisson" else 0.8 * y + 0.2 / C  # non-degenerate
+        x = jnp.asarray(X, float)
+        solved = solve_linearised(
+            jax.random.key(0), net, x, jnp.asarray(y), likelihood, reg=0.0, n_members=1
+        )
+        initial, _ = draw(net, jax.random.key(0), 0, D, C)
+        leaves = jax.tree.leaves(jax.jacobian(net.apply)(initial, x))
+        jacobian = np.concatenate([leaf.reshape(N, C, -1) for leaf in leaves], axis=2)
+        f0 = np.asarray(net.apply(initial, x))
+        latents = np.asarray(solved.latents(x))[0]
+        slope = np.asarray(likelihood.gradient(jnp.asarray(latents), jnp.asarray(y)))
+    target = (np.log(y / (1 - y)) if problem == "bernoulli" else np.log(y)) - f0
+    if problem == "categorical":  # a constant added to all classes is not seen
+        target -= target.mean(axis=1, keepdims=True)
+        seen = jacobian - jacobian.mean(axis=1, keepdims=True)
+    else:
+        seen = jacobian
+    step, *_ = np.linalg.lstsq(seen.reshape(N * C, -1), target.ravel())
+    np.testing.assert_allclose(latents, f0 + jacobian @ step, atol=1e-7)
+    np.testing.assert_allclose(slope, 0.0, atol=1e-8)
+
+
+def test_linearised_without_regularisation_needs_targets_inside():
+    with pytest.raises(ValueError, match="smooth the targets"):
+        train(solve_linearised, MLP(width=8, depth=1), "categorical", reg=0.0)
+
+
 @pytest.mark.parametrize(
     ("problem", "uncertainty"),
     [
