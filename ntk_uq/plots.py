@@ -1114,7 +1114,7 @@ def plot_trace(
     latents = posterior["posterior"]["f"]
     if not 0 <= point < latents.sizes["point"]:
         raise ValueError(f"point must lie in 0 .. {latents.sizes['point'] - 1}, got {point}.")
-    dimension = latents.dims[-1]  # "class" of a classifier, "output" of a regressor
+    dimension = str(latents.dims[-1])  # "class" of a classifier, "output" of a regressor
     outputs = np.asarray(latents[dimension]).tolist()
     output = outputs[0] if output is None else output
     if output not in outputs:
