@@ -35,7 +35,7 @@ from ntk_uq._linalg import cholesky, interpolation_factor
 from ntk_uq._progress import Progress
 from ntk_uq._solver import solve_dual
 from ntk_uq.architectures import Kernels
-from ntk_uq.likelihoods import Curvature, Likelihood
+from ntk_uq.likelihoods import Curvature, Likelihood, require_condition
 
 __all__ = [
     "Discrepancy",
@@ -110,7 +110,7 @@ def gaussian_predictor(
     Raises
     ------
     ValueError
-        If reg = 0 and the NTK of the training points is singular.
+        If reg = 0, and the NTK of the training points is singular or targets are degenerate.
 
     Examples
     --------
@@ -128,6 +128,7 @@ def gaussian_predictor(
     ((1, 2), (1, 2, 2))
     """
     kernels, y = _arrays(kernels, y)
+    require_condition(likelihood, y, reg)
     ntk = kernels.ntk
     nngp = kernels.nngp if uncertainty == "initialization" else None
     resolvent: _Shared | _PerOutput | None = None
@@ -374,7 +375,7 @@ def exact_predictor(
     Raises
     ------
     ValueError
-        If reg = 0 and the NTK of the training points is singular.
+        If reg = 0, and the NTK of the training points is singular or targets are degenerate.
 
     Examples
     --------
@@ -387,6 +388,7 @@ def exact_predictor(
     ((4, 2, 2), True)
     """
     kernels, y = _arrays(kernels, y)
+    require_condition(likelihood, y, reg)
     n, outputs = y.shape
     dtype = kernels.ntk.dtype
     if uncertainty == "none":

@@ -26,6 +26,7 @@ from ntk_uq.predictions import GaussianPrediction, SamplePrediction, _response
 
 __all__ = [
     "Distance",
+    "Draws",
     "Estimate",
     "bures_wasserstein",
     "distances",

@@ -65,7 +65,7 @@ from ntk_uq._training import (
 )
 from ntk_uq.architectures import BaseArchitecture
 from ntk_uq.kernels import empirical_ntk
-from ntk_uq.likelihoods import Likelihood
+from ntk_uq.likelihoods import Likelihood, require_condition
 
 __all__ = [
     "ConvergenceWarning",
@@ -312,7 +312,7 @@ def train_ensemble(
     """
     check_problem(architecture, X, y, likelihood, reg, uncertainty)
     if check_condition:
-        _check_condition(likelihood, y, reg)
+        require_condition(likelihood, y, reg)
     method = _method(optimizer, batch_size, reg, len(X), max_iter)
     if warm_start is not None:
         _check_warm_start(warm_start, key, architecture, reg, uncertainty)
@@ -412,7 +412,7 @@ def solve_linearised(
     (2, 2, 2)
     """
     check_problem(architecture, X, y, likelihood, reg, uncertainty)
-    _check_condition(likelihood, y, reg)
+    require_condition(likelihood, y, reg)
     mode = None
     if uncertainty == "posterior":
         shifted = [
@@ -442,16 +442,6 @@ def solve_linearised(
         mode=mode,
         linearised=True,
     )
-
-
-def _check_condition(likelihood, y, reg) -> None:
-    """The paper's: training is lazy with reg > 0, or with non-degenerate targets."""
-    if reg == 0 and bool(jnp.any(likelihood.degenerate(y))):
-        raise ValueError(
-            "reg=0 with degenerate targets (a class of probability zero, a count of zero) has no "
-            "solution: the loss falls for ever as the outputs grow, and training leaves the lazy "
-            "regime. Set reg > 0, or smooth the targets."
-        )
 
 
 def _solve_member(architecture, uncertainty, key, i, X, y, likelihood, reg, mode) -> "_Results":

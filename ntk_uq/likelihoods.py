@@ -115,6 +115,22 @@ class Likelihood(Protocol):
         ...
 
 
+def require_condition(likelihood: Likelihood, y: Array, reg: float) -> None:
+    """The paper's: training is lazy with reg > 0, or with non-degenerate targets.
+
+    Raises
+    ------
+    ValueError
+        If reg = 0 and a target is degenerate.
+    """
+    if reg == 0 and bool(jnp.any(likelihood.degenerate(y))):
+        raise ValueError(
+            "reg=0 with degenerate targets (a class of probability zero, a count of zero) has no "
+            "solution: the loss falls for ever as the outputs grow, and training leaves the lazy "
+            "regime. Set reg > 0, or smooth the targets."
+        )
+
+
 @dataclass_transform(frozen_default=True)
 def _likelihood(cls):
     """Make a frozen dataclass whose fields are pytree leaves."""

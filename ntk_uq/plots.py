@@ -538,6 +538,7 @@ def plot_uncertainty(
 
     ax = _axes(ax)
     colour, _ = method_style(comparison, y)
+    ax.axline((0, 0), slope=1, **_DASHED)
     limit = 1.05 * max(of_x.max(), of_y.max(), np.finfo(np.float64).tiny)
     ax.scatter(
         of_x[~wrong],
@@ -625,8 +626,15 @@ def plot_latents(
     colour, _ = method_style(comparison, y)
     low, high = min(of_x.min(), of_y.min()), max(of_x.max(), of_y.max())
     margin = 0.04 * (high - low) or 1.0
+    size, alpha = (5, 0.3) if of_x.size > 500 else (14, 0.6)  # a cloud, or points
     ax.scatter(
-        of_x.ravel(), of_y.ravel(), s=5, alpha=0.3, color=colour, linewidth=0, rasterized=True
+        of_x.ravel(),
+        of_y.ravel(),
+        s=size,
+        alpha=alpha,
+        color=colour,
+        linewidth=0,
+        rasterized=True,
     )
     _equal_axes(ax, low - margin, high + margin)
     name = {"mean": "Mean", "std": "Standard deviation"}[moment]

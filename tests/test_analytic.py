@@ -570,3 +570,11 @@ def test_a_draw_solved_to_the_last_bit_waits_for_the_others():
     assert solution.converged.all()
     nothing = solve_dual(ntk * jnp.nan, 1.0, y, f0, Bernoulli())
     assert not nothing.converged.any()
+
+
+def test_no_solution_is_refused(problem):
+    train, _, _, one_hot = problem
+    for arguments, function in (((), gaussian_predictor), ((2,), exact_predictor)):
+        key = (jax.random.key(0),) if arguments else ()
+        with pytest.raises(ValueError, match="smooth the targets"):
+            function(*key, train, one_hot, 0.0, Categorical(), "initialization", *arguments)
