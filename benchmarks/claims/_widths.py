@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -104,6 +106,9 @@ def width_axis(ax: Axes, widths: Sequence[int]) -> None:
     ax.set(xscale="log", yscale="log", xlabel="Width")
     ax.set_xticks(sorted(widths), labels=[f"{width:,}" for width in sorted(widths)])
     ax.set_xticks([], minor=True)
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def guides(ax: Axes, widths: Sequence[int], start: float) -> None:
@@ -112,3 +117,9 @@ def guides(ax: Axes, widths: Sequence[int], start: float) -> None:
     for exponent, text, dash in ((-0.5, "−1/2", (0, (6, 3))), (-1.0, "−1", (0, (1, 2)))):
         label = f"width to the {text}"
         ax.plot(x, start * (x / x[0]) ** exponent, **GUIDE, linestyle=dash, label=label)
+
+
+def outside_legend(figure: Figure, ax: Axes) -> None:
+    """Legend of one panel for all, above them."""
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=9)
