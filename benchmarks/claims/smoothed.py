@@ -98,10 +98,11 @@ def show_limit(limit: pd.DataFrame) -> pd.DataFrame:
         "kernel_change": "kernel change",
     }
     means = limit.groupby(["network", "smoothing"], sort=False).mean(numeric_only=True)
-    shown = means.reset_index()[list(columns)].rename(columns=columns).iloc[::2]
-    return shown.round({"smoothing": 7, "kernel change": 3}).round(
-        {name: 1 for name in columns.values() if name not in ("smoothing", "kernel change")}
-    )
+    shown = means.reset_index()[list(columns)].rename(columns=columns).iloc[1::2]
+    digits_of = {"smoothing": "{:.0e}", "kernel change": "{:.3f}"}
+    for name in shown.columns[1:]:
+        shown[name] = shown[name].map(digits_of.get(name, "{:.1f}").format)
+    return shown
 
 
 def draw(tables: Tables) -> Figure:
