@@ -39,6 +39,8 @@ class Estimator(BaseEstimator):
     _likelihood: Likelihood
     # Squares of such features, summed, come near the largest double.
     _too_large = 1e150
+    # How much each training point counts, where points are weighted.
+    _weights: Floats | None = None
     # Latents in units of the target are shift + scale * the network's.
     _target_shift: Floats | float = 0.0
     _target_scale: Floats | float = 1.0
@@ -81,7 +83,9 @@ class Estimator(BaseEstimator):
         """Settle the network; the features as it sees them."""
         self.architecture_ = MLP() if self.architecture is None else self.architecture
         self._check_range("Features", X, Estimator._too_large)
-        self._scaler = StandardScaler().fit(X) if self.architecture is None else None
+        self._scaler = None
+        if self.architecture is None:
+            self._scaler = StandardScaler().fit(X, sample_weight=self._weights)
         self._point_shape = X.shape[1:]
         return self._inputs(X)
 
@@ -293,7 +297,7 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
         X = self._start_fit(X)
         self._check_range("Targets", y, Estimator._too_large)
         if self.architecture is None:
-            scaler = StandardScaler().fit(y)
+            scaler = StandardScaler().fit(y, sample_weight=self._weights)
             self._target_shift, self._target_scale = scaler.mean_, scaler.scale_
         else:
             self._target_shift, self._target_scale = np.zeros(y.shape[1]), np.ones(y.shape[1])

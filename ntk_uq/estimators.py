@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ntk_uq import _checks, analytic, ensemble, selection
@@ -536,7 +536,7 @@ class _Ensemble(Estimator):
             )
             counted = np.flatnonzero(weights)
             self._weights = weights[counted]
-            X, y = _safe_indexing(X, counted), _safe_indexing(y, counted)
+            X, y = (_safe_indexing(values, counted) for values in indexable(X, y))
         return super().fit(X, y)
 
     def predict_distribution(self, X: ArrayLike) -> SamplePrediction:
@@ -560,9 +560,10 @@ class _Ensemble(Estimator):
         return self._sample_prediction(latents, joint=True)
 
     def _fit(self, X: Floats, targets: Floats) -> None:
+        X, targets, weights = _merged(X, targets, self._weights)
         likelihood = self._likelihood
-        if self._weights is not None:
-            likelihood = Weighted(likelihood, self._weights)
+        if np.any(weights != 1):
+            likelihood = Weighted(likelihood, jnp.asarray(weights, jnp.float32))
         with (
             jax.enable_x64(False),
             progress_bar("finite ensemble", self.n_members, self.progress) as progress,
@@ -1197,6 +1198,18 @@ class BayesianRegressor(_Bayesian, Regressor):
 
     def _prior_covariance(self, X: Floats) -> Floats:
         return self._covariance(self.architecture_.kernels(X))
+
+
+def _merged(X: Floats, targets: Floats, weights: Floats | None) -> tuple[Floats, Floats, Floats]:
+    """Points in an order of their own, equal ones as one of their weight.
+
+    So training meets the same problem in whatever order points come, repeated or weighted: rounding
+    would otherwise lead relu networks to other minima.
+    """
+    rows = np.concatenate([X.reshape(len(X), -1), targets], axis=1)
+    _, first, member = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    counts = np.ones(len(X)) if weights is None else weights
+    return X[first], targets[first], np.bincount(member, counts)
 
 
 def _numpy_leaves(tree: Any) -> Any:
