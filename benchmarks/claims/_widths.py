@@ -80,15 +80,13 @@ def rates_table(networks: pd.DataFrame, by: list[str], quantities: list[str]) ->
 
 
 def show_rates(rates: pd.DataFrame, quantity: str, by: list[str]) -> pd.DataFrame:
-    """Rates of one quantity as the page shows them: "exponent [low, high]", a column a range."""
-    rates = rates[rates["quantity"] == quantity]
-    text = [f"{r.exponent:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in rates.itertuples()]
-    groups = rates[by].drop_duplicates()
-    table = rates.assign(text=text).pivot(index=by, columns="widths", values="text")
-    wide_first = sorted(table.columns, key=lambda widths: int(widths.split()[0]))
-    table = table.loc[groups.itertuples(index=False, name=None), wide_first]
-    table.columns = [f"widths {widths}" for widths in table.columns]
-    return table.reset_index()
+    """Rates of one quantity as the page shows them, "exponent [low, high]"."""
+    rows = []
+    for group, part in rates[rates["quantity"] == quantity].groupby(by, sort=False):
+        text = [f"{r.exponent:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in part.itertuples()]
+        of_group = [f"{value:g}" if isinstance(value, float) else value for value in group]
+        rows.append((*of_group, part["widths"].iloc[0], *text))
+    return pd.DataFrame(rows, columns=[*by, "widths", "all widths", f"{LARGEST} largest widths"])
 
 
 def plot_against_width(
