@@ -356,6 +356,13 @@ class Draws:
         Jointly over some of the test points, the same for all methods.
     seed : int
         Of the bootstrap and the draws from a Gaussian.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import SamplePrediction
+    >>> Draws(SamplePrediction(np.zeros((2, 1, 4)))).proba
+    array([[0.25, 0.25, 0.25, 0.25]])
     """
 
     def __init__(self, prediction: Prediction, functions: Prediction | None = None, seed: int = 0):

@@ -577,7 +577,7 @@ def test_detection_of_the_reverse_is_the_reverse(inside, outside):
         (lambda: bootstrap_interval(np.mean, 1.0), "one row for each"),
         (lambda: bootstrap_interval(np.mean, [1.0, 2.0], level=95), "level must lie"),
         (lambda: bootstrap_interval(np.mean, [1.0, 2.0], level="high"), "level must lie"),
-        (lambda: coverage_curve([0.5], n_levels=2.5), "whole number"),
+        (lambda: coverage_curve([0.5], n_levels=2.5), "an integer"),
     ],
     ids=range(23),
 )
