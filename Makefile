@@ -4,8 +4,9 @@ STUDIES := choosing_reg discrepancy temperature out_of_distribution regression
 CLAIMS := runaway regularised smoothed linearised spread posterior other_losses
 
 .DEFAULT_GOAL := help
-.PHONY: help env report test slow lint docs figures bench studies bench-bayes bench-torch bench-rivals clean
+.PHONY: help env report test examples slow lint docs figures bench studies bench-bayes bench-torch bench-rivals clean
 
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 UV_VERSION := 0.13.9
 PYTHON ?= python3
 UV := .uv/$(UV_VERSION)/bin/uv
@@ -22,8 +23,11 @@ env: $(STAMP) ## Create .venv with everything that is needed (quick when nothing
 report: $(STAMP) ## Run the main job on scikit-learn's digits and write report.html
 	$(BIN)/ntk-uq compare --output report.html
 
-test: $(STAMP) ## Run the tests and the docstring examples
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+test: $(STAMP) ## Run the tests
+	$(BIN)/python -m pytest $(PARALLEL)
+
+examples: $(STAMP) ## Run the examples of the docstrings
+	$(BIN)/python -m pytest $(PARALLEL) --doctest-modules ntk_uq
 
 slow: $(STAMP) ## Run the tests that take longer
 	$(BIN)/python -m pytest -m slow
