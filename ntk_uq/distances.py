@@ -441,10 +441,10 @@ class Draws:
 
     @cached_property
     def moment_noise(self) -> float:
-        """Mean over the points of the squared distance of estimated from true moments.
+        r"""Mean over the points of the squared distance of estimated from true moments.
 
         With the errors d of the mean and D of the covariance, whose eigenvalues are l, it is
-        |d|^2 + sum_ij D_ij^2 / (2 (l_i + l_j)) to second order.
+        :math:`\|d\|^2 + \sum_{ij} D_{ij}^2 / (2 (l_i + l_j))` to second order.
         """
         if isinstance(self.prediction, GaussianPrediction):
             return 0.0
