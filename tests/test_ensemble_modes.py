@@ -123,13 +123,10 @@ def test_linearised_without_regularisation_needs_targets_inside():
         train(solve_linearised, MLP(width=8, depth=1), "categorical", reg=0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("problem", "uncertainty"),
-    [
-        ("weighted", "posterior"),
-        pytest.param("poisson", "initialization", marks=pytest.mark.slow),
-        pytest.param("gaussian", "none", marks=pytest.mark.slow),
-    ],
+    [("weighted", "posterior"), ("poisson", "initialization"), ("gaussian", "none")],
 )
 def test_networks_approach_their_linearisation(problem, uncertainty):
     """Same initialisation, prior function and noise: the distance falls as 1 / sqrt(width)."""
