@@ -12,8 +12,9 @@ In the inner product :math:`\langle u, v \rangle_\Theta = u^\top \Theta v` its n
 :math:`r = \nabla \log p(y|f) - e - reg\,\alpha`, which costs no solve, and :math:`\Phi` is
 reg-strongly convex, so :math:`\langle r, r \rangle_\Theta / (2\,reg)` bounds the distance to the
 minimum, in nats. Nonlinear conjugate gradients (Polak-Ribiere, restarted when negative) in this
-inner product need one product with Theta an iteration, shared by all draws and outputs. See
-docs/theory: "Solving many draws at once".
+inner product need one product with Theta an iteration, shared by all draws and outputs. Where
+there are many points, a `Deflation` takes the few large eigenvalues of the Hessian out of their
+way. See docs/theory: "Solving many draws at once".
 """
 
 import math
@@ -22,16 +23,114 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
-from ntk_uq.likelihoods import Likelihood
+from ntk_uq.likelihoods import Curvature, Likelihood
 
-__all__ = ["DualSolution", "solve_dual"]
+__all__ = ["Deflation", "DualSolution", "deflate_at_mode", "solve_dual"]
 
 # Line searches stop once the slope has fallen to this fraction. Conjugacy needs them fairly
 # exact: 0.5 costs more products with Theta than it saves evaluations, 0.01 the reverse.
 _CURVATURE_CONDITION = 0.1
 _MAX_LINE_SEARCH = 60
+# Directions that a deflation takes, and the most of them times outputs: its matrix is of that size.
+_DIRECTIONS, _DEFLATED = 32, 2048
+# Share of the curvature at the mode that it takes. A draw whose curvature is less than that of its
+# deflation gets many small eigenvalues, one whose curvature is larger a few of up to 1 / share.
+_SHARE = 0.2
+# The mode is where a deflation takes the curvature; any point near it will do. Nats.
+_MODE_TOLERANCE = 0.1
+
+
+class Deflation(NamedTuple):
+    r"""Preconditioner that inverts the Hessian on a few functions that Theta makes large.
+
+    With V orthonormal in Theta's inner product and a curvature W it is
+
+    .. math:: B = I - V K (\Theta V)^\top, \qquad
+        K = I - reg\,(reg\,I + (\Theta V)^\top W \Theta V)^{-1},
+
+    self-adjoint in this inner product and positive whatever V and W are, so that a poor choice of
+    them costs iterations, and no accuracy. B is reg (reg I + W Theta)^-1 where V is complete.
+
+    Attributes
+    ----------
+    basis : Array of shape [n, k]
+        V.
+    ntk_basis : Array of shape [n, k]
+        Theta V.
+    gain : Array of shape [k C, k C]
+        K.
+    """
+
+    basis: Array
+    ntk_basis: Array
+    gain: Array
+
+    def apply(self, r: Array, ntk_r: Array) -> tuple[Array, Array]:
+        """B r and Theta B r, given r and Theta r of shape [n, C, S]."""
+        c = jnp.einsum("nk,ncs->kcs", self.ntk_basis, r)
+        c = (self.gain @ c.reshape(len(self.gain), -1)).reshape(c.shape)
+        return (
+            r - jnp.einsum("nk,kcs->ncs", self.basis, c),
+            ntk_r - jnp.einsum("nk,kcs->ncs", self.ntk_basis, c),
+        )
+
+
+def deflate_at_mode(
+    ntk: Array, reg: Array | float, y: Array, likelihood: Likelihood
+) -> tuple[Deflation, Array]:
+    """Deflate draws' problems by a share of the curvature at the mode, the solution of f0 = 0.
+
+    Parameters
+    ----------
+    ntk : Array of shape [n, n]
+        Theta.
+    reg, y, likelihood
+        As in `solve_dual`.
+
+    Returns
+    -------
+    Deflation
+    alpha : Array of shape [1, n, C]
+        Dual coefficients near the mode's, to start from.
+    """
+    size = min(_DIRECTIONS, _DEFLATED // y.shape[1], len(ntk))
+    # Any start that has something of every direction does; the same in every run.
+    start = np.random.default_rng(0).standard_normal((len(ntk), size))
+    mode = solve_dual(ntk, reg, y, jnp.zeros_like(y)[None], likelihood, tol=_MODE_TOLERANCE)
+    curvature = likelihood.curvature(mode.latents[0], y)
+    return _deflate(ntk, reg, jnp.asarray(start, ntk.dtype), curvature), mode.alpha
+
+
+@jax.jit
+def _deflate(ntk: Array, reg: Array | float, start: Array, curvature: Curvature) -> Deflation:
+    # Two rounds of subspace iteration, and Rayleigh and Ritz's quotient in what they span.
+    span, _ = jnp.linalg.qr(ntk @ start)
+    span, _ = jnp.linalg.qr(ntk @ span)
+    ntk_span = ntk @ span
+    values, rotation = jnp.linalg.eigh(span.T @ ntk_span)
+    # What a singular kernel makes of nothing is rounding.
+    floor = jnp.finfo(ntk.dtype).eps * len(ntk) * values[-1]
+    rotation = rotation * jnp.where(values > floor, lax.rsqrt(jnp.maximum(values, floor)), 0.0)
+    basis, ntk_basis = span @ rotation, ntk_span @ rotation
+
+    def output(d: Array) -> Array:
+        return ntk_basis.T @ (d[:, None] * ntk_basis)
+
+    k, outputs = basis.shape[1], curvature.diagonal.shape[1]
+    blocks = jax.vmap(output)(curvature.diagonal.T)
+    matrix = jnp.einsum("ckl,ce->kcle", blocks, jnp.eye(outputs, dtype=ntk.dtype))
+    matrix = matrix.reshape(k * outputs, k * outputs)
+    if curvature.direction is not None:
+        dq = curvature.diagonal * curvature.direction
+        columns = (ntk_basis[:, :, None] * dq[:, None, :]).reshape(len(ntk), -1)
+        matrix = matrix - columns.T @ columns
+    identity = jnp.eye(len(matrix), dtype=ntk.dtype)
+    factor = jnp.linalg.cholesky(_SHARE * matrix + reg * identity)
+    gain = identity - reg * jax.scipy.linalg.cho_solve((factor, True), identity)
+    return Deflation(basis, ntk_basis, gain)
 
 
 class DualSolution(NamedTuple):
@@ -66,10 +165,11 @@ class _Iterate(NamedTuple):
     alpha: Array
     latents: Array
     descent: Array  # r
-    ntk_descent: Array  # Theta r
     direction: Array
     ntk_direction: Array
+    ntk_steepest: Array  # Theta B r, with B the deflation
     norm: Array  # <r, r>_Theta, [S]
+    slope: Array  # <r, B r>_Theta, [S]
     iteration: Array
 
 
@@ -84,6 +184,7 @@ def solve_dual(
     linear: Array | float = 0.0,
     weights: Array | float = 1.0,
     start: Array | None = None,
+    deflation: Deflation | None = None,
     tol: float = 1e-12,
     max_iter: int = 5000,
 ) -> DualSolution:
@@ -108,6 +209,8 @@ def solve_dual(
         is then a prediction.
     start : Array of shape [S, n, C], optional
         Dual coefficients to start from, those of a neighbouring problem for example.
+    deflation : Deflation, optional
+        Preconditioner for these problems. Changes the way there, and not the solution.
     tol : float
         Stop at this gap, in nats. The default leaves the latents within about a millionth of a
         posterior standard deviation; single precision reaches about 1e-6.
@@ -143,6 +246,15 @@ def solve_dual(
     def apply_ntk(v):
         return (operator @ v.reshape(len(operator), -1)).reshape(v.shape)
 
+    def measure(descent):
+        """Direction B r, and what else is known of r."""
+        ntk_descent = apply_ntk(descent)
+        norm = jnp.maximum(_dot(descent, ntk_descent), 0.0)
+        if deflation is None:
+            return descent, ntk_descent, norm, norm
+        steepest, ntk_steepest = deflation.apply(descent, ntk_descent)
+        return steepest, ntk_steepest, norm, jnp.maximum(_dot(descent, ntk_steepest), 0.0)
+
     def active(iterate):
         return iterate.norm > 2 * reg * tol
 
@@ -162,26 +274,36 @@ def solve_dual(
             return gradient, slope, bend + stretch
 
         def pending(slope):
-            return on & (jnp.abs(slope) > _CURVATURE_CONDITION * jnp.abs(initial))
+            return on & ~(jnp.abs(slope) <= _CURVATURE_CONDITION * jnp.abs(initial))
 
         def body(state):
-            t, low, high, _, slope, bend, count = state
-            low, high = jnp.where(slope < 0, t, low), jnp.where(slope > 0, t, high)
+            t, low, high, last, _, slope, bend, count = state
+            beyond = ~(slope <= 0)  # not a number where rates overflow
+            low, high = jnp.where(beyond, low, t), jnp.where(beyond, t, high)
             newton = t - slope / bend
             middle = jnp.where(jnp.isinf(high), 4 * t, 0.5 * (low + high))
-            inside = (newton > low) & (newton < high)
             # The slope is monotone: a Newton step outside the bracket is replaced by its middle.
-            t = jnp.where(pending(slope), jnp.where(inside, newton, middle), t)
-            return t, low, high, *evaluate(t), count + 1
+            # So is one that is not half the last: up a wall of rates each would take one nat.
+            inside = (newton > low) & (newton < high)
+            useful = inside & (jnp.isinf(high) | (jnp.abs(newton - t) <= 0.5 * last))
+            new = jnp.where(pending(slope), jnp.where(useful, newton, middle), t)
+            return new, low, high, jnp.abs(new - t), *evaluate(new), count + 1
 
         def unfinished(state):
-            return jnp.any(pending(state[4])) & (state[6] < _MAX_LINE_SEARCH)
+            return jnp.any(pending(state[5])) & (state[7] < _MAX_LINE_SEARCH)
 
         bend = stretch + _dot(it.ntk_direction, curvature_matvec(it.latents, it.ntk_direction))
         t = jnp.where(on, -initial / bend, 0.0)
-        state = (t, jnp.zeros_like(t), jnp.full_like(t, jnp.inf), *evaluate(t), jnp.int32(0))
-        t, _, _, gradient, *_ = lax.while_loop(unfinished, body, state)
-        return t, gradient
+        state = (t, jnp.zeros_like(t), jnp.full_like(t, jnp.inf), t, *evaluate(t), jnp.int32(0))
+        t, low, _, _, gradient, slope, *_ = lax.while_loop(unfinished, body, state)
+        # What was not found is at rounding's mercy: the objective still falls up to `low`.
+        failed = pending(slope)
+        t = jnp.where(failed, low, t)
+        return t, lax.cond(
+            jnp.any(failed),
+            lambda: likelihood_gradient(it.latents + t * it.ntk_direction, y),
+            lambda: gradient,
+        )
 
     def step(it: _Iterate) -> _Iterate:
         on = active(it)
@@ -189,22 +311,22 @@ def solve_dual(
         alpha = it.alpha + t * it.direction
         latents = it.latents + t * it.ntk_direction
         descent = gradient - linear - reg * alpha
-        ntk_descent = apply_ntk(descent)
-        norm = jnp.maximum(_dot(descent, ntk_descent), 0.0)
+        steepest, ntk_steepest, norm, slope = measure(descent)
         # A draw that is solved to the last bit waits for the others with a norm of zero.
-        last = jnp.where(on, it.norm, 1.0)
-        beta = jnp.maximum((norm - _dot(descent, it.ntk_descent)) / last, 0.0)
-        direction = descent + beta * it.direction
-        ntk_direction = ntk_descent + beta * it.ntk_direction
+        last = jnp.where(on, it.slope, 1.0)
+        beta = jnp.maximum((slope - _dot(descent, it.ntk_steepest)) / last, 0.0)
+        direction = steepest + beta * it.direction
+        ntk_direction = ntk_steepest + beta * it.ntk_direction
         uphill = _dot(descent, ntk_direction) <= 0
         return _Iterate(
             alpha,
             latents,
             descent,
-            ntk_descent,
-            jnp.where(uphill, descent, direction),
-            jnp.where(uphill, ntk_descent, ntk_direction),
+            jnp.where(uphill, steepest, direction),
+            jnp.where(uphill, ntk_steepest, ntk_direction),
+            ntk_steepest,
             jnp.where(on, norm, it.norm),
+            jnp.where(on, slope, it.slope),
             it.iteration + 1,
         )
 
@@ -214,15 +336,16 @@ def solve_dual(
     alpha = jnp.zeros_like(prior) if start is None else jnp.moveaxis(start, 0, -1)
     latents = prior if start is None else prior + apply_ntk(alpha)
     descent = likelihood_gradient(latents, y) - linear - reg * alpha
-    ntk_descent = apply_ntk(descent)
+    steepest, ntk_steepest, norm, slope = measure(descent)
     first = _Iterate(
         alpha,
         latents,
         descent,
-        ntk_descent,
-        descent,
-        ntk_descent,
-        jnp.maximum(_dot(descent, ntk_descent), 0.0),
+        steepest,
+        ntk_steepest,
+        ntk_steepest,
+        norm,
+        slope,
         jnp.int32(0),
     )
     end = lax.while_loop(unfinished, step, first)

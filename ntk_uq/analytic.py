@@ -33,7 +33,7 @@ from numpy.typing import ArrayLike, NDArray
 from ntk_uq._coordinates import Preconditioned
 from ntk_uq._linalg import cholesky, interpolation_factor
 from ntk_uq._progress import Progress
-from ntk_uq._solver import solve_dual
+from ntk_uq._solver import DualSolution, deflate_at_mode, solve_dual
 from ntk_uq.architectures import Kernels
 from ntk_uq.likelihoods import Curvature, Likelihood, require_condition
 
@@ -60,6 +60,8 @@ _DRAWS_AT_ONCE = 128
 _NUMBERS_AT_ONCE = 2**22
 # Of these, what a core of a CPU solves together: arrays stay in its cache.
 _DRAWS_A_CORE = 32
+# From this many points on a deflation saves more products with Theta than it costs.
+_DEFLATE_FROM = 1000
 # Leapfrog steps of Hamiltonian trajectories, times d^(1/4) in d = nC dimensions.
 _HAMILTONIAN_STEP = 0.8
 # What predictions take besides, a block of test points after the other: 5 arrays of 64 MiB.
@@ -401,11 +403,20 @@ def exact_predictor(
     whitened, noise, *label_noise = _standard_normal(key, range(n_draws), *shapes, dtype=dtype)
     f0 = jnp.einsum("ij,sjc->sic", factor, whitened)
     if reg > 0:
-        linear = jnp.zeros((), dtype)
+        deflation, near = None, None
+        if uncertainty != "none" and n >= _DEFLATE_FROM:
+            deflation, near = deflate_at_mode(kernels.ntk, reg, y, likelihood)
+        solve = partial(solve_dual, kernels.ntk, reg, y, likelihood=likelihood, deflation=deflation)
+        more = {}
         if uncertainty == "posterior":
-            mode = solve_dual(kernels.ntk, reg, y, jnp.zeros_like(y)[None], likelihood).latents[0]
-            linear = likelihood.curvature(mode, y).sqrt_matvec(label_noise[0])
-        alpha, gap, converged = _solve_draws(kernels.ntk, reg, y, f0, likelihood, linear, progress)
+            mode = solve(jnp.zeros_like(y)[None], start=near)
+            curvature = likelihood.curvature(mode.latents[0], y)
+            # A wide prior's f0 = L w may be where rates overflow: start where f is the mode, as
+            # Theta = reg L L^T.
+            undo = jax.vmap(partial(solve_triangular, factor, lower=True, trans=1))(whitened)
+            more["linear"] = curvature.sqrt_matvec(label_noise[0])
+            more["start"] = mode.alpha - undo / reg
+        alpha, gap, converged = _solve_draws(solve, f0, more, progress)
     else:
         ntk_factor = interpolation_factor(kernels.ntk)
         target = likelihood.optimum(y) - likelihood.identified(f0)
@@ -660,7 +671,7 @@ def estimate_memory(
     else:
         matrices, latents = 4, 24
         if uncertainty != "none":
-            matrices += outputs + 6
+            matrices += outputs + 9
     return 8 * (matrices * n * n + latents * n * outputs) + _WORK_SPACE
 
 
@@ -889,32 +900,34 @@ def _draws_at_once(n: int, outputs: int) -> int:
     return max(1, min(_DRAWS_AT_ONCE, _NUMBERS_AT_ONCE // (n * outputs)))
 
 
-def _solve_draws(ntk, reg, y, f0, likelihood, linear, progress):
+def _solve_draws(
+    solve: Callable[..., DualSolution],
+    f0: Array,
+    more: dict[str, Array],
+    progress: Progress | None,
+) -> tuple[Array, Array, Array]:
     """Solve chunk by chunk, so that progress is seen and an interrupt is heard.
+
+    Prior functions, and what else there is of each draw, are of shape [S, n, C].
 
     On a CPU the chunks run side by side: what is not a matrix product keeps one core busy only.
     """
-    n_draws, at_once, threads = len(f0), _draws_at_once(*y.shape), 1
+    n_draws, at_once, threads = len(f0), _draws_at_once(*f0.shape[1:]), 1
     if jax.default_backend() == "cpu":
         threads = min(os.cpu_count() or 1, n_draws, at_once)
         at_once = min(at_once // threads, _DRAWS_A_CORE)
     size = min(n_draws, at_once)  # one for all, whatever n_draws: draws keep their values
-    linear = jnp.broadcast_to(linear, f0.shape)
     double = f0.dtype == jnp.float64
     done = 0
 
-    def solve(start: int) -> tuple[Array, Array, Array]:
+    def solve_chunk(start: int) -> tuple[Array, Array, Array]:
         chunk = slice(start, start + size)
         missing = start + size - min(start + size, n_draws)
         fill = ((0, missing), (0, 0), (0, 0))
         with jax.enable_x64(double):  # a setting of each thread
-            s = solve_dual(
-                ntk,
-                reg,
-                y,
+            s = solve(
                 jnp.pad(f0[chunk], fill),
-                likelihood,
-                linear=jnp.pad(linear[chunk], fill),
+                **{name: jnp.pad(array[chunk], fill) for name, array in more.items()},
             )
             return jax.block_until_ready((s.alpha, s.gap, s.converged))
 
@@ -922,14 +935,15 @@ def _solve_draws(ntk, reg, y, f0, likelihood, linear, progress):
     with ThreadPoolExecutor(threads) as pool:
         try:
             parts = []
-            for part in pool.map(solve, starts) if threads > 1 else map(solve, starts):
+            for part in pool.map(solve_chunk, starts) if threads > 1 else map(solve_chunk, starts):
                 parts.append(part)
                 done = min(done + size, n_draws)
                 if progress is not None:
                     progress(done, n_draws)
         finally:
             pool.shutdown(cancel_futures=True)
-    return tuple(jnp.concatenate(part)[:n_draws] for part in zip(*parts, strict=True))
+    alpha, gap, converged = (jnp.concatenate(part)[:n_draws] for part in zip(*parts, strict=True))
+    return alpha, gap, converged
 
 
 def _resolvent(ntk: Array, reg: float, curvature: Curvature, nngp: Array | None) -> Any:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 from scipy.special import log_softmax, softmax
 
-from ntk_uq._solver import solve_dual
+from ntk_uq import _solver
+from ntk_uq._solver import deflate_at_mode, solve_dual
 from ntk_uq.analytic import (
     FunctionDraws,
     correct_draws,
@@ -134,6 +135,77 @@ def test_solutions_are_stationary_for_every_likelihood(problem, likelihood, y, r
     bound = np.sqrt(2e-12 * reg / np.linalg.eigvalsh(train.ntk)[0])
     stationarity = likelihood.gradient(f, y) - reg * solution.alpha
     assert np.max(np.abs(stationarity)) <= bound + 1e-9 * np.max(np.abs(solution.alpha)) * reg
+
+
+@pytest.mark.parametrize("likelihood", [Categorical(), Bernoulli(), Poisson()], ids=str)
+def test_a_complete_deflation_inverts_the_hessian(problem, likelihood):
+    train, _, _, y = problem
+    reg = 0.3
+    deflation, near = deflate_at_mode(jnp.asarray(train.ntk), reg, jnp.asarray(y), likelihood)
+    assert deflation.basis.shape == (N, N)
+    f = train.ntk @ near[0]
+    hessian = jax.hessian(lambda f: -jnp.sum(likelihood.log_density(f, y)))(f)
+    curvature = _solver._SHARE * hessian.reshape(N * C, N * C)
+    big = np.kron(train.ntk, np.eye(C))
+    inverse = reg * np.linalg.inv(reg * np.eye(N * C) + curvature @ big)
+    r = np.random.default_rng(3).normal(size=(N, C, 2))
+    ntk_r = np.einsum("ij,jcs->ics", train.ntk, r)
+    steepest, ntk_steepest = deflation.apply(r, ntk_r)
+    expected = (inverse @ r.reshape(N * C, 2)).reshape(r.shape)
+    np.testing.assert_allclose(steepest, expected, atol=1e-9)
+    np.testing.assert_allclose(
+        ntk_steepest, np.einsum("ij,jcs->ics", train.ntk, expected), atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize(
+    ("likelihood", "y"),
+    [
+        (Categorical(), np.eye(C)[np.arange(N) % C]),
+        (Gaussian(0.3), np.linspace(-2, 2, N * C).reshape(N, C)),
+        (Poisson(), np.arange(N * C).reshape(N, C) % 5.0),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_a_deflation_does_not_change_the_solution(problem, likelihood, y, copies):
+    """Not even where rows are repeated and the kernel is singular."""
+    train, *_ = problem
+    ntk, y = jnp.asarray(np.tile(train.ntk, (copies, copies))), np.tile(y, (copies, 1))
+    rng = np.random.default_rng(4)
+    f0 = jnp.asarray(np.tile(rng.normal(size=(3, N, C)), (1, copies, 1)))
+    linear = 0.1 * rng.normal(size=f0.shape)
+    deflation, near = deflate_at_mode(ntk, 0.1, y, likelihood)
+    plain = solve_dual(ntk, 0.1, y, f0, likelihood, linear=linear)
+    for start in (None, jnp.broadcast_to(near, f0.shape)):
+        deflated = solve_dual(
+            ntk, 0.1, y, f0, likelihood, linear=linear, deflation=deflation, start=start
+        )
+        assert deflated.converged.all()
+        np.testing.assert_allclose(deflated.latents, plain.latents, atol=1e-5)
+
+
+@pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
+def test_many_points_are_deflated(uncertainty):
+    """Draws of 1,000 noisy points: stationary, with a third of the products or fewer."""
+    rng = np.random.default_rng(0)
+    x, reg = rng.normal(size=(1000, 5)), 0.3
+    y = np.eye(2)[(x[:, 0] + rng.normal(size=1000) > 0).astype(int)]
+    kernels = Kernels(*map(jnp.asarray, NET.kernels(x)))
+    predictor = exact_predictor(
+        jax.random.key(0), kernels, y, reg, Categorical(), uncertainty, n_draws=8
+    )
+    assert predictor.converged.all()
+    f0 = np.einsum("ij,sjc->sic", predictor.factor, predictor.whitened)
+    plain = solve_dual(kernels.ntk, reg, y, f0, Categorical())
+    deflation, _ = deflate_at_mode(kernels.ntk, reg, y, Categorical())
+    deflated = solve_dual(kernels.ntk, reg, y, f0, Categorical(), deflation=deflation)
+    assert deflated.n_products <= plain.n_products / 3
+    if uncertainty == "initialization":
+        # The predictor's are the deflated solutions, to the last bits, and the plain ones closely.
+        np.testing.assert_allclose(predictor.alpha, deflated.alpha, atol=1e-9)
+        latents = f0 + np.einsum("ij,sjc->sic", kernels.ntk, predictor.alpha)
+        np.testing.assert_allclose(latents, plain.latents, atol=1e-5)
 
 
 @pytest.mark.parametrize("reg", [0.05, 1.0, 20.0])
@@ -556,6 +628,39 @@ def test_functions_at_training_points_are_the_trained_ones(problem):
     joint = predictor.joint_latents(jax.random.key(2), jaxed(train), jaxed(train))
     alone = predictor.latents(jaxed(train), diagonal(train))
     np.testing.assert_allclose(joint, alone, atol=1e-3)
+
+
+@pytest.mark.parametrize("reg", [1e-3, 0.1])
+def test_a_wide_prior_of_counts_is_solved(problem, reg):
+    """Prior functions of rates up to e^200: solutions start at the mode, and not there."""
+    train, *_ = problem
+    y = np.arange(N).reshape(N, 1) % 5.0
+    predictor = exact_predictor(
+        jax.random.key(0), train, y, reg, Poisson(), "posterior", n_draws=200
+    )
+    f0 = np.einsum("ij,sjc->sic", predictor.factor, predictor.whitened)
+    assert f0.max() > (150 if reg < 0.1 else 15)
+    assert predictor.converged.all()
+    # Stationary: what the gradient leaves is the label noise, N(0, W) with W at the mode.
+    f = f0 + np.einsum("ij,sjc->sic", train.ntk, predictor.alpha)
+    noise = y - np.exp(f) - reg * predictor.alpha
+    scale = np.exp(0.5 * scipy_poisson_mode(train.ntk, reg, y[:, 0]))
+    assert stats.kstest((noise[..., 0] / scale).ravel(), "norm").pvalue > 1e-3
+
+
+def scipy_poisson_mode(ntk, reg, counts):
+    """Minimise the primal objective over the latents at the training points."""
+    inverse = np.linalg.inv(ntk)
+
+    def objective(f):
+        rates = np.exp(f)
+        return (
+            np.sum(rates - counts * f) + reg / 2 * f @ inverse @ f,
+            rates - counts + reg * inverse @ f,
+        )
+
+    start = np.log(counts + 0.1)
+    return optimize.minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-8}).x
 
 
 def test_a_draw_solved_to_the_last_bit_waits_for_the_others():
