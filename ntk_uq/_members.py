@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpy.typing import ArrayLike
 
 from ntk_uq.architectures import standard_normal_like
 from ntk_uq.likelihoods import Likelihood
@@ -58,10 +59,22 @@ def in_features(X) -> int | tuple[int, ...]:
     return X.shape[1] if X.ndim == 2 else X.shape[1:]
 
 
+def floating(x: ArrayLike) -> Array:
+    """A JAX array of the precision that x has and JAX allows, or its default for integers."""
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
+
+
 def check_problem(
-    architecture: Any, X: Array, y: Array, likelihood: Likelihood, reg: float, uncertainty: Any
-) -> None:
-    """Raise a ValueError that says what does not fit."""
+    architecture: Any,
+    X: ArrayLike,
+    y: ArrayLike,
+    likelihood: Likelihood,
+    reg: float,
+    uncertainty: Any,
+) -> tuple[Array, Array]:
+    """Points and targets as JAX arrays of one precision; a ValueError says what does not fit."""
+    X, y = floating(X), jnp.asarray(y)
     if not reg >= 0:
         raise ValueError(f"reg must be at least 0; got {reg!r}.")
     if uncertainty not in ("initialization", "posterior", "none"):
@@ -96,3 +109,4 @@ def check_problem(
             f"The network gives outputs of shape {f.shape} where the targets have {y.shape}: a "
             "module maps a batch of n points to [n, out_features]."
         )
+    return X, y.astype(X.dtype)

@@ -7,7 +7,6 @@ object with `init` and `stepper`; `run_chains` runs it, one thread a chain. See 
 "Sampling the posterior".
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array, lax
+from joblib import cpu_count
 from numpy.typing import ArrayLike, NDArray
 from numpyro.infer import NUTS
 
@@ -361,7 +361,7 @@ def run_chains(
             return jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
 
     start = time.perf_counter()
-    with ThreadPoolExecutor(min(num_chains, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(num_chains, cpu_count())) as pool:
         chains = [pool.submit(run_chain, index) for index in range(num_chains)]
         try:
             running = set(chains)

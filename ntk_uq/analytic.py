@@ -14,7 +14,6 @@ Both hold for three kinds of prior function (`uncertainty`): "initialization", f
 of the kernels.
 """
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ import scipy
 from jax import Array, lax
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.scipy.special import log_ndtr, ndtr
+from joblib import cpu_count
 from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._coordinates import Preconditioned
@@ -62,8 +62,10 @@ _NUMBERS_AT_ONCE = 2**22
 _DRAWS_A_CORE = 32
 # From this many points on a deflation saves more products with Theta than it costs.
 _DEFLATE_FROM = 1000
-# Leapfrog steps of Hamiltonian trajectories, times d^(1/4) in d = nC dimensions.
+# Leapfrog steps of Hamiltonian trajectories, times d^(1/4) in d = nC dimensions. They are halved,
+# so many times at most, until this share of trials is accepted, one from each of as many draws.
 _HAMILTONIAN_STEP = 0.8
+_HALVINGS, _ACCEPTED, _TRIALS = 6, 0.65, 32
 # What predictions take besides, a block of test points after the other: 5 arrays of 64 MiB.
 _WORK_SPACE = 5 * 2**26
 
@@ -586,30 +588,58 @@ def correct_draws(
     factor = jnp.asarray(predictor.factor)
     y = jnp.asarray(y, factor.dtype)
     coordinates = Preconditioned.create(factor, y, likelihood)
-    step = _HAMILTONIAN_STEP * y.size**-0.25
-    n_leaps = int(np.ceil(np.pi / 2 / step))
-    n_draws = len(predictor.alpha)
-    parts = []
-    for start in range(0, n_draws, _draws_at_once(*y.shape)):
-        draws = range(start, min(start + _draws_at_once(*y.shape), n_draws))
-        chunk = slice(draws.start, draws.stop)
+
+    def whitened(draws: range) -> Array:
         # f = L w + Theta alpha = L z, with Theta = reg L L^T.
+        chunk = slice(draws.start, draws.stop)
         pull = jnp.einsum("ji,sjc->sic", factor, jnp.asarray(predictor.alpha)[chunk])
-        z = jnp.asarray(predictor.whitened)[chunk] + predictor.reg * pull
+        return jnp.asarray(predictor.whitened)[chunk] + predictor.reg * pull
+
+    n_draws, at_once = len(predictor.alpha), _draws_at_once(*y.shape)
+    trials = whitened(range(min(n_draws, at_once, _TRIALS)))
+    step = _accepted_step(jax.random.fold_in(key, 0), coordinates, trials)
+    parts = []
+    for start in range(0, n_draws, at_once):
+        draws = range(start, min(start + at_once, n_draws))
+        z = whitened(draws)
         momenta, levels = _standard_normal(
             key, draws, (n_trajectories, *y.shape), (n_trajectories, 2), dtype=z.dtype
         )
-        parts.append(_trajectories(coordinates, z, momenta, levels, step, n_leaps))
+        parts.append(_corrected(coordinates, z, momenta, levels, step)[0])
     return replace(
         predictor, whitened=jnp.concatenate(parts), alpha=jnp.zeros_like(predictor.alpha)
     )
 
 
-@partial(jax.jit, static_argnames="n_leaps")
+def _accepted_step(key: Array, coordinates: Preconditioned, z: Array) -> float:
+    """The step of leapfrog integration that most trial trajectories from some draws survive."""
+    momenta, levels = _standard_normal(key, range(len(z)), (1, *z.shape[1:]), (1, 2), dtype=z.dtype)
+    for halvings in range(_HALVINGS + 1):
+        step = _HAMILTONIAN_STEP * coordinates.targets.size**-0.25 * 0.5**halvings
+        _, accepted = _corrected(coordinates, z, momenta, levels, step)
+        if float(jnp.mean(accepted)) >= _ACCEPTED:
+            break
+    return step
+
+
+@jax.jit
+def _corrected(
+    coordinates: Preconditioned, z: Array, momenta: Array, levels: Array, step: float
+) -> tuple[Array, Array]:
+    """Whitened variables [S, n, C] after T trajectories of each draw, and which were accepted."""
+
+    def one(z: Array, momenta: Array, levels: Array) -> tuple[Array, Array]:
+        u, accepted = _trajectories(coordinates, step, coordinates.position(z), momenta, levels)
+        return coordinates.outcome(u)[0], accepted
+
+    return jax.vmap(one)(z, momenta, levels)
+
+
 def _trajectories(
-    coordinates: Preconditioned, z: Array, momenta: Array, levels: Array, step: float, n_leaps: int
-) -> Array:
-    """Whitened variables [S, n, C] after the trajectories of each draw."""
+    coordinates: Preconditioned, step: float, u: Array, momenta: Array, levels: Array
+) -> tuple[Array, Array]:
+    """Where T trajectories end, one after the other, and which of them were accepted, [T]."""
+    n_leaps = jnp.ceil(0.5 * jnp.pi / step).astype(int)
 
     def energy(u: Array, momentum: Array) -> Array:
         return coordinates.potential(u) + 0.5 * jnp.sum(momentum**2)
@@ -617,27 +647,23 @@ def _trajectories(
     def force(u: Array) -> Array:
         return -jax.grad(coordinates.potential)(u)
 
-    def trajectory(u: Array, noise: tuple[Array, Array]) -> tuple[Array, None]:
+    def trajectory(u: Array, noise: tuple[Array, Array]) -> tuple[Array, Array]:
         momentum, (for_size, for_level) = noise
         # A step of one length could be a fraction of a period of some direction.
         size = step * (0.8 + 0.4 * ndtr(for_size))
 
-        def leap(state, _):
+        def leap(_, state):
             u, momentum, pull = state
             momentum = momentum + 0.5 * size * pull
             u = u + size * momentum
             pull = force(u)
-            return (u, momentum + 0.5 * size * pull, pull), None
+            return u, momentum + 0.5 * size * pull, pull
 
-        (new, end, _), _ = lax.scan(leap, (u, momentum, force(u)), length=n_leaps)
+        new, end, _ = lax.fori_loop(0, n_leaps, leap, (u, momentum, force(u)))
         accepted = log_ndtr(for_level) < energy(u, momentum) - energy(new, end)
-        return jnp.where(accepted, new, u), None
+        return jnp.where(accepted, new, u), accepted
 
-    def one(z: Array, momenta: Array, levels: Array) -> Array:
-        u, _ = lax.scan(trajectory, coordinates.position(z), (momenta, levels))
-        return coordinates.outcome(u)[0]
-
-    return jax.vmap(one)(z, momenta, levels)
+    return lax.scan(trajectory, u, (momenta, levels))
 
 
 def estimate_memory(
@@ -914,7 +940,7 @@ def _solve_draws(
     """
     n_draws, at_once, threads = len(f0), _draws_at_once(*f0.shape[1:]), 1
     if jax.default_backend() == "cpu":
-        threads = min(os.cpu_count() or 1, n_draws, at_once)
+        threads = min(cpu_count(), n_draws, at_once)
         at_once = min(at_once // threads, _DRAWS_A_CORE)
     size = min(n_draws, at_once)  # one for all, whatever n_draws: draws keep their values
     double = f0.dtype == jnp.float64

@@ -12,7 +12,6 @@ from the network. See docs/theory: "Sampling the posterior".
 """
 
 import math
-import os
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ import numpy as np
 import numpyro
 import xarray
 from jax import Array, lax
+from joblib import cpu_count
 from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq import _samplers
@@ -406,7 +406,7 @@ def estimate_cost(
         per_draw, seconds_per_step = SLICES_PER_DRAW, gradient / 2 + _EVALUATIONS * likelihood
     else:
         per_draw, seconds_per_step, num_warmup = 0, gradient, 0
-    parallel = min(num_chains, os.cpu_count() or 1)
+    parallel = min(num_chains, cpu_count())
     n_steps = num_chains * (num_warmup + num_samples) * per_draw
     if sampler == "vi":
         n_steps, parallel = VARIATIONAL_GRADIENTS, 1

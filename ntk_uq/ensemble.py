@@ -36,7 +36,7 @@ from jax import Array, lax
 from jax.scipy.linalg import cho_solve
 from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._checkpoint import Checkpoint
 from ntk_uq._linalg import interpolation_factor
@@ -45,6 +45,7 @@ from ntk_uq._members import (
     batch_key,
     check_problem,
     draw,
+    floating,
     in_features,
     label_noise,
     prior_function,
@@ -168,8 +169,9 @@ class TrainedEnsemble:
     def __len__(self) -> int:
         return len(self.n_iter)
 
-    def latents(self, X: Array) -> Array:
+    def latents(self, X: ArrayLike) -> Array:
         """Outputs (logits) of every member at m points, in the precision of X: [M, m, C]."""
+        X = floating(X)
         return jnp.stack([self._member_latents(i, X) for i in range(len(self))])
 
     def member(self, i: int) -> tuple[Any, Any]:
@@ -196,8 +198,8 @@ class TrainedEnsemble:
 def train_ensemble(
     key: Array,
     architecture: BaseArchitecture,
-    X: Array,
-    y: Array,
+    X: ArrayLike,
+    y: ArrayLike,
     likelihood: Likelihood,
     *,
     reg: float,
@@ -310,7 +312,7 @@ def train_ensemble(
     >>> trained.latents(X).shape
     (3, 2, 2)
     """
-    check_problem(architecture, X, y, likelihood, reg, uncertainty)
+    X, y = check_problem(architecture, X, y, likelihood, reg, uncertainty)
     if check_condition:
         require_condition(likelihood, y, reg)
     method = _method(optimizer, batch_size, reg, len(X), max_iter)
@@ -361,8 +363,8 @@ def train_ensemble(
 def solve_linearised(
     key: Array,
     architecture: BaseArchitecture,
-    X: Array,
-    y: Array,
+    X: ArrayLike,
+    y: ArrayLike,
     likelihood: Likelihood,
     *,
     reg: float,
@@ -411,7 +413,7 @@ def solve_linearised(
     >>> solved.latents(X).shape
     (2, 2, 2)
     """
-    check_problem(architecture, X, y, likelihood, reg, uncertainty)
+    X, y = check_problem(architecture, X, y, likelihood, reg, uncertainty)
     require_condition(likelihood, y, reg)
     mode = None
     if uncertainty == "posterior":

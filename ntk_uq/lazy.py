@@ -19,6 +19,7 @@ from jax import Array
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from ntk_uq._members import floating
 from ntk_uq._progress import Progress
 from ntk_uq.architectures import BaseArchitecture
 from ntk_uq.ensemble import ConvergenceWarning, linearisation, train_ensemble
@@ -129,13 +130,13 @@ def fit_rate(widths: ArrayLike, values: ArrayLike) -> Rate:
 def measure_laziness(
     key: Array,
     architecture: BaseArchitecture,
-    X: Array,
-    y: Array,
+    X: ArrayLike,
+    y: ArrayLike,
     likelihood: Likelihood,
     *,
     reg: float,
     widths: Sequence[int],
-    X_probe: Array,
+    X_probe: ArrayLike,
     n_members: int = 3,
     tol: float = 1e-4,
     max_iter: int = 1000,
@@ -156,7 +157,7 @@ def measure_laziness(
         As in `train_ensemble`.
     widths : sequence of int
         Widths.
-    X_probe : Array of shape [m, d]
+    X_probe : array of shape [m, d]
         Where kernels and outputs are compared; a dozen points will do.
     n_members : int
         Networks of each width.
@@ -189,6 +190,7 @@ def measure_laziness(
         raise ValueError(
             f"{type(architecture).__name__} has no width to vary: measure MLP or ConvNet."
         )
+    X, X_probe = floating(X), floating(X_probe)
     rows = []
     for position, width in enumerate(widths):
         network: Any = dataclasses.replace(architecture, width=width)  # type: ignore[type-var]

@@ -51,22 +51,19 @@ class Infinite:
             return np.asarray(mean), np.asarray(cov)
 
     def draws(
-        self, seed: int, uncertainty: Uncertainty, n_draws: int, *, corrected: bool = False
+        self, seed: int, uncertainty: Uncertainty, n_draws: int, *, n_trajectories: int = 0
     ) -> Floats:
-        """Draws of functions at the test points, [S, m, C]; corrected by one trajectory each.
-
-        Those whose problem the solver did not solve are left out: none but for Poisson's widest
-        priors, whose rates reach the limits of double precision.
-        """
+        """Draws of functions at the test points, [S, m, C]; corrected by trajectories."""
         with jax.enable_x64(True):
             key, key_test, key_correction = jax.random.split(jax.random.key(seed), 3)
             train, cross, test = self.kernels()
             problem = (train, jnp.asarray(self.y), self.reg, self.likelihood, uncertainty)
             predictor = exact_predictor(key, *problem, n_draws)
-            solved = np.asarray(predictor.converged)
-            if corrected:
-                predictor = correct_draws(key_correction, predictor, self.y, self.likelihood)
-            return np.asarray(predictor.joint_latents(key_test, cross, test))[solved]
+            assert np.all(predictor.converged)
+            if n_trajectories:
+                problem = predictor, self.y, self.likelihood
+                predictor = correct_draws(key_correction, *problem, n_trajectories)
+            return np.asarray(predictor.joint_latents(key_test, cross, test))
 
     def nuts(self, seed: int, n_draws: int) -> tuple[Floats, bayes.Diagnostics]:
         """Posterior draws of the latents at the test points, [S, m, C], by two chains."""

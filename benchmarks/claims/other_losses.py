@@ -204,13 +204,13 @@ def bayes(problem: Problem, quick: bool) -> dict[str, pd.DataFrame]:
             NUTS: nuts,
             "initialization": infinite.draws(0, "initialization", draws),
             "posterior": infinite.draws(0, "posterior", draws),
-            "posterior, corrected": infinite.draws(2, "posterior", draws, corrected=True),
+            "posterior, corrected": infinite.draws(2, "posterior", draws, n_trajectories=1),
+            "posterior, 16 trajectories": infinite.draws(2, "posterior", draws, n_trajectories=16),
         }
         for method, latents in samples.items():
             columns = {
                 "reg": reg,
                 "method": method,
-                "solved": len(latents) / len(nuts),
                 "point": np.arange(len(problem.X_test)),
                 "mean": latents[..., 0].mean(axis=0),
                 "sd": latents[..., 0].std(axis=0),
@@ -252,7 +252,6 @@ def against_nuts(posterior: pd.DataFrame) -> pd.DataFrame:
             shift = (wide["mean"][method] - wide["mean"][NUTS]).abs() / wide["sd"][NUTS]
             rows[f"sd ratio, {method}"] = ratio.groupby(level=["loss", "reg"]).median()
             rows[f"mean shift (sd), {method}"] = shift.groupby(level=["loss", "reg"]).median()
-    rows["solved, posterior"] = wide["solved"]["posterior"].groupby(level=["loss", "reg"]).min()
     return pd.DataFrame(rows).round(3)
 
 

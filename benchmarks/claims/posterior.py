@@ -29,7 +29,7 @@ NUTS = "NUTS"
 INITIALIZATION: Uncertainty = "initialization"
 POSTERIOR: Uncertainty = "posterior"
 KINDS = (INITIALIZATION, POSTERIOR)
-CORRECTED, LAPLACE = "posterior, corrected", "Laplace"
+CORRECTED, MORE, LAPLACE = "posterior, corrected", "posterior, 16 trajectories", "Laplace"
 TRAINING, TEST, NO_DIGITS = "training digits", "other digits", "shuffled pixels"
 GROUPS = (TRAINING, TEST, NO_DIGITS)
 # Two classes on a line, with a gap, and some labels that contradict their neighbours.
@@ -55,7 +55,7 @@ def on_a_line(reg: float, draws: int) -> pd.DataFrame:
         NUTS: infinite.nuts(1, draws)[0],
         INITIALIZATION: infinite.draws(0, INITIALIZATION, draws),
         POSTERIOR: infinite.draws(0, POSTERIOR, draws),
-        CORRECTED: infinite.draws(2, POSTERIOR, draws, corrected=True),
+        CORRECTED: infinite.draws(2, POSTERIOR, draws, n_trajectories=1),
     }
     rows = []
     for method, latents in samples.items():
@@ -75,7 +75,8 @@ def on_digits(reg, X, y, X_test, draws, quick) -> dict[str, pd.DataFrame]:
     samples = {
         INITIALIZATION: infinite.draws(0, INITIALIZATION, draws),
         POSTERIOR: infinite.draws(0, POSTERIOR, draws),
-        CORRECTED: infinite.draws(2, POSTERIOR, draws, corrected=True),
+        CORRECTED: infinite.draws(2, POSTERIOR, draws, n_trajectories=1),
+        MORE: infinite.draws(2, POSTERIOR, draws, n_trajectories=16),
     }
     if reg == 1:
         for kind, width in product(KINDS, [32, 64] if quick else [256, 512]):
