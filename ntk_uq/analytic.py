@@ -62,6 +62,9 @@ _NUMBERS_AT_ONCE = 2**22
 _DRAWS_A_CORE = 32
 # From this many points on a deflation saves more products with Theta than it costs.
 _DEFLATE_FROM = 1000
+# Iterations of the solver: so many at least, and more, for hard problems, where they cost little:
+# up to so many, and products with Theta of so many operations.
+_ITERATIONS, _MOST_ITERATIONS, _MOST_OPERATIONS = 5000, 50_000, 2e12
 # Leapfrog steps of Hamiltonian trajectories, times d^(1/4) in d = nC dimensions. They are halved,
 # so many times at most, until this share of trials is accepted, one from each of as many draws.
 _HAMILTONIAN_STEP = 0.8
@@ -139,7 +142,8 @@ def gaussian_predictor(
     if reg > 0:
         start = None if start is None else start[None]
         zero = jnp.zeros_like(y)[None]
-        solution = solve_dual(ntk, reg, y, zero, likelihood, start=start, tol=tol)
+        most = _max_iter(*y.shape)
+        solution = solve_dual(ntk, reg, y, zero, likelihood, start=start, tol=tol, max_iter=most)
         alpha, gap = solution.alpha[0], solution.gap[0]
         if uncertainty != "none":
             resolvent = _resolvent(ntk, reg, likelihood.curvature(solution.latents[0], y), nngp)
@@ -408,7 +412,15 @@ def exact_predictor(
         deflation, near = None, None
         if uncertainty != "none" and n >= _DEFLATE_FROM:
             deflation, near = deflate_at_mode(kernels.ntk, reg, y, likelihood)
-        solve = partial(solve_dual, kernels.ntk, reg, y, likelihood=likelihood, deflation=deflation)
+        solve = partial(
+            solve_dual,
+            kernels.ntk,
+            reg,
+            y,
+            likelihood=likelihood,
+            deflation=deflation,
+            max_iter=_max_iter(n, outputs),
+        )
         more = {}
         if uncertainty == "posterior":
             mode = solve(jnp.zeros_like(y)[None], start=near)
@@ -541,7 +553,8 @@ def correct_draws(
     Draws are right to first order. A step of a Markov chain that leaves the posterior invariant
     takes their distribution no further from it, and each draw makes a few: trajectories of a
     quarter of a period in coordinates in which the posterior is nearly N(0, I), accepted or not
-    by Metropolis' rule. docs: "Ensembles as posterior samples".
+    by Metropolis' rule. The first draws are tried for a step that is mostly accepted. docs:
+    "Ensembles as posterior samples".
 
     Parameters
     ----------
@@ -554,7 +567,8 @@ def correct_draws(
     likelihood : Likelihood
         Observation model, of which the draws are.
     n_trajectories : int
-        Trajectories of each draw.
+        Trajectories of each draw. One serves for reg near 1; where the prior is wide, for small
+        reg, draws start farther away, and 16 are safe.
 
     Returns
     -------
@@ -924,6 +938,11 @@ def _standard_normal(key: Array, items: range, *shapes: tuple[int, ...], dtype: 
 
 def _draws_at_once(n: int, outputs: int) -> int:
     return max(1, min(_DRAWS_AT_ONCE, _NUMBERS_AT_ONCE // (n * outputs)))
+
+
+def _max_iter(n: int, outputs: int) -> int:
+    affordable = _MOST_OPERATIONS / (2 * n**2 * outputs * _DRAWS_A_CORE)
+    return int(np.clip(affordable, _ITERATIONS, _MOST_ITERATIONS))
 
 
 def _solve_draws(

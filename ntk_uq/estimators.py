@@ -43,6 +43,8 @@ Floats = NDArray[np.float64]
 # Above this distance to the optimum, in nats, latents may be off by a hundredth of a posterior
 # standard deviation, and the user is told.
 _LARGEST_GAP = 5e-5
+# Above this one they may be off by a standard deviation: that is no solution.
+_USELESS_GAP = 0.5
 # Test points whose kernels with the training points are held at once.
 _POINTS_AT_ONCE = 1024
 # And numbers in an array over test points, training points and outputs: 2**23 doubles are 64 MiB.
@@ -183,13 +185,15 @@ class _NTK(Estimator):
             )
         unsolved = gap > _LARGEST_GAP
         if np.any(unsolved):
-            warnings.warn(
+            message = (
                 f"{np.sum(unsolved)} of {len(gap)} solutions are up to {np.max(gap):.1g} nats from "
-                "their optimum: the problem is too ill-conditioned for the solver. Raise reg, or "
-                "scale the features (about 1 each).",
-                ensemble.ConvergenceWarning,
-                stacklevel=4,
+                f"their optimum: with reg={self.reg_:.3g} the problem is too ill-conditioned for "
+                "the solver. Raise reg, or scale the features (about 1 each), or see whether equal "
+                "rows contradict each other."
             )
+            if np.max(gap) > _USELESS_GAP:
+                raise ValueError(message)
+            warnings.warn(message, ensemble.ConvergenceWarning, stacklevel=4)
 
     def _refuse_too_large(self, n: int, outputs: int) -> None:
         needed = analytic.estimate_memory(n, outputs, self.n_draws, self.method, self.uncertainty)
@@ -334,7 +338,7 @@ class NTKClassifier(_NTK, SmoothedClassifier):
     n_trajectories : int, default 0
         Hamiltonian trajectories that bring each draw of uncertainty="posterior" nearer to the
         posterior, beyond first order: see `analytic.correct_draws`. One removes most of what first
-        order leaves, for a sixth more time to as much again.
+        order leaves, for a sixth more time to as much again; for reg far below 1 take 16.
     label_smoothing : float, default 0.0
         Targets are (1 - label_smoothing) one-hot + label_smoothing / C.
     tune : sequence of {"depth", "w_std", "b_std", "scales"}, default ()

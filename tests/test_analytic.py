@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 from scipy.special import log_softmax, softmax
 
-from ntk_uq import _solver
+from ntk_uq import _solver, analytic
 from ntk_uq._solver import deflate_at_mode, solve_dual
 from ntk_uq.analytic import (
     FunctionDraws,
@@ -619,6 +619,31 @@ def test_corrected_draws_of_a_linear_problem_keep_their_law(problem):
         correct_draws(
             jax.random.key(1), exact_predictor(jax.random.key(0), *args[:-1], "none", 1), y, args[3]
         )
+
+
+def test_trajectories_in_a_wide_prior_take_steps_that_are_accepted(monkeypatch):
+    """Draws spread too far there, where the posterior is steep; the posterior's spread returns."""
+    rng = np.random.default_rng(0)
+    x, reg = rng.normal(size=(40, 3)), 1e-3
+    y = np.eye(2)[(x[:, 0] + 0.5 * rng.normal(size=40) > 0).astype(int)]
+    train = Kernels(*map(jnp.asarray, NET.kernels(x)))
+    draws = exact_predictor(jax.random.key(0), train, y, reg, Categorical(), "posterior", 400)
+
+    def corrected(n_trajectories):
+        moved = correct_draws(jax.random.key(1), draws, y, Categorical(), n_trajectories)
+        return np.einsum("ij,sjc->sic", moved.factor, moved.whitened)
+
+    before = np.einsum("ij,sjc->sic", draws.factor, draws.whitened)
+    before = before + np.einsum("ij,sjc->sic", train.ntk, draws.alpha)
+    stayed = np.mean(np.all(np.isclose(corrected(1), before, atol=1e-3), axis=(1, 2)))
+    assert stayed < 0.5
+    once, often = (np.diff(corrected(n), axis=-1).std(axis=0).mean() for n in (16, 64))
+    wide = np.diff(before, axis=-1).std(axis=0).mean()
+    assert wide > 1.15 * often
+    assert abs(once / often - 1) < 0.05
+    monkeypatch.setattr(analytic, "_HALVINGS", 0)
+    stayed = np.mean(np.all(np.isclose(corrected(1), before, atol=1e-3), axis=(1, 2)))
+    assert stayed > 0.7
 
 
 def test_functions_at_training_points_are_the_trained_ones(problem):

@@ -9,7 +9,7 @@ from scipy import optimize
 
 from ntk_uq.analytic import exact_predictor, gaussian_predictor
 from ntk_uq.architectures import MLP, Kernels
-from ntk_uq.ensemble import ConvergenceWarning, train_ensemble
+from ntk_uq.ensemble import ConvergenceWarning, solve_linearised, train_ensemble
 from ntk_uq.likelihoods import Categorical
 
 # Few points in many dimensions: the NTK is well conditioned, so parameters move little against
@@ -154,6 +154,22 @@ def test_members_are_distinct_reproducible_and_kept():
         np.linalg.norm(a - b) for i, a in enumerate([*few, *other]) for b in [*few, *other][:i]
     ]
     assert min(distances) > 0.1
+
+
+@pytest.mark.parametrize("function", [train_ensemble, solve_linearised])
+def test_points_and_targets_of_any_type_are_those_of_jax(function):
+    """NumPy's doubles and integers, where JAX is set to single precision: and no warning."""
+    net, points, targets = MLP(width=8, depth=1), np.round(3 * X).astype(int), Y.astype(int)
+
+    def latents(points, targets):
+        problem = jax.random.key(0), net, points, targets, Categorical()
+        return function(*problem, reg=1.0, n_members=2).latents(points)
+
+    expected = latents(jnp.asarray(points, jnp.float32), jnp.asarray(targets, jnp.float32))
+    for kind in (int, np.float64):
+        found = latents(points.astype(kind), targets.astype(kind))
+        assert found.dtype == jnp.float32
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_unconverged_members_are_named():

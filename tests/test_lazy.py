@@ -47,6 +47,17 @@ def test_without_either_condition_networks_run_away():
     assert long.kernel_change.mean() > 3 * held.kernel_change.mean()
 
 
+def test_plain_arrays_are_measured_as_those_of_jax():
+    double = [np.asarray(a, np.float64) for a in (X, Y, X_PROBE)]
+    options = {"reg": 1.0, "widths": [4, 8], "n_members": 1}
+    problems = (X, Y, X_PROBE), double
+    found, expected = (
+        measure_laziness(jax.random.key(0), NET, x, y, Categorical(), X_probe=probe, **options)
+        for x, y, probe in problems
+    )
+    np.testing.assert_array_equal(found.kernel_change, expected.kernel_change)
+
+
 def test_a_linear_model_is_its_linearisation():
     lazy = measure(reg=1.0, net=MLP(depth=0), widths=[8])
     assert lazy.kernel_change.max() < 1e-6
