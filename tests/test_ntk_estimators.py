@@ -141,21 +141,40 @@ _HARD = {
 
 @pytest.mark.parametrize("points", _HARD.values(), ids=_HARD)
 @pytest.mark.parametrize("reg", [1e-8, 1e-3, 1.0, 1e8])
-def test_right_or_said(points, reg):
-    """Ill-conditioned problems: the mode that a dense solver finds, or a warning."""
+@pytest.mark.parametrize("method", ["gaussian", "exact"])
+def test_right_or_refused(points, reg, method):
+    """Ill-conditioned problems: the solution, which a warning may call a rough one, or an error."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        model = NTKClassifier(NET, reg=reg, method="gaussian").fit(points, LABELS)
-        proba = model.predict_proba(points)
+        refusal = ""
+        try:
+            model = NTKClassifier(NET, reg=reg, method=method, n_draws=2).fit(points, LABELS)
+        except ValueError as error:
+            refusal = str(error)
+    if refusal:
+        assert "Raise reg" in refusal
+        assert reg < 1
+        assert points is not _HARD["constant feature"]
+        return
+    proba = model.predict_proba(points)
     assert np.all(np.isfinite(proba))
     np.testing.assert_allclose(proba.sum(axis=1), 1)
-    if not said:
-        assert model.predictor_.gap < 1e-4
-        # Stationarity of the objective, by its derivative in the latents of the network.
-        f = NET.kernels(points).ntk @ model.predictor_.alpha
-        residual = np.eye(3)[LABELS] - softmax(f, axis=1) - reg * model.predictor_.alpha
-        norm = np.sum(residual * (NET.kernels(points).ntk @ residual))
-        assert norm / (2 * reg) < 1e-4
+    # Stationarity of the objective, by its derivative in the latents of the network.
+    predictor, ntk = model.predictor_, NET.kernels(points).ntk
+    alpha = predictor.alpha if method == "exact" else predictor.alpha[None]
+    f = np.einsum("ij,sjc->sic", ntk, alpha)
+    if method == "exact":
+        f = f + np.einsum("ij,sjc->sic", predictor.factor, predictor.whitened)
+    residual = np.eye(3)[LABELS] - softmax(f, axis=-1) - reg * alpha
+    norm = np.einsum("sic,ij,sjc->s", residual, ntk, residual)
+    assert np.max(norm) / (2 * reg) < (0.6 if said else 1e-4)
+
+
+def test_what_is_no_solution_is_refused():
+    """Rows that contradict each other, under a prior that is a thousand times as wide."""
+    points, options = np.r_[X[:20], X[:20]], {"uncertainty": "posterior", "n_draws": 2}
+    with pytest.raises(ValueError, match=r"2 of 2 solutions .* equal rows contradict"):
+        NTKClassifier(NET, reg=1e-8, **options).fit(points, LABELS)
 
 
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
