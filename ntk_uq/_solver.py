@@ -96,7 +96,7 @@ def deflate_at_mode(
     alpha : Array of shape [1, n, C]
         Dual coefficients near the mode's, to start from.
     """
-    size = min(_DIRECTIONS, _DEFLATED // y.shape[1], len(ntk))
+    size = min(_DIRECTIONS, max(1, _DEFLATED // y.shape[1]), len(ntk))
     # Any start that has something of every direction does; the same in every run.
     start = np.random.default_rng(0).standard_normal((len(ntk), size))
     mode = solve_dual(ntk, reg, y, jnp.zeros_like(y)[None], likelihood, tol=_MODE_TOLERANCE)
@@ -130,6 +130,8 @@ def _deflate(ntk: Array, reg: Array | float, start: Array, curvature: Curvature)
     identity = jnp.eye(len(matrix), dtype=ntk.dtype)
     factor = jnp.linalg.cholesky(_SHARE * matrix + reg * identity)
     gain = identity - reg * jax.scipy.linalg.cho_solve((factor, True), identity)
+    # In single precision a small reg can be lost in rounding: no deflation then.
+    gain = jnp.where(jnp.all(jnp.isfinite(gain)), gain, 0.0)
     return Deflation(basis, ntk_basis, gain)
 
 

@@ -421,16 +421,16 @@ def exact_predictor(
             deflation=deflation,
             max_iter=_max_iter(n, outputs),
         )
-        more = {}
+        of_draws = {}
         if uncertainty == "posterior":
             mode = solve(jnp.zeros_like(y)[None], start=near)
             curvature = likelihood.curvature(mode.latents[0], y)
             # A wide prior's f0 = L w may be where rates overflow: start where f is the mode, as
             # Theta = reg L L^T.
             undo = jax.vmap(partial(solve_triangular, factor, lower=True, trans=1))(whitened)
-            more["linear"] = curvature.sqrt_matvec(label_noise[0])
-            more["start"] = mode.alpha - undo / reg
-        alpha, gap, converged = _solve_draws(solve, f0, more, progress)
+            of_draws["linear"] = curvature.sqrt_matvec(label_noise[0])
+            of_draws["start"] = mode.alpha - undo / reg
+        alpha, gap, converged = _solve_draws(solve, f0, of_draws, progress)
     else:
         ntk_factor = interpolation_factor(kernels.ntk)
         target = likelihood.optimum(y) - likelihood.identified(f0)
@@ -948,12 +948,12 @@ def _max_iter(n: int, outputs: int) -> int:
 def _solve_draws(
     solve: Callable[..., DualSolution],
     f0: Array,
-    more: dict[str, Array],
+    of_draws: dict[str, Array],
     progress: Progress | None,
 ) -> tuple[Array, Array, Array]:
     """Solve chunk by chunk, so that progress is seen and an interrupt is heard.
 
-    Prior functions, and what else there is of each draw, are of shape [S, n, C].
+    Prior functions f0, and what else the problems take, are of shape [S, n, C].
 
     On a CPU the chunks run side by side: what is not a matrix product keeps one core busy only.
     """
@@ -972,7 +972,7 @@ def _solve_draws(
         with jax.enable_x64(double):  # a setting of each thread
             s = solve(
                 jnp.pad(f0[chunk], fill),
-                **{name: jnp.pad(array[chunk], fill) for name, array in more.items()},
+                **{name: jnp.pad(array[chunk], fill) for name, array in of_draws.items()},
             )
             return jax.block_until_ready((s.alpha, s.gap, s.converged))
 

@@ -185,6 +185,17 @@ def test_a_deflation_does_not_change_the_solution(problem, likelihood, y, copies
         np.testing.assert_allclose(deflated.latents, plain.latents, atol=1e-5)
 
 
+def test_a_deflation_that_rounding_spoils_is_none():
+    """Single precision, where rounding of a kernel of 1e8 exceeds reg."""
+    rng = np.random.default_rng(0)
+    features = 1e4 * rng.normal(size=(50, 3))
+    ntk, y = jnp.asarray(features @ features.T, jnp.float32), jnp.eye(2)[np.arange(50) % 2]
+    y = y.astype(jnp.float32)
+    deflation, _ = deflate_at_mode(ntk, 1e-3, y, Categorical())
+    r = jnp.asarray(rng.normal(size=(50, 2, 4)), jnp.float32)
+    assert np.all(np.isfinite(deflation.apply(r, jnp.einsum("ij,jcs->ics", ntk, r))[0]))
+
+
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
 def test_many_points_are_deflated(uncertainty):
     """Draws of 1,000 noisy points: stationary, with a third of the products or fewer."""
