@@ -213,13 +213,10 @@ def law_errors(net, function, problem, reg, uncertainty, members):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("problem", "uncertainty"),
-    [
-        ("categorical", "posterior"),
-        pytest.param("gaussian", "initialization", marks=pytest.mark.slow),
-        pytest.param("gaussian", "posterior", marks=pytest.mark.slow),
-    ],
+    [("categorical", "posterior"), ("gaussian", "initialization"), ("gaussian", "posterior")],
 )
 def test_linearised_ensemble_has_the_law_of_the_infinite_one(problem, uncertainty):
     """The Gaussian's "posterior" is the exact posterior of Gaussian-process regression."""
