@@ -12,10 +12,9 @@ from threadpoolctl import threadpool_limits
 
 from ntk_uq import MLP, Categorical
 from ntk_uq._solver import deflate_at_mode, solve_dual
-from ntk_uq.analytic import _DEFLATE_FROM, _draws_at_once, exact_predictor
+from ntk_uq.analytic import _DEFLATE_FROM, _DRAWS_A_CORE, _draws_at_once, exact_predictor
 
 TOL = 1e-12  # nats, the default of solve_dual: both stop at this gap
-MOST_AT_ONCE = 32
 # Beyond this many numbers a draw, the matrix of a dense solve takes gigabytes and minutes.
 MOST_DENSE = 6000
 
@@ -103,15 +102,19 @@ def run(n, reg, n_draws, rounds, data):
     product, product_flops = square_product("float64")
     candidates = {"ours": lambda: draws().alpha, "product": product}
     times = take_turns(({"dense": dense} if with_dense else {}) | candidates, rounds)
-    at_once = min(_draws_at_once(n, outputs), n_draws, MOST_AT_ONCE)
+    at_once = min(_draws_at_once(n, outputs), n_draws, _DRAWS_A_CORE)
     problem = jnp.asarray(kernels.ntk), reg, jnp.asarray(y)
-
-    def chunk(deflation):
-        return solve_dual(*problem, f0[:at_once], likelihood, deflation=deflation)
 
     with_deflation = n >= _DEFLATE_FROM
     deflation = deflate_at_mode(*problem, likelihood)[0] if with_deflation else None
-    n_products = int(chunk(deflation).n_products)
+    counts = {}
+
+    def chunk(deflation):
+        solution = solve_dual(*problem, f0[:at_once], likelihood, deflation=deflation)
+        counts[deflation is None] = int(solution.n_products)
+
+    chunk(deflation)
+    n_products = counts[not with_deflation]
     rate = product_flops / times["product"]
     spent = n_products * 2 * n**2 * outputs * n_draws / rate
     print(
@@ -125,7 +128,7 @@ def run(n, reg, n_draws, rounds, data):
         both = {"plain": lambda: chunk(None), "deflated": lambda: chunk(deflation)}
         turns = take_turns(both, rounds)
         print(
-            f"  without deflation {int(chunk(None).n_products)} products; {at_once} draws at once "
+            f"  without deflation {counts[True]} products; {at_once} draws at once "
             f"take {turns.ratio('plain', 'deflated')} times as long",
             flush=True,
         )

@@ -941,6 +941,7 @@ def _draws_at_once(n: int, outputs: int) -> int:
 
 
 def _max_iter(n: int, outputs: int) -> int:
+    """Iterations that the solver may take."""
     affordable = _MOST_OPERATIONS / (2 * n**2 * outputs * _DRAWS_A_CORE)
     return int(np.clip(affordable, _ITERATIONS, _MOST_ITERATIONS))
 
