@@ -6,7 +6,8 @@ CLAIMS := runaway regularised smoothed linearised spread posterior other_losses
 .DEFAULT_GOAL := help
 .PHONY: help env report test examples slow lint docs figures bench studies bench-bayes bench-torch bench-rivals clean
 
-PARALLEL := -n logical --maxprocesses 4 --dist loadfile
+# How many is for tests/conftest.py to say.
+PARALLEL := -n auto --dist loadfile
 UV_VERSION := 0.13.9
 PYTHON ?= python3
 UV := .uv/$(UV_VERSION)/bin/uv

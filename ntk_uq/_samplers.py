@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array, lax
-from joblib import cpu_count
 from numpy.typing import ArrayLike, NDArray
 from numpyro.infer import NUTS
 
+from ntk_uq._machine import cores
 from ntk_uq._priors import GaussianProcessPrior, NetworkPrior, Prior
 from ntk_uq._progress import Progress
 from ntk_uq.likelihoods import Likelihood
@@ -361,7 +361,7 @@ def run_chains(
             return jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
 
     start = time.perf_counter()
-    with ThreadPoolExecutor(min(num_chains, cpu_count())) as pool:
+    with ThreadPoolExecutor(min(num_chains, cores())) as pool:
         chains = [pool.submit(run_chain, index) for index in range(num_chains)]
         try:
             running = set(chains)

@@ -27,11 +27,11 @@ import scipy
 from jax import Array, lax
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.scipy.special import log_ndtr, ndtr
-from joblib import cpu_count
 from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._coordinates import Preconditioned
 from ntk_uq._linalg import cholesky, interpolation_factor
+from ntk_uq._machine import cores
 from ntk_uq._progress import Progress
 from ntk_uq._solver import DualSolution, deflate_at_mode, solve_dual
 from ntk_uq.architectures import Kernels
@@ -960,7 +960,7 @@ def _solve_draws(
     """
     n_draws, at_once, threads = len(f0), _draws_at_once(*f0.shape[1:]), 1
     if jax.default_backend() == "cpu":
-        threads = min(cpu_count(), n_draws, at_once)
+        threads = min(cores(), n_draws, at_once)
         at_once = min(at_once // threads, _DRAWS_A_CORE)
     size = min(n_draws, at_once)  # one for all, whatever n_draws: draws keep their values
     double = f0.dtype == jnp.float64

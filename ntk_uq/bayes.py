@@ -25,12 +25,12 @@ import numpy as np
 import numpyro
 import xarray
 from jax import Array, lax
-from joblib import cpu_count
 from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq import _samplers
 from ntk_uq._coordinates import Preconditioned
 from ntk_uq._diagnostics import Diagnostics, SamplingWarning, diagnostics
+from ntk_uq._machine import cores
 from ntk_uq._network_laplace import NetworkLaplace, laplace_network
 from ntk_uq._priors import GaussianProcessPrior, NetworkPrior, Prior, as_numpy, dtype_of
 from ntk_uq._progress import Progress
@@ -406,7 +406,7 @@ def estimate_cost(
         per_draw, seconds_per_step = SLICES_PER_DRAW, gradient / 2 + _EVALUATIONS * likelihood
     else:
         per_draw, seconds_per_step, num_warmup = 0, gradient, 0
-    parallel = min(num_chains, cpu_count())
+    parallel = min(num_chains, cores())
     n_steps = num_chains * (num_warmup + num_samples) * per_draw
     if sampler == "vi":
         n_steps, parallel = VARIATIONAL_GRADIENTS, 1

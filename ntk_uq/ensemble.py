@@ -40,6 +40,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._checkpoint import Checkpoint
 from ntk_uq._linalg import interpolation_factor
+from ntk_uq._machine import free_memory
 from ntk_uq._members import (
     Uncertainty,
     batch_key,
@@ -799,11 +800,7 @@ def _free_bytes(devices: Sequence[jax.Device]) -> float:
     statistics = devices[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
-    try:
-        pages, size = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # no such count on this system
-        return 4 * 2**30
-    return pages * size / len(devices)
+    return free_memory() / len(devices)
 
 
 def _member_bytes(architecture, method, data: _Data) -> int:

@@ -23,6 +23,7 @@ from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ntk_uq import _checks, analytic, ensemble, selection
+from ntk_uq._machine import memory_limit
 from ntk_uq._progress import progress_bar
 from ntk_uq._tasks import Classifier, Estimator, Regressor, SmoothedClassifier
 from ntk_uq.architectures import MLP, BaseArchitecture, Kernels
@@ -197,7 +198,7 @@ class _NTK(Estimator):
 
     def _refuse_too_large(self, n: int, outputs: int) -> None:
         needed = analytic.estimate_memory(n, outputs, self.n_draws, self.method, self.uncertainty)
-        present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        present = memory_limit()
         if needed > present:
             raise MemoryError(
                 f"{n} training points with {outputs} outputs take {needed / 2**30:.1f} GiB by "
@@ -996,7 +997,7 @@ class _Bayesian(Estimator):
         else:
             # The Jacobian of all outputs, twice scaled, and a matrix over all outputs, thrice.
             needed = 8 * (3 * n * outputs * parameters + 3 * (n * outputs) ** 2)
-        present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        present = memory_limit()
         if needed > present:
             raise MemoryError(
                 f'sampler="laplace" on {n} points and {outputs} outputs takes '

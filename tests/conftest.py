@@ -5,6 +5,8 @@ from pathlib import Path
 
 import matplotlib
 
+from ntk_uq._machine import cores, free_memory
+
 matplotlib.use("agg")
 
 # Most of the time of a test is compilation: workers, subprocesses and later runs share programs.
@@ -13,3 +15,13 @@ _CACHE = Path(__file__).parents[1] / ".cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+# What a worker takes at most, programs that it has compiled included.
+_WORKER_BYTES = 2 * 2**30
+# More of them would compile the same programs side by side.
+_MOST_WORKERS = 4
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """As many as cores carry and memory holds: on a laptop with 8 cores and 8 GB, three or so."""
+    return max(1, min(cores(), free_memory() // _WORKER_BYTES, _MOST_WORKERS))

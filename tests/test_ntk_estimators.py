@@ -197,9 +197,7 @@ def test_a_duplicate_counts_twice(uncertainty):
 
 
 def test_what_does_not_fit_is_refused(monkeypatch):
-    monkeypatch.setattr(
-        "os.sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 100}[name]
-    )
+    monkeypatch.setattr("ntk_uq.estimators.memory_limit", lambda: 400 * 2**10)
     with pytest.raises(MemoryError, match=r"40 training points.*GiB by method='exact'"):
         NTKClassifier(NET).fit(X, LABELS)
 

@@ -603,6 +603,8 @@ def test_interrupted(folder):
     """By a signal, in the middle of the work."""
     code = (
         "import os, signal, sys\n"
+        # A child of a job in the background, or of some CI systems, is born deaf to it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from ntk_uq import cli, persistence\n"
         "write = persistence._write\n"
         "def interrupted(*arguments):\n"

@@ -1,0 +1,94 @@
+"""Memory that control groups leave, told from the files that the kernel shows of them."""
+
+import conftest
+import psutil
+import pytest
+
+from ntk_uq._machine import cores, free_memory, memory_limit
+
+MEBI = 2**20
+UNLIMITED = 2**63 - 4096  # what version 1 says where there is no limit
+
+
+def file_system(root, files):
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(str(text))
+    return root
+
+
+def test_without_control_groups(tmp_path):
+    assert memory_limit(tmp_path) == psutil.virtual_memory().total
+    assert 0 < free_memory(tmp_path) <= memory_limit(tmp_path)
+
+
+def test_this_machine():
+    assert 0 <= free_memory() <= memory_limit() <= psutil.virtual_memory().total
+    assert cores() >= 1
+
+
+@pytest.mark.parametrize("group", ["job/step", ""], ids=["seen from outside", "inside"])
+def test_version_2(tmp_path, group):
+    """The tightest limit of all ancestors; files that were read count as free."""
+    own = f"sys/fs/cgroup/{group}"
+    root = file_system(
+        tmp_path,
+        {
+            "proc/self/cgroup": f"0::/{group}\n",
+            f"{own}/memory.max": 100 * MEBI,
+            f"{own}/memory.current": 70 * MEBI,
+            f"{own}/memory.stat": f"anon {40 * MEBI}\ninactive_file {20 * MEBI}\n",
+        },
+    )
+    assert memory_limit(root) == 100 * MEBI
+    assert free_memory(root) == 50 * MEBI
+
+
+def test_version_2_of_ancestors(tmp_path):
+    root = file_system(
+        tmp_path,
+        {
+            "proc/self/cgroup": "0::/job/step\n",
+            "sys/fs/cgroup/job/step/memory.max": "max\n",
+            "sys/fs/cgroup/job/step/memory.current": 10 * MEBI,
+            "sys/fs/cgroup/job/memory.max": 64 * MEBI,
+            "sys/fs/cgroup/job/memory.current": 80 * MEBI,  # for a moment, before it is reclaimed
+        },
+    )
+    assert memory_limit(root) == 64 * MEBI
+    assert free_memory(root) == 0
+
+
+def test_version_1(tmp_path):
+    """As a container sees it: the group's outer name is no folder here."""
+    root = file_system(
+        tmp_path,
+        {
+            "proc/self/cgroup": "5:cpuset:/\n4:cpu,memory:/docker/a:b\n0::/\n",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": 200 * MEBI,
+            "sys/fs/cgroup/memory/memory.usage_in_bytes": 90 * MEBI,
+            "sys/fs/cgroup/memory/memory.stat": f"inactive_file 5\ntotal_inactive_file {MEBI}\n",
+        },
+    )
+    assert memory_limit(root) == 200 * MEBI
+    assert free_memory(root) == 111 * MEBI
+
+
+def test_version_1_without_limit(tmp_path):
+    root = file_system(
+        tmp_path,
+        {
+            "proc/self/cgroup": "4:memory:/\n",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": UNLIMITED,
+            "sys/fs/cgroup/memory/memory.usage_in_bytes": 90 * MEBI,
+        },
+    )
+    assert memory_limit(root) == psutil.virtual_memory().total
+
+
+def test_workers_fit_the_machine(monkeypatch):
+    """A laptop with many cores and little memory runs few tests at once, and any runs one."""
+    for n_cores, gibi, workers in [(8, 7, 3), (2, 20, 2), (64, 500, 4), (8, 1, 1)]:
+        monkeypatch.setattr(conftest, "cores", lambda n=n_cores: n)
+        monkeypatch.setattr(conftest, "free_memory", lambda g=gibi: g * 2**30)
+        assert conftest.pytest_xdist_auto_num_workers() == workers
