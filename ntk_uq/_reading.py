@@ -189,7 +189,7 @@ def read_csv(
         if blank and len(names) == 1:
             raise ValueError(
                 f"{name} has one column, {names[0]!r}, and nothing in line {blank}: write NA if a "
-                "value is missing there, or delete the line."
+                "value is missing there, or delete the line, and what stands above the header."
             )
         lines.append(line)
         cells.append(row)
@@ -251,7 +251,8 @@ def _rows(text: str, name: str, separator: str) -> Iterator[tuple[int, list[str]
         except csv.Error as error:
             raise ValueError(
                 f"{name} is not a table of {_word(separator)}-separated values: {error}, in the "
-                f"row that begins in line {line}. Is a quotation mark open?"
+                f"row that begins in line {line}. Is a quotation mark open, or the separator "
+                "another (--separator)?"
             ) from error
         if row is None:
             return
@@ -798,9 +799,8 @@ def _advice(column: pd.Series, text: NDArray[np.bool_]) -> str:
     notation = _notation(cell)
     if notation:
         return f", which is {notation[0]}: {notation[1]}"
-    return (
-        f". Correct it, or leave empty what is missing (--missing {cell!r} if that is what it says)"
-    )
+    said = "" if re.search(r"\d", cell) else f" (--missing {cell!r} if that is what it says)"
+    return f". Correct it, or leave empty what is missing{said}"
 
 
 def first(column: pd.Series | pd.DataFrame, flags: Any) -> str:

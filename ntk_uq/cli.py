@@ -76,9 +76,11 @@ examples:
   ntk-uq fit patients.csv --target outcome --conformal 0.9 --drop id --categorical ward
   ntk-uq fit houses.parquet --target price --task regression --uncertainty posterior
   ntk-uq fit train.csv --target y --producer ensemble --members 16 --reg 0.3
+  ntk-uq fit export.csv --target y --separator ';' --decimal , --missing '?'
 
 Empty cells are missing values: the column's median takes their place, and another column says
-where they were. Text of few values is a category. Features are standardised.
+where they were. Text of few values is a category. Features are standardised. What has two readings,
+as a date or a stray word among numbers, is refused with its line.
 
 """
     + _STATUS
