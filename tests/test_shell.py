@@ -287,6 +287,27 @@ def test_byte_order_mark_and_spaces(folder):
     assert table["y"].tolist() == FRAME["y"].tolist()
 
 
+def test_a_file_is_read_as_is_said(folder):
+    """Semicolons, decimal commas and a mark of gaps, in either file, change no prediction."""
+    frame = FRAME.drop(columns="y")
+    written = frame.to_csv(sep=";", decimal=",", na_rep="?", encoding="utf-8-sig")
+    (folder / "other.csv").write_text(written)
+    how = ["--decimal", ",", "--missing", "?"]
+    options = ["--target", "price", "--reg", "1"]
+    frame.to_csv("plain.csv", index=False)
+    assert shell("fit", "plain.csv", *options, "-o", "a.ntk") == 0
+    assert shell("fit", "other.csv", *options, *how, "--drop", "", "-o", "b.ntk") == 0
+    assert shell("predict", "a.ntk", "plain.csv", "-o", "a.csv", "--keep", "size") == 0
+    assert shell("predict", "a.ntk", "other.csv", *how, "-o", "b.csv", "--keep", "size") == 0
+    assert shell("predict", "b.ntk", "plain.csv", "-o", "c.csv", "--keep", "size") == 0
+    assert (folder / "c.csv").read_bytes() == (folder / "a.csv").read_bytes()
+    kept = (folder / "b.csv").read_text().replace('"', "").splitlines()[1]
+    assert kept.startswith(str(SIZE[0]).replace(".", ","))  # as it was written
+    pd.testing.assert_frame_equal(
+        pd.read_csv("b.csv").drop(columns="size"), pd.read_csv("a.csv").drop(columns="size")
+    )
+
+
 @pytest.mark.filterwarnings("default:Without scores:UserWarning")
 def test_a_target_that_is_none_leaves_predictions(folder, capsys):
     shell("fit", "train.csv", "--target", "y", *QUICK)
