@@ -76,9 +76,11 @@ examples:
   ntk-uq fit patients.csv --target outcome --conformal 0.9 --drop id --categorical ward
   ntk-uq fit houses.parquet --target price --task regression --uncertainty posterior
   ntk-uq fit train.csv --target y --producer ensemble --members 16 --reg 0.3
+  ntk-uq fit export.csv --target y --separator ';' --decimal , --missing '?'
 
 Empty cells are missing values: the column's median takes their place, and another column says
-where they were. Text of few values is a category. Features are standardised.
+where they were. Text of few values is a category. Features are standardised. What has two readings,
+as a date or a stray word among numbers, is refused with its line.
 
 """
     + _STATUS
@@ -185,6 +187,7 @@ def _add_compare(commands: Any) -> None:
         "line; features are standardised (default: digits)",
     )
     data.add_argument("--target", metavar="COLUMN", help="column of the file with the classes")
+    _add_reading(data)
     data.add_argument(
         "--n-train",
         type=_integer(2),
@@ -289,6 +292,7 @@ def _add_fit(commands: Any) -> None:
         metavar="COLUMN",
         help="take numbers, or text with many values, as categories; may be repeated",
     )
+    _add_reading(data)
 
     model = parser.add_argument_group("model")
     model.add_argument(
@@ -382,6 +386,7 @@ def _add_predict(commands: Any) -> None:
         metavar="COLUMN",
         help="copy a column of the table to the predictions; may be repeated",
     )
+    _add_reading(parser)
     parser.add_argument(
         "--level",
         type=_level,
@@ -411,6 +416,7 @@ def _add_lazy(commands: Any) -> None:
         help=f"as in compare: one of {_SHIPPED}, or a CSV file (default: digits)",
     )
     parser.add_argument("--target", metavar="COLUMN", help="column of the file with the classes")
+    _add_reading(parser)
     _add_count(parser, "--n-train", 100, "training points", least=2)
     parser.add_argument(
         "--widths",
@@ -449,6 +455,30 @@ def _add_lazy(commands: Any) -> None:
     )
 
 
+def _add_reading(group: Any) -> None:
+    group.add_argument(
+        "--separator",
+        type=_separator,
+        metavar="CHAR",
+        help='what stands between values in CSV, ";" or "tab" for example (default: the one of '
+        "comma, semicolon, tab and bar that is in the header line)",
+    )
+    group.add_argument(
+        "--decimal",
+        choices=(".", ","),
+        default=".",
+        help="what stands before the decimals of numbers (default: .)",
+    )
+    group.add_argument(
+        "--missing",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help='what else than an empty cell is a missing value, "?" or "-999" for example; may be '
+        "repeated",
+    )
+
+
 def _add_count(group: Any, option: str, default: int, text: str, least: int = 1) -> None:
     group.add_argument(
         option,
@@ -474,6 +504,13 @@ def _integer(least: int) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def _separator(text: str) -> str:
+    character = {"tab": "\t", "\\t": "\t"}.get(text, text)
+    if len(character) != 1 or character in '"\r\n':
+        raise argparse.ArgumentTypeError(f'{text!r} is not one character, nor "tab"')
+    return character
 
 
 def _positive(text: str) -> float:
@@ -516,7 +553,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 
     from ntk_uq.datasets import load_dataset, split
 
-    dataset = load_dataset(arguments.data, arguments.target)
+    dataset = load_dataset(arguments.data, arguments.target, **_reading(arguments))
     n_train = arguments.n_train or min(_N_TRAIN, 2 * len(dataset.y) // 3)
     parts = split(dataset, n_train=n_train, n_test=arguments.n_test, seed=arguments.seed)
     titles = {name: methods[name] for name in names}
@@ -633,29 +670,36 @@ def _fit(arguments: argparse.Namespace) -> None:
     options = _producer_options(arguments)
     _check_output(arguments.output, arguments.table)
 
-    from ntk_uq.persistence import save
-    from ntk_uq.tables import check_columns, fit_table, guess_task, read_table
+    # What is wrong with the table is said before the seconds that JAX takes to import.
+    from ntk_uq._reading import check_columns, decimal_points, guess_task, model_frame, read_table
 
     name = "standard input" if arguments.table == "-" else arguments.table
-    table = read_table(arguments.table)
-    check_columns(table, [arguments.target], name)
-    task = arguments.task
+    table = read_table(arguments.table, separator=arguments.separator, missing=arguments.missing)
+    target, task = arguments.target, arguments.task
+    check_columns(table, [target, *arguments.drop, *arguments.categorical], name)
+    if arguments.decimal == ",":
+        as_written = {*arguments.drop, *arguments.categorical}
+        as_written |= {target} if task == "classification" else set()
+        table = decimal_points(table, table.columns.drop(list(as_written)), name)
     if task == "auto":
-        task, reason = guess_task(table[arguments.target])
-        print(f"The target {arguments.target!r} holds {reason}, so this is {task}.")
-    model = fit_table(
-        table,
-        arguments.target,
-        _new_estimator(arguments.producer, task, options),
-        drop=arguments.drop,
-        categorical=arguments.categorical,
-        conformal=arguments.conformal,
-        seed=arguments.seed,
-        name=name,
-    )
+        task, reason = guess_task(table[target], name)
+        print(f"The target {target!r} holds {reason}, so this is {task}.")
+    drop, categorical = arguments.drop, arguments.categorical
+    frame = model_frame(table, target, task, drop=drop, categorical=categorical, name=name)
+
+    from ntk_uq.persistence import save
+    from ntk_uq.tables import fit_frame
+
+    estimator = _new_estimator(arguments.producer, task, options)
+    model = fit_frame(frame, estimator, conformal=arguments.conformal, seed=arguments.seed)
     save(model, arguments.output)
     print(_summary(model, len(table)))
     print(f"The model is in {arguments.output}")
+
+
+def _reading(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How to read a table."""
+    return {option: getattr(arguments, option) for option in ("separator", "decimal", "missing")}
 
 
 def _producer_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -717,13 +761,21 @@ def _predict(arguments: argparse.Namespace) -> None:
     if arguments.output != "-":
         _check_output(Path(arguments.output), arguments.table, str(arguments.model))
 
-    import pandas as pd
-
-    from ntk_uq.persistence import load
-    from ntk_uq.tables import TableModel, check_columns, read_table, write_table
-
     if not arguments.model.is_file():
         raise ValueError(f"there is no model {arguments.model}; ntk-uq fit writes one")
+
+    import pandas as pd
+
+    from ntk_uq._reading import check_columns, decimal_points, read_table
+
+    name = "standard input" if arguments.table == "-" else arguments.table
+    table = read_table(arguments.table, separator=arguments.separator, missing=arguments.missing)
+    check_columns(table, arguments.keep, name)
+    kept = table[arguments.keep].reset_index(drop=True)
+
+    from ntk_uq.persistence import load
+    from ntk_uq.tables import TableModel, write_table
+
     model = load(arguments.model)
     if not isinstance(model, TableModel):
         raise ValueError(
@@ -735,15 +787,15 @@ def _predict(arguments: argparse.Namespace) -> None:
             "--level is for a regression that was fitted without --conformal; this is "
             + ("a classification" if model.task == "classification" else f"one at {model.level:g}")
         )
-    name = "standard input" if arguments.table == "-" else arguments.table
-    table = read_table(arguments.table)
-    check_columns(table, arguments.keep, name)
+    if arguments.decimal == ",":
+        of_numbers = {*model.numeric, *([model.target] if model.task == "regression" else [])}
+        table = decimal_points(table, table.columns.intersection(list(of_numbers)), name)
     predictions = model.predict(table, level=arguments.level or 0.9, name=name)
     scores = model.scores(table, predictions, name=name)
     clash = [column for column in arguments.keep if column in predictions]
     if clash:
         raise ValueError(f"--keep {clash[0]}: the predictions have a column of that name")
-    write_table(pd.concat([table[arguments.keep], predictions], axis=1), arguments.output)
+    write_table(pd.concat([kept, predictions], axis=1), arguments.output)
     if arguments.output != "-":
         if scores:
             words = ", ".join(f"{score} {value:.4g}" for score, value in scores.items())
@@ -770,7 +822,7 @@ def _lazy(arguments: argparse.Namespace) -> None:
     from ntk_uq.likelihoods import Categorical
     from ntk_uq.plots import plot_laziness
 
-    dataset = load_dataset(arguments.data, arguments.target)
+    dataset = load_dataset(arguments.data, arguments.target, **_reading(arguments))
     parts = split(dataset, n_train=arguments.n_train, n_test=_N_PROBE, seed=arguments.seed)
     classes, labels = np.unique(parts.y_train, return_inverse=True)
     one_hot = np.eye(len(classes))[labels]

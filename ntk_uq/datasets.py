@@ -1,27 +1,33 @@
 """Labelled tables: those that scikit-learn ships, and files; and their split."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
-from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
 
-from ntk_uq.tables import abridged, check_columns, labels, numbers, read_table
+from ntk_uq._reading import (
+    abridged,
+    check_columns,
+    check_named,
+    check_numbers,
+    decimal_points,
+    labels,
+    numbers,
+    read_table,
+)
 
 __all__ = ["SHIPPED", "Dataset", "Split", "load_dataset", "split"]
 
-_LOADERS: dict[str, tuple[Callable[[], Any], str]] = {
-    "digits": (load_digits, "8 × 8 images of handwritten digits"),
-    "iris": (load_iris, "flowers of three species of iris, four measures each"),
-    "wine": (load_wine, "chemical analyses of wines of three cultivars"),
-    "breast_cancer": (load_breast_cancer, "cell nuclei in images of breast tissue, two diagnoses"),
+_DESCRIPTIONS = {
+    "digits": "8 × 8 images of handwritten digits",
+    "iris": "flowers of three species of iris, four measures each",
+    "wine": "chemical analyses of wines of three cultivars",
+    "breast_cancer": "cell nuclei in images of breast tissue, two diagnoses",
 }
-SHIPPED = tuple(_LOADERS)
+SHIPPED = tuple(_DESCRIPTIONS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +64,14 @@ class Split:
     images_test: NDArray[np.float64] | None
 
 
-def load_dataset(source: str, target: str | None = None) -> Dataset:
+def load_dataset(
+    source: str,
+    target: str | None = None,
+    *,
+    separator: str | None = None,
+    decimal: str = ".",
+    missing: Sequence[str] = (),
+) -> Dataset:
     """Load one of scikit-learn's classification tables, or a CSV or Parquet file.
 
     Parameters
@@ -69,6 +82,10 @@ def load_dataset(source: str, target: str | None = None) -> Dataset:
         must be numbers.
     target : str, optional
         Column of the file that holds the classes: integers or text.
+    separator, missing
+        As in `ntk_uq.tables.read_table`.
+    decimal : {".", ","}
+        What stands before the decimals of numbers in the file.
 
     Returns
     -------
@@ -80,6 +97,11 @@ def load_dataset(source: str, target: str | None = None) -> Dataset:
         If there is no such table or file, or it is no complete table of numbers with classes; the
         message names the column and the line.
 
+    Warns
+    -----
+    UserWarning
+        If a column looks like row numbers, or like dates in digits.
+
     Examples
     --------
     >>> from ntk_uq.datasets import load_dataset
@@ -87,14 +109,25 @@ def load_dataset(source: str, target: str | None = None) -> Dataset:
     >>> wine.X.shape, wine.y[:2]
     ((178, 13), array(['class_0', 'class_0'], dtype='<U7'))
     """
-    if source in _LOADERS:
+    if source in SHIPPED:
         if target is not None:
             raise ValueError(f"{source} has its own target: leave out target={target!r}.")
+        if separator is not None or decimal != "." or missing:
+            raise ValueError(f"{source} is no file: leave out how it should be read.")
         return _load_shipped(source)
     path = Path(source)
     if not path.is_file():
         raise ValueError(f"{source} is neither a file nor one of {', '.join(SHIPPED)}.")
-    return _load_file(path, target)
+    table = read_table(path, separator=separator, missing=missing)
+    if target is None:
+        raise ValueError(
+            f"Name the column of {path} that holds the classes with target (--target at the "
+            f"shell): {abridged(table.columns)}."
+        )
+    check_columns(table, [target], str(path))
+    if decimal == ",":
+        table = decimal_points(table, table.columns.drop(target), str(path))
+    return _from_table(table, target, path)
 
 
 def split(dataset: Dataset, *, n_train: int, n_test: int | None = None, seed: int = 0) -> Split:
@@ -149,6 +182,10 @@ def split(dataset: Dataset, *, n_train: int, n_test: int | None = None, seed: in
             f"{n_test} test points are asked for, but {n_train} of {n} rows are for training: "
             f"choose between {len(labels)} and {n - n_train}."
         )
+    # Here, as a mistake in a file should not wait for it.
+    from sklearn.model_selection import train_test_split
+    from sklearn.preprocessing import StandardScaler
+
     train, test = train_test_split(
         np.arange(n), train_size=n_train, test_size=n_test, stratify=dataset.y, random_state=seed
     )
@@ -163,31 +200,29 @@ def split(dataset: Dataset, *, n_train: int, n_test: int | None = None, seed: in
 
 
 def _load_shipped(name: str) -> Dataset:
-    loader, description = _LOADERS[name]
-    bunch = loader()
+    from sklearn import datasets
+
+    bunch = getattr(datasets, f"load_{name}")()
     return Dataset(
         name=name,
-        description=description,
+        description=_DESCRIPTIONS[name],
         X=np.asarray(bunch.data, dtype=np.float64),
         y=np.asarray(bunch.target_names)[bunch.target],
         images=getattr(bunch, "images", None),
     )
 
 
-def _load_file(path: Path, target: str | None) -> Dataset:
-    table = read_table(path)
-    if target is None:
-        raise ValueError(
-            f"Name the column of {path} that holds the classes with target (--target at the "
-            f"shell): {abridged(table.columns)}."
-        )
-    check_columns(table, [target], str(path))
+def _from_table(table: pd.DataFrame, target: str, path: Path) -> Dataset:
     features = table.drop(columns=target)
     if not len(features.columns):
         raise ValueError(f"{path} has no column beside the target {target!r}: features are needed.")
+    check_named(features.columns, table, str(path))
+    X = [numbers(features[name], str(path)) for name in features.columns]
+    for name in features.columns:
+        check_numbers(features[name], str(path))
     return Dataset(
         name=path.name,
         description=f"{len(table):,} rows, target {target!r}",
-        X=np.column_stack([numbers(features[name], str(path)) for name in features.columns]),
+        X=np.column_stack(X),
         y=labels(table[target], str(path)),
     )

@@ -5,15 +5,12 @@ that makes numbers of them, with the estimator at its end, and what is needed to
 in words.
 """
 
-import difflib
-import re
 import sys
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -26,124 +23,35 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from ntk_uq._checkpoint import write_atomically
+from ntk_uq._reading import (
+    PARQUET,
+    Floats,
+    ModelFrame,
+    Task,
+    and_others,
+    as_known,
+    as_text,
+    check_columns,
+    check_present,
+    check_rows,
+    feature_frame,
+    first,
+    labels,
+    model_frame,
+    no_pyarrow,
+    numbers,
+    read_table,
+)
 from ntk_uq.calibration import conformal_quantile, conformal_threshold, prediction_sets
 
 __all__ = ["TableModel", "fit_table", "read_table", "write_table"]
 
-Floats = NDArray[np.float64]
-Task = Literal["classification", "regression"]
-
-# Integers with more distinct values than this are amounts, and text with more is no category,
-# unless the user says so.
-_MOST_CLASSES = 20
-_MOST_CATEGORIES = 50
 # Share of the rows that the conformal threshold is taken from.
 _HELD_OUT = 0.2
 # Rows predicted together: 256 draws of 10 classes are then 40 MiB.
 _ROWS_AT_ONCE = 2048
 # Between the classes of a prediction set.
 _SEPARATOR = "|"
-_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([ T].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
-_PARQUET = (".parquet", ".pq")
-
-
-# Files.
-
-
-def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a CSV or Parquet file; its name says which (``.parquet``, ``.pq``).
-
-    Parameters
-    ----------
-    path : path
-        The file, or "-" for CSV from standard input.
-
-    Returns
-    -------
-    DataFrame
-        Of a CSV file all values are text, as they were written, and NaN where there is none (or
-        NA, NaN, None, null).
-
-    Raises
-    ------
-    ValueError
-        If the file is no table with a header line and at least one row.
-    OSError
-        If it cannot be read.
-    ImportError
-        For Parquet, if pyarrow is not installed.
-    """
-    if path != "-" and not Path(path).is_file():
-        kind = "is a folder" if Path(path).is_dir() else "does not exist"
-        raise FileNotFoundError(f"The file {path} {kind}.")
-    if path == "-":
-        table = _read_csv(sys.stdin.buffer, "standard input")
-    elif Path(path).suffix.lower() in _PARQUET:
-        table = _read_parquet(Path(path))
-    else:
-        table = _read_csv(path, str(path))
-    _check_rows(table, "standard input" if path == "-" else str(path))
-    return table
-
-
-def _read_csv(source: Any, name: str) -> pd.DataFrame:
-    try:
-        # Without a header pandas leaves repeated names as they are.
-        table = pd.read_csv(
-            source, header=None, dtype=str, skipinitialspace=True, encoding="utf-8-sig"
-        )
-    except pd.errors.EmptyDataError as error:
-        raise ValueError(f"{name} is empty.") from error
-    except UnicodeError as error:
-        raise ValueError(f"{name} is not a text file in UTF-8.") from error
-    except pd.errors.ParserError as error:
-        where = re.search(r"Expected (\d+) fields in (line \d+), saw (\d+)", str(error))
-        why = f"{error}"
-        if where:
-            why = f"{where[2]} holds {where[3]} values, more values than its header line"
-        raise ValueError(f"{name} is not a table of comma-separated values: {why}.") from error
-    names = table.iloc[0]
-    if names.isna().any():
-        raise ValueError(
-            f"Column {int(names.isna().argmax()) + 1} of {name} has no name in the header line. "
-            "Row numbers, as some programs write them, are best left out of the file."
-        )
-    table = table.iloc[1:].reset_index(drop=True).astype(object)
-    table.columns = pd.Index(names.str.strip(), name=None)
-    if len(names) == 1 and re.search(r"[;\t]", names[0]):
-        raise ValueError(
-            f"{name} has one column only, {names[0]!r}: its values are separated by something "
-            "else than commas. Write it with commas."
-        )
-    _check_names(table, name)
-    return table
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_parquet(path)
-    except ImportError as error:
-        raise ImportError(_no_pyarrow(path)) from error
-    except OSError:
-        raise
-    except Exception as error:  # pyarrow's own errors, which are not imported here
-        raise ValueError(f"{path} is not a Parquet file: {error}") from error
-    table.columns = table.columns.astype(str)
-    _check_names(table, str(path))
-    return table.reset_index(drop=True)
-
-
-def _check_names(table: pd.DataFrame, name: str) -> None:
-    repeated = table.columns[table.columns.duplicated()]
-    if len(repeated):
-        raise ValueError(f"{name} has two columns with the name {repeated[0]!r}: rename one.")
-
-
-def _no_pyarrow(path: Any) -> str:
-    return (
-        f"{path} is a Parquet file, which needs pyarrow: pip install 'ntk_uq[parquet]' (or "
-        "pyarrow). CSV needs nothing."
-    )
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
@@ -161,190 +69,15 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
         return
 
     def write(file: IO[bytes]) -> None:
-        if Path(path).suffix.lower() in _PARQUET:
+        if Path(path).suffix.lower() in PARQUET:
             try:
                 table.to_parquet(file, index=False)
             except ImportError as error:
-                raise ImportError(_no_pyarrow(path)) from error
+                raise ImportError(no_pyarrow(path)) from error
         else:
             table.to_csv(file, index=False)
 
     write_atomically(Path(path), write)
-
-
-# Columns.
-
-
-def numbers(column: pd.Series, name: str, *, missing: bool = False) -> Floats:
-    """A column as numbers, NaN where a value is missing.
-
-    Parameters
-    ----------
-    column : Series
-        As `read_table` gives it.
-    name : str
-        Where it is from, for errors.
-    missing : bool
-        Whether values may be missing.
-
-    Raises
-    ------
-    ValueError
-        If it holds text or infinite values, or misses one; the message names the line.
-    """
-    values = _parsed(column)
-    text = np.isnan(values) & column.notna().to_numpy()
-    if text.any():
-        raise ValueError(
-            f"Column {column.name!r} of {name} holds text, {column[text.argmax()]!r} in "
-            f"{_line(text)}, where numbers belong. Correct it, leave empty what is missing, or "
-            "drop the column."
-        )
-    if np.isinf(values).any():
-        raise ValueError(
-            f"Column {column.name!r} of {name} has an infinite value in {_line(np.isinf(values))}. "
-            "Correct it, or leave it empty if it is not known."
-        )
-    if not missing and np.isnan(values).any():
-        raise ValueError(
-            f"Column {column.name!r} of {name} has a missing value in {_line(np.isnan(values))}. "
-            "Fill in or drop such rows first."
-        )
-    return values
-
-
-def labels(column: pd.Series, name: str) -> NDArray:
-    """A column as classes: integers if all of them are, text otherwise.
-
-    Parameters
-    ----------
-    column : Series
-        As `read_table` gives it.
-    name : str
-        Where it is from, for errors.
-
-    Raises
-    ------
-    ValueError
-        If one is missing, or they are real numbers; the message says where.
-    """
-    _check_present(column, name)
-    values = _parsed(column)
-    if np.isnan(values).any() or pd.api.types.is_bool_dtype(column):
-        return _text(column).to_numpy(dtype=np.str_)
-    if not np.array_equal(values, np.round(values)):
-        raise ValueError(
-            f"The target {column.name!r} of {name} holds {column.nunique():,} distinct real "
-            "numbers; classes must be integers or text."
-        )
-    if np.abs(values).max() > 2**53:  # codes, which float64 does not tell apart
-        return _text(column).to_numpy(dtype=np.str_)
-    return values.astype(np.int64)
-
-
-def _check_rows(table: pd.DataFrame, name: str) -> None:
-    if not len(table):
-        raise ValueError(f"{name} has column names and no rows.")
-
-
-def check_columns(table: pd.DataFrame, names: Sequence[str], name: str) -> None:
-    """Raise a ValueError, with what may have been meant, if the table lacks a column."""
-    for column in names:
-        if column not in table:
-            alike = {str(c).lower(): c for c in table.columns}
-            close = difflib.get_close_matches(column.lower(), alike, n=1)
-            meant = f" (did you mean {alike[close[0]]!r}?)" if close else ""
-            raise ValueError(
-                f"{name} has no column {column!r}{meant}; it has {abridged(table.columns)}."
-            )
-
-
-def _check_present(column: pd.Series, name: str) -> None:
-    missing = column.isna().to_numpy()
-    if missing.any():
-        raise ValueError(
-            f"The target {column.name!r} of {name} is missing in {_line(missing)}. (NA, NaN, None "
-            "and null count as missing.) Leave such rows out."
-        )
-
-
-def _parsed(column: pd.Series) -> Floats:
-    """Numbers where there are some, NaN elsewhere."""
-    return pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-
-
-def _text(column: pd.Series) -> pd.Series:
-    """A column as objects: text, and NaN where it is missing."""
-    present = column.notna()
-    text = pd.Series(np.nan, index=column.index, dtype=object, name=column.name)
-    text[present] = [str(value).strip() for value in column[present]]
-    return text
-
-
-def _line(flags: NDArray[np.bool_]) -> str:
-    """Where the first flag is, counting the header as line 1."""
-    return f"line {flags.argmax() + 2}"
-
-
-def abridged(names: Sequence[Any], most: int = 12) -> str:
-    """The first of many names."""
-    shown = ", ".join(map(str, names[:most]))
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-def _is_categorical(column: pd.Series, name: str, chosen: bool) -> bool:
-    """Whether a feature holds categories, and not numbers; an error if it holds neither."""
-    where = f"Column {column.name!r} of {name}"
-    drop = f"leave it out (--drop {column.name})"
-    if (
-        pd.api.types.is_datetime64_any_dtype(column)
-        or isinstance(column.dtype, pd.PeriodDtype)
-        or pd.api.types.is_timedelta64_dtype(column)
-    ):
-        raise ValueError(f"{where} holds dates or times: make numbers of them, or {drop}.")
-    present = column.dropna()
-    if pd.api.types.is_object_dtype(column):
-        scalars = (str, bool, int, float, Decimal, np.generic)
-        odd = [value for value in present if not isinstance(value, scalars)]
-        if odd:
-            raise ValueError(
-                f"{where} holds values of the type {type(odd[0]).__name__}, neither numbers nor "
-                f"text: {drop}."
-            )
-    if chosen or pd.api.types.is_bool_dtype(column):
-        return True
-    parsed = _parsed(present)
-    if not np.isnan(parsed).any():
-        return False
-    text = _text(present)
-    if text.map(lambda value: bool(_DATE.fullmatch(value))).all():
-        raise ValueError(f"{where} holds dates or times: make numbers of them, or {drop}.")
-    if np.isnan(parsed).mean() < 0.5:
-        odd_value = text[np.isnan(parsed)].iloc[0]
-        raise ValueError(
-            f"{where} holds numbers, and text in some rows: {odd_value!r} in line "
-            f"{text.index[np.isnan(parsed)][0] + 2}. Correct it or leave empty what is missing; or "
-            f"take every value as a category (--categorical {column.name}), or {drop}."
-        )
-    if text.nunique() > _MOST_CATEGORIES:
-        raise ValueError(
-            f"{where} holds {text.nunique()} different texts, {text.iloc[0]!r} for example: too "
-            f"many for categories (at most {_MOST_CATEGORIES}). If they are some all the same, say "
-            f"so (--categorical {column.name}); or {drop}."
-        )
-    return True
-
-
-def guess_task(column: pd.Series) -> tuple[Task, str]:
-    """What a target asks for, and why."""
-    distinct = column.nunique()
-    values = _parsed(column)
-    if np.isnan(values).any() or pd.api.types.is_bool_dtype(column):
-        return "classification", "text"
-    written_real = column.map(lambda value: "." in str(value)).any()
-    if not written_real and distinct <= _MOST_CLASSES:
-        return "classification", f"{distinct} distinct integers"
-    return "regression", "real numbers" if written_real else f"{distinct} distinct integers"
 
 
 # Models.
@@ -429,7 +162,7 @@ class TableModel:
         UserWarning
             Where a category, or a gap in a column of numbers, was not seen in training.
         """
-        _check_rows(table, name)
+        check_rows(table, name)
         features = self._features(table, name)
         self._warn_of_news(features, name)
         parts = []
@@ -471,11 +204,7 @@ class TableModel:
         if self.target not in table:
             return {}
         try:
-            y = (
-                labels(table[self.target], name)
-                if self._classifies
-                else numbers(table[self.target], name)
-            )
+            y = self._truth(table[self.target], name)
         except ValueError as error:
             warnings.warn(f"Without scores: {error}", UserWarning, stacklevel=2)
             return {}
@@ -505,51 +234,70 @@ class TableModel:
         return self.task == "classification"
 
     def _features(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
-        missing = [c for c in (*self.numeric, *self.categorical) if c not in table]
-        if missing:
-            raise ValueError(
-                f"{name} lacks {'columns' if len(missing) > 1 else 'the column'} "
-                f"{abridged([repr(c) for c in missing])}, which the model was fitted to; it has "
-                f"{abridged(table.columns)}."
-            )
-        return _features(table, self.numeric, self.categorical, name)
+        used = [*self.numeric, *self.categorical]
+        check_columns(table, used, name, ", which the model was fitted to")
+        features = feature_frame(table[used], self.numeric, self.categorical, name)
+        for column, known in self._categories:
+            features[column] = as_known(features[column], known)
+        return features
+
+    @property
+    def _categories(self) -> Iterable[tuple[str, NDArray]]:
+        """Columns of categories, with those that were in the training data."""
+        if not self.categorical:
+            return ()
+        encoder = self.pipeline[0].named_transformers_["categorical"]
+        return zip(self.categorical, encoder.categories_, strict=True)
+
+    def _truth(self, column: pd.Series, name: str) -> NDArray:
+        """A target, as the estimator's are."""
+        if not self._classifies:
+            return numbers(column, name)
+        classes = self.estimator.classes_
+        if classes.dtype.kind in "iu":
+            y = labels(column, name)
+            return numbers(column, name) if y.dtype.kind == "U" else y
+        check_present(column, name)
+        return as_known(as_text(column), classes).to_numpy(dtype=np.str_)
 
     def _distribution(self, features: pd.DataFrame) -> Any:
         return self.estimator.predict_distribution(self.pipeline[:-1].transform(features))
 
     def _warn_of_news(self, features: pd.DataFrame, name: str) -> None:
-        columns = self.pipeline[0].named_transformers_
-        if self.categorical:
-            for column, known in zip(
-                self.categorical, columns["categorical"].categories_, strict=True
+        def warn(column: str, what: str, news: pd.Series, why: str) -> None:
+            warnings.warn(
+                f"Column {column!r} of {name} {what} in {first(news, news)}{and_others(news)}, "
+                f"{why}, and the uncertainty does not show it.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+        for column, known in self._categories:
+            values = features[column]
+            news = ~values.isin(known) & ~(values.isna() & pd.isna(known).any())
+            if news.any():
+                texts = values[news].dropna()
+                example = repr(texts.iloc[0]) if len(texts) else "nothing"
+                why = "which no row of the training data had: it counts as none of the known"
+                warn(column, f"holds {example}", news, f"{why} categories")
+        if not self.numeric:
+            return
+        known_gaps = set(self.pipeline[0].named_transformers_["numeric"].indicator_.features_)
+        scaler = getattr(self.estimator, "_scaler", None)
+        for number, column in enumerate(self.numeric):
+            values = features[column]
+            if values.isna().any() and number not in known_gaps:
+                why = "and was nowhere empty in the training data: its median is taken"
+                warn(column, "is empty", values.isna(), why)
+            # scikit-learn divides by 1 where a column does not vary.
+            if scaler is not None and not np.isclose(
+                scaler.scale_[number] ** 2, scaler.var_[number]
             ):
-                values = features[column]
-                news = ~values.isin(known) & ~(values.isna() & pd.isna(known).any())
+                value = scaler.mean_[number]
+                news = values.notna() & ~np.isclose(values, value)
                 if news.any():
-                    example = (
-                        "nothing"
-                        if values[news].isna().all()
-                        else repr(values[news].dropna().iloc[0])
-                    )
-                    warnings.warn(
-                        f"Column {column!r} of {name} holds {example} in {_line(news.to_numpy())}"
-                        f"{_and_others(news)}, which no row of the training data had: it counts "
-                        "as none of the known categories, and the uncertainty does not show it.",
-                        UserWarning,
-                        stacklevel=3,
-                    )
-        if self.numeric:
-            known_gaps = set(columns["numeric"].indicator_.features_.tolist())
-            for number, column in enumerate(self.numeric):
-                gaps = features[column].isna()
-                if gaps.any() and number not in known_gaps:
-                    warnings.warn(
-                        f"Column {column!r} of {name} is empty in {_line(gaps.to_numpy())}"
-                        f"{_and_others(gaps)}, and was nowhere empty in the training data: its "
-                        "median is taken, and the uncertainty does not show it.",
-                        UserWarning,
-                        stacklevel=3,
-                    )
+                    why = f"and was {value:g} in every row of the training data: it has no scale"
+                    warn(column, f"holds {values[news].iloc[0]:g}", news, why)
 
     def _classes(self, prediction: Any) -> pd.DataFrame:
         proba, classes = prediction.proba(), self.estimator.classes_
@@ -631,37 +379,32 @@ def fit_table(
     Warns
     -----
     UserWarning
-        If a column is empty and left out.
+        If a column is empty and left out, or looks like something else than it is taken for: row
+        numbers, dates in digits, numbers among text, one category in two spellings.
     """
-    _check_rows(table, name)
-    check_columns(table, (target, *drop, *categorical), name)
-    if target in drop or target in categorical:
-        raise ValueError(f"{target!r} is the target: it cannot be dropped or encoded.")
     task = task or ("regression" if hasattr(estimator, "noise") else "classification")
-    y = _target(table[target], task, name)
+    frame = model_frame(table, target, task, drop=drop, categorical=categorical, name=name)
+    return fit_frame(frame, estimator, conformal=conformal, seed=seed)
+
+
+def fit_frame(
+    frame: ModelFrame, estimator: Any, *, conformal: float | None = None, seed: int = 0
+) -> TableModel:
+    """The same, of a table that is understood."""
+    features, y, task, name = frame.features, frame.y, frame.task, frame.name
     if task == "regression" and _draws_one(estimator):
         raise ValueError(
             "One member or draw has no spread, and gives no standard deviation: take two or more, "
             'or uncertainty="none".'
         )
-    kinds: dict[bool, list[str]] = {False: [], True: []}
-    for column in table.columns.drop([target, *drop]):
-        if table[column].isna().all():
-            warnings.warn(
-                f"Column {column!r} of {name} is empty: it is left out.", UserWarning, stacklevel=2
-            )
-            continue
-        kinds[_is_categorical(table[column], name, column in categorical)].append(column)
-    numeric, encoded = tuple(kinds[False]), tuple(kinds[True])
-    if not numeric + encoded:
-        raise ValueError(f"{name} has no column beside the target {target!r}: features are needed.")
-    features = _features(table, numeric, encoded, name)
-    pipeline = Pipeline([("columns", _encoder(numeric, encoded)), ("estimator", estimator)])
+    encoder = _encoder(frame.numeric, frame.categorical)
+    pipeline = Pipeline([("columns", encoder), ("estimator", estimator)])
+    model = TableModel(pipeline, task, frame.target, frame.numeric, frame.categorical)
     if conformal is None:
-        return TableModel(pipeline.fit(features, y), task, target, numeric, encoded)
+        pipeline.fit(features, y)
+        return model
     train, held_out = _hold_out(y, task, conformal, seed, name)
     pipeline.fit(features.iloc[train], y[train])
-    model = TableModel(pipeline, task, target, numeric, encoded)
     prediction = model._distribution(features.iloc[held_out])
     if task == "classification":
         classes = pipeline[-1].classes_
@@ -669,38 +412,7 @@ def fit_table(
     else:
         mean, _, std = _moments(pipeline[-1], prediction)
         quantile = conformal_quantile(np.abs(y[held_out] - mean) / std, conformal)
-    return TableModel(pipeline, task, target, numeric, encoded, conformal, quantile)
-
-
-def _target(column: pd.Series, task: Task, name: str) -> NDArray:
-    _check_present(column, name)
-    if task == "regression":
-        y: NDArray = numbers(column, name)
-        if np.ptp(y) == 0:
-            raise ValueError(f"The target {column.name!r} of {name} is {y[0]:g} in every row.")
-        return y
-    y = labels(column, name)
-    distinct = np.unique(y)
-    if len(distinct) < 2:
-        raise ValueError(
-            f"The target {column.name!r} of {name} holds one class only ({distinct[0]}): there is "
-            "nothing to tell apart."
-        )
-    if len(distinct) > len(y) / 2:
-        amounts = "" if y.dtype.kind == "U" else " If they are amounts, use --task regression."
-        raise ValueError(
-            f"The target {column.name!r} of {name} holds {len(distinct)} different values in "
-            f"{len(y)} rows: too many for classes, which need two rows each on average.{amounts}"
-        )
-    return y
-
-
-def _features(
-    table: pd.DataFrame, numeric: Sequence[str], categorical: Sequence[str], name: str
-) -> pd.DataFrame:
-    columns = {column: numbers(table[column], name, missing=True) for column in numeric}
-    texts = {column: _text(table[column]).to_numpy() for column in categorical}
-    return pd.DataFrame({**columns, **{c: pd.Series(t, dtype=object) for c, t in texts.items()}})
+    return replace(model, level=conformal, quantile=quantile)
 
 
 def _encoder(numeric: Sequence[str], categorical: Sequence[str]) -> ColumnTransformer:
@@ -756,7 +468,3 @@ def _draws_one(estimator: Any) -> bool:
     if getattr(estimator, "method", "") == "exact":
         drawn = estimator.n_draws
     return drawn == 1 and estimator.uncertainty != "none"
-
-
-def _and_others(flags: pd.Series) -> str:
-    return f" and {flags.sum() - 1} more" if flags.sum() > 1 else ""

@@ -20,8 +20,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import train_test_split
 
 import ntk_uq as nuq
+from ntk_uq._reading import read_csv
 from ntk_uq.cli import main
-from ntk_uq.tables import _read_csv, fit_table, read_table
+from ntk_uq.tables import fit_table, read_table
 
 PAGE = Path(__file__).parents[1] / "docs" / "shell.md"
 RNG = np.random.default_rng(0)
@@ -210,14 +211,14 @@ def test_many_rows_are_predicted_in_parts(model, monkeypatch):
 
 def test_new_categories_and_gaps_are_said(model):
     frame = FRAME.drop(columns="y").assign(colour="green")
-    with pytest.warns(UserWarning, match=r"'colour' .* 'green' in line 2 and 39 more"):
+    with pytest.warns(UserWarning, match=r"'colour' .* 'green' in row 0 and 39 more"):
         model.predict(frame)
     frame = FRAME.copy()
     frame.loc[3, "size"] = np.nan
-    with pytest.warns(UserWarning, match=r"'size' .* is empty in line 5, and was nowhere"):
+    with pytest.warns(UserWarning, match=r"'size' .* is empty in row 3, and was nowhere"):
         model.predict(frame)
     frame = FRAME.assign(sold=None)
-    with pytest.warns(UserWarning, match=r"'sold' .* holds nothing in line 2"):
+    with pytest.warns(UserWarning, match=r"'sold' .* holds nothing in row 0"):
         model.predict(frame)
 
 
@@ -236,6 +237,7 @@ def test_an_empty_column_is_left_out(folder, capsys):
     assert model_of("model.ntk").numeric == ("size", "weight")
 
 
+@pytest.mark.filterwarnings("default:The target .t. .* holds both:UserWarning")
 @pytest.mark.parametrize(
     ("values", "task", "classes"),
     [
@@ -283,6 +285,27 @@ def test_byte_order_mark_and_spaces(folder):
     table = read_table("train.csv")
     assert table.columns.tolist() == ["size", "weight", "colour", "sold", "y"]
     assert table["y"].tolist() == FRAME["y"].tolist()
+
+
+def test_a_file_is_read_as_is_said(folder):
+    """Semicolons, decimal commas and a mark of gaps, in either file, change no prediction."""
+    frame = FRAME.drop(columns="y")
+    written = frame.to_csv(sep=";", decimal=",", na_rep="?", encoding="utf-8-sig")
+    (folder / "other.csv").write_text(written)
+    how = ["--decimal", ",", "--missing", "?"]
+    options = ["--target", "price", "--reg", "1"]
+    frame.to_csv("plain.csv", index=False)
+    assert shell("fit", "plain.csv", *options, "-o", "a.ntk") == 0
+    assert shell("fit", "other.csv", *options, *how, "--drop", "", "-o", "b.ntk") == 0
+    assert shell("predict", "a.ntk", "plain.csv", "-o", "a.csv", "--keep", "size") == 0
+    assert shell("predict", "a.ntk", "other.csv", *how, "-o", "b.csv", "--keep", "size") == 0
+    assert shell("predict", "b.ntk", "plain.csv", "-o", "c.csv", "--keep", "size") == 0
+    assert (folder / "c.csv").read_bytes() == (folder / "a.csv").read_bytes()
+    kept = (folder / "b.csv").read_text().replace('"', "").splitlines()[1]
+    assert kept.startswith(str(SIZE[0]).replace(".", ","))  # as it was written
+    pd.testing.assert_frame_equal(
+        pd.read_csv("b.csv").drop(columns="size"), pd.read_csv("a.csv").drop(columns="size")
+    )
 
 
 @pytest.mark.filterwarnings("default:Without scores:UserWarning")
@@ -381,9 +404,9 @@ def test_any_table_is_fitted_or_refused(data):
     header = ["y", "a", "b", "c"][:width]
     text = "\n".join(",".join(cells) for cells in [header, *rows])
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Column .* is empty: it is left out")
+        warnings.simplefilter("ignore", UserWarning)
         try:
-            fit_table(_read_csv(io.StringIO(text), "the table"), "y", Finite())
+            fit_table(read_csv(text, "the table"), "y", Finite())
             message = "the table is fitted"
         except ValueError as error:
             message = str(error)
@@ -437,7 +460,16 @@ BAD_FITS = {
     "nearly a target": (
         ["fit", "train.csv", "--target", "Colours"], None, r"'Colours' \(did you mean 'colour'\?",
     ),
-    "semicolons": (FIT, "a;y\n1;x\n", "one column only, 'a;y': .* else than commas"),
+    "some separator": (FIT, "a;b,y\n1;2,x\n", "semicolons: say by which \\(--separator"),
+    "decimal commas": (
+        FIT, "a;y\n" + '1,5;x\n2,5;z\n' * 5, "'1,5' in line 2, .* with a comma: .* --decimal ,",
+    ),
+    "separator": ([*FIT, "--separator", "; "], None, "'; ' is not one character, nor \"tab\""),
+    "stray text in a target": (
+        FIT, "a,y\n" + "".join(f"{i % 7},{i / 8}\n" for i in range(30)) + "1,high\n",
+        "'y' .* numbers, and text in some rows: 'high' in line 32",
+    ),
+    "short row": (FIT, "a,y\n\n1,x\n2\n", "line 4 holds 1 value, fewer values than its header"),
     "target alone": (FIT, "y\nx\nz\nx\nz\n", "no column beside the target 'y'"),
     "all dropped": ([*FIT, "--drop", "a"], "a,y\n1,x\n2,z\n3,x\n4,z\n", "no column beside"),
     "no such dropped": ([*FIT, "--drop", "z"], None, "no column 'z'"),
@@ -476,7 +508,7 @@ BAD_FITS = {
         FIT, "note,y\n" + "".join(f"text {i}x,{i % 2}\n" for i in range(60)),
         r"'note' .* 60 different texts, .* \(--drop note\)",
     ),
-    "dates": (FIT, table(lambda f: f.assign(day="2020-01-02")), "'day' .* holds dates or times"),
+    "dates": (FIT, table(lambda f: f.assign(day="2020-01-02")), "'day' .* which is a date"),
     "one row": (FIT, "a,y\n1,x\n", "one class only"),
     "unknown task": ([*FIT, "--task", "guess"], None, "--task: invalid choice: 'guess'"),
     "unknown producer": ([*FIT, "--producer", "svm"], None, "--producer: invalid choice"),
@@ -538,8 +570,8 @@ BAD_PREDICTIONS = {
     "table absent": (["predict", "model.ntk", "gone.csv"], None, "gone.csv does not exist"),
     "table empty": (PREDICT, "", "test.csv is empty"),
     "no rows": (PREDICT, "size,weight,colour,sold\n", "no rows"),
-    "column missing": (PREDICT, "size,colour,sold\n1,red,True\n", "lacks the column 'weight'"),
-    "columns missing": (PREDICT, "size,sold\n1,True\n", "lacks columns 'weight', 'colour'"),
+    "column missing": (PREDICT, "size,colour,sold\n1,red,True\n", "no column 'weight', which"),
+    "columns missing": (PREDICT, "size,sold\n1,True\n", "'weight', nor 'colour', which"),
     "text for numbers": (
         PREDICT, "size,weight,colour,sold\n1,2,red,True\nbig,2,red,True\n",
         "'size' of test.csv holds text, 'big' in line 3",
