@@ -337,9 +337,9 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
         if constant.size:
             which = "" if self._single_output else f" in output {', '.join(map(str, constant))}"
             warnings.warn(
-                f"All targets are equal{which}: they say nothing of the noise, and noise_ is the "
-                "least that is estimated, 1e-4 of the prior's standard deviation, whose unit is "
-                "the targets' size. Give the noise if you know it.",
+                f"All targets are equal{which}: they say nothing of noise and regularisation. "
+                "noise_ is a hundredth of the prior's standard deviation, whose unit is the "
+                "targets' size. Give the noise if you know it.",
                 UserWarning,
                 stacklevel=3,
             )

@@ -72,8 +72,9 @@ _HALVINGS, _ACCEPTED, _TRIALS = 6, 0.65, 32
 # What predictions take besides, a block of test points after the other: 5 arrays of 64 MiB.
 _WORK_SPACE = 5 * 2**26
 # The least noise that is estimated, relative to the targets: less explains no more, and costs the
-# solvers their precision.
-_LEAST_NOISE = 1e-4
+# solvers their precision. And what is taken, relative to the prior, where targets are all zero and
+# so say nothing: small, and yet networks can be trained and chains drawn.
+_LEAST_NOISE, _UNKNOWN_NOISE = 1e-4, 1e-2
 
 
 def gaussian_predictor(
@@ -745,8 +746,8 @@ def estimate_noise(
     -------
     array of shape [C]
         Standard deviations in units of the target, between 1e-4 and 2 times the root mean square
-        of the output's targets. Targets that are all zero have the highest evidence without noise:
-        1e-4 of the prior's root mean square.
+        of the output's targets. Targets that are all zero have the highest evidence without noise,
+        which no solver can take: 1e-2 of the prior's root mean square.
 
     References
     ----------
@@ -780,9 +781,9 @@ def estimate_noise(
         fit = scipy.optimize.minimize_scalar(deficit, bounds=bounds, args=(squares,))
         return float(np.exp(fit.x))
 
-    without = _LEAST_NOISE * (np.sqrt(np.mean(np.diag(prior))) or 1.0)
+    unknown = _UNKNOWN_NOISE * (np.sqrt(np.mean(np.diag(prior))) or 1.0)
     return np.array(
-        [best(q, s) if s > 0 else without for q, s in zip(squares.T, scales, strict=True)]
+        [best(q, s) if s > 0 else unknown for q, s in zip(squares.T, scales, strict=True)]
     )
 
 

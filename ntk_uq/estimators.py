@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from ntk_uq import _checks, analytic, ensemble, selection
 from ntk_uq._progress import progress_bar
 from ntk_uq._tasks import Classifier, Estimator, Regressor, SmoothedClassifier
 from ntk_uq.architectures import MLP, BaseArchitecture, Kernels
-from ntk_uq.likelihoods import Weighted
+from ntk_uq.likelihoods import Gaussian, Weighted
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
 __all__ = [
@@ -215,9 +215,13 @@ class _NTK(Estimator):
         self.feature_scales_: Any = 1.0
         automatic = self.reg is None and self.architecture is None
         criterion = self._criterion if automatic else self.reg
-        if criterion is None or isinstance(criterion, numbers.Real):
-            self.reg_ = 1.0 if criterion is None else float(criterion)
+        told = np.any(targets != 0, axis=0)  # an output that never moves has no say
+        if criterion is None or isinstance(criterion, numbers.Real) or not told.any():
+            self.reg_ = float(criterion) if isinstance(criterion, numbers.Real) else 1.0
             return
+        likelihood: Any = self._likelihood
+        if not told.all():
+            targets, likelihood = targets[:, told], Gaussian(likelihood.noise[told])
         tune = ("depth",) if automatic else tuple(self.tune)
         if criterion == "evidence" and getattr(self, "noise", 1.0) is None:
             tune = (*tune, "noise")
@@ -228,7 +232,7 @@ class _NTK(Estimator):
                 self.architecture_,
                 X,
                 self._outcomes(targets),
-                self._likelihood,
+                likelihood,
                 criterion,
                 uncertainty=self.uncertainty,
                 tune=tune,
@@ -241,7 +245,12 @@ class _NTK(Estimator):
             choice.curve,
         )
         self.feature_scales_ = choice.scales
-        self._set_likelihood(choice.likelihood)
+        likelihood = choice.likelihood
+        if not told.all():
+            noise = np.array(cast(Gaussian, self._likelihood).noise)
+            noise[told] = cast(Gaussian, likelihood).noise
+            likelihood = Gaussian(noise)
+        self._set_likelihood(likelihood)
 
     def _check_reg(self) -> None:
         tune = tuple(self.tune)
