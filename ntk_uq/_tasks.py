@@ -7,6 +7,7 @@ targets into what a network is trained on, and leave `_fit` and `predict_distrib
 
 import numbers
 import time
+import warnings
 from abc import abstractmethod
 from typing import Any, Self
 
@@ -64,6 +65,10 @@ class Estimator(BaseEstimator):
     @abstractmethod
     def _output_names(self) -> list[Any]:
         """A name for each output of the network."""
+
+    def _counted(self, X: Any, targets: Floats) -> tuple[Any, Floats]:
+        """Points and targets as `_weights` counts them."""
+        return X, targets
 
     def _check_arguments(self) -> None:
         if not (self.architecture is None or isinstance(self.architecture, BaseArchitecture)):
@@ -181,7 +186,8 @@ class Classifier(ClassifierMixin, Estimator):
                 f"only, {self.classes_[0]!r}."
             )
         start = time.perf_counter()
-        self._fit(self._start_fit(X), self._targets(np.eye(len(self.classes_))[labels]))
+        X, one_hot = self._counted(X, np.eye(len(self.classes_))[labels])
+        self._fit(self._start_fit(X), self._targets(one_hot))
         self.fit_seconds_ = time.perf_counter() - start
         return self
 
@@ -294,24 +300,49 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
         self._single_output = np.ndim(y) == 1
         y = np.asarray(y, np.float64)
         y = y[:, None] if self._single_output else y
+        X, y = self._counted(X, y)
         X = self._start_fit(X)
         self._check_range("Targets", y, Estimator._too_large)
-        if self.architecture is None:
-            scaler = StandardScaler().fit(y, sample_weight=self._weights)
-            self._target_shift, self._target_scale = scaler.mean_, scaler.scale_
-        else:
-            self._target_shift, self._target_scale = np.zeros(y.shape[1]), np.ones(y.shape[1])
-        targets = (y - self._target_shift) / self._target_scale
+        targets = self._standardised(y)
         self._check_range("Targets", targets)
         noise: Any
         if self.noise is None:
-            noise = analytic.estimate_noise(self._prior_covariance(X), targets, 1.0)
+            self._warn_of_constant(targets)
+            noise = analytic.estimate_noise(self._prior_covariance(X), targets, 1.0, self._weights)
         else:
             noise = self.noise / self._target_scale
         self._set_likelihood(Gaussian(noise))
         self._fit(X, targets)
         self.fit_seconds_ = time.perf_counter() - start
         return self
+
+    def _standardised(self, y: Floats) -> Floats:
+        """Targets in the network's units: as they are for an architecture that the user gave.
+
+        Those that are constant, up to rounding, have no standard deviation: their size is the unit.
+        """
+        self._target_shift, self._target_scale = np.zeros(y.shape[1]), np.ones(y.shape[1])
+        if self.architecture is not None:
+            return y
+        scaler = StandardScaler().fit(y, sample_weight=self._weights)
+        # The scaler finds what is constant up to rounding, and gives it the scale 1.
+        constant = scaler.scale_ != np.sqrt(scaler.var_)
+        size = np.where(scaler.mean_ == 0, 1.0, np.abs(scaler.mean_))
+        self._target_shift = scaler.mean_
+        self._target_scale = np.where(constant, size, scaler.scale_)
+        return np.where(constant, 0.0, (y - self._target_shift) / self._target_scale)
+
+    def _warn_of_constant(self, targets: Floats) -> None:
+        constant = np.flatnonzero(np.all(targets == 0, axis=0))
+        if constant.size:
+            which = "" if self._single_output else f" in output {', '.join(map(str, constant))}"
+            warnings.warn(
+                f"All targets are equal{which}: they say nothing of noise and regularisation. "
+                "noise_ is a hundredth of the prior's standard deviation, whose unit is the "
+                "targets' size. Give the noise if you know it.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
         """Mean of the predictor at each point.

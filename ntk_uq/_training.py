@@ -22,6 +22,13 @@ from ntk_uq.likelihoods import Likelihood, Weighted
 # an optimizer that does not search along its direction oscillates, the more so on mini-batches.
 _CG_WINDOW = 5
 _OPTAX_WINDOW = 50
+# A member that no longer gains may be at its minimum, or stuck: where Newton's method predicts more
+# than this share of the objective, it is stuck. Minima on the kinks of relu networks have 0.0005 to
+# 0.01, those of smooth networks 1e-5; relu networks stuck on unscaled features 0.09 to 1000.
+STUCK = 0.05
+# Products with the Hessian that this may take. Each adds to what is predicted, and features that
+# are badly scaled show in the first few.
+_NEWTON_PRODUCTS = 50
 # Newton steps of the line search, in one scalar per member. It starts from the last step, and
 # more than two change nothing that can be measured; each costs two passes over the outputs.
 _LINE_SEARCH_STEPS = 4
@@ -80,9 +87,59 @@ def penalty(problem: Problem, member: Member, params: Any) -> Array:
     return 0.5 * problem.reg * vdot(displacement, displacement)
 
 
-def _scale(problem: Problem, value: Array) -> Array:
-    """What the tolerance is relative to: the objective, 1 nat for a small one or reg = 0."""
-    return jnp.where(problem.reg > 0, jnp.maximum(jnp.abs(value), 1.0), 1.0)
+def scale_of(problem: Problem, value: Array) -> Array:
+    """What the tolerance is relative to: the objective, 1 nat for a small one or reg = 0.
+
+    Above the least loss: densities have a constant, large where the noise is small.
+    """
+    excess = jnp.abs(value - least_loss(problem))
+    return jnp.where(problem.reg > 0, jnp.maximum(excess, 1.0), 1.0)
+
+
+def certificate(problem: Problem, value: Array, squared_norm: Array) -> Array:
+    """Bound on the distance to the minimum of a linearised network's objective, in nats."""
+    reg = problem.reg
+    return jnp.where(reg > 0, squared_norm / (2 * reg), value - least_loss(problem))
+
+
+def is_stuck(problem: Problem, member: Member, params: Any) -> Array:
+    r"""Whether Newton's method predicts a decrease that training has not found.
+
+    With outputs linear in the parameters the objective has the Hessian
+    :math:`H = J^\top W J + reg\,I`, and a Newton step decreases its quadratic model by
+    :math:`\tfrac12 \nabla L^\top H^{-1} \nabla L`. Conjugate gradients approach that from below,
+    and their residual r leaves at most :math:`\|r\|^2 / (2\,reg)`, so that few products decide,
+    and none where the gradient is small.
+    """
+    (value, latents), gradient = jax.value_and_grad(objective, 2, has_aux=True)(
+        problem, member, params
+    )
+    allowed = jnp.maximum(problem.tol, STUCK) * scale_of(problem, value)
+    curvature = problem.likelihood.curvature(latents, problem.y)
+    _, push = jax.linearize(partial(outputs, problem, member), params)
+    pull = jax.linear_transpose(push, params)
+
+    def undecided(state):
+        k, _, _, squared_norm, predicted, left = state
+        open_ = (predicted <= allowed) & (predicted + left > allowed) & (squared_norm > 0)
+        return open_ & (k < _NEWTON_PRODUCTS)
+
+    def product(state):
+        k, residual, direction, squared_norm, predicted, _ = state
+        (pulled,) = pull(curvature.matvec(push(direction)))
+        image = _move(pulled, problem.reg, direction)
+        step = squared_norm / (vdot(direction, image) + 1e-30)
+        residual = _move(residual, -step, image)
+        new = vdot(residual, residual)
+        direction = _move(residual, new / squared_norm, direction)
+        left = jnp.where(problem.reg > 0, new / (2 * problem.reg), jnp.inf)
+        return k + 1, residual, direction, new, predicted + 0.5 * step * squared_norm, left
+
+    squared_norm = vdot(gradient, gradient)
+    left = certificate(problem, value, squared_norm)
+    start = (jnp.int32(0), gradient, gradient, squared_norm, jnp.zeros_like(value), left)
+    predicted = lax.while_loop(undecided, product, start)[4]
+    return (predicted > allowed) | ~jnp.isfinite(value)
 
 
 class _Descent(NamedTuple):
@@ -148,10 +205,8 @@ class ConjugateGradients:
 
         # Single precision sums the objective to about this relative error.
         accepted = value <= state.objective + 1e-6 * jnp.abs(state.objective)
-        scale = _scale(problem, value)
-        certified = jnp.where(
-            problem.reg > 0, squared_norm / (2 * problem.reg), value - least_loss(problem)
-        )
+        scale = scale_of(problem, value)
+        certified = certificate(problem, value, squared_norm)
         gap = jnp.minimum(certified, state.recent[0] - value) / scale
         moved = _Descent(
             params,
@@ -279,7 +334,7 @@ class Optax:
         (params, optimizer_state), _ = lax.scan(update, start, batches)
         value, _ = objective(problem, member, params)
         least = jnp.minimum(state.recent[-1], value)
-        gap = (state.recent[0] - least) / _scale(problem, least)
+        gap = (state.recent[0] - least) / scale_of(problem, least)
         moved = _Walk(
             params,
             optimizer_state,

@@ -54,14 +54,18 @@ from ntk_uq._members import (
 from ntk_uq._progress import Progress
 from ntk_uq._solver import DualSolution, solve_dual
 from ntk_uq._training import (
+    STUCK,
     ConjugateGradients,
     Member,
     Method,
     Optax,
     Problem,
+    certificate,
+    is_stuck,
     leaves_jacobian_span,
     norm,
     objective,
+    scale_of,
     update_rule,
     vdot,
 )
@@ -80,6 +84,8 @@ __all__ = [
 
 _MEMBERS = "members"  # the axis over which devices share the work
 
+# Tolerance of the criterion, relative to the objective.
+_TOL = 1e-4
 # Iterations between two looks from outside: at progress, interrupts, and whether all are done.
 _BLOCK = 5
 # Seconds between two checkpoints of members in training; finished ones are saved at once.
@@ -102,7 +108,7 @@ _MODE_MEMBERS = range(2**31 - 4, 2**31)
 
 
 class ConvergenceWarning(UserWarning):
-    """Some members of an ensemble stopped before the criterion was met."""
+    """Some members of an ensemble stopped before the criterion was met, or short of a minimum."""
 
 
 class PathWarning(UserWarning):
@@ -206,7 +212,7 @@ def train_ensemble(
     reg: float,
     n_members: int,
     uncertainty: Uncertainty = "initialization",
-    tol: float = 1e-4,
+    tol: float = _TOL,
     max_iter: int = 1000,
     optimizer: optax.GradientTransformation | None = None,
     batch_size: int | None = None,
@@ -230,7 +236,9 @@ def train_ensemble(
     - :math:`\|\nabla L\|^2 / (2\,reg)` is below tol. On a reg-strongly convex objective, as the
       linearised network's, this bounds the distance to the minimum.
     - Five iterations have gained less than tol. A relu network's gradient jumps at its kinks and
-      never becomes small, so this is the criterion that ends its training.
+      never becomes small, so this is the criterion that ends its training. A member that is stuck
+      gains nothing either: it counts as converged only if a Newton step on the linearised objective
+      predicts a decrease of less than 5% (or tol, where that is more).
 
     With reg = 0 the scale is not the objective, which the entropy of soft targets dominates,
     but 1 nat: the excess over the least possible loss, or the gain, is below tol nats.
@@ -263,7 +271,8 @@ def train_ensemble(
         At most this many iterations.
     optimizer : optax.GradientTransformation, optional
         Takes the place of conjugate gradients, learning rate included. An iteration is then a
-        pass over the data, and a member is done when fifty have gained less than tol.
+        pass over the data, and a member is done when fifty have gained less than tol; what Newton's
+        step may predict is the same.
     batch_size : int, optional
         Points in a mini-batch of `optimizer`; None takes all. With mini-batches training takes
         `max_iter` passes, the length of a learning-rate schedule, and is judged at its end: their
@@ -297,7 +306,7 @@ def train_ensemble(
     Warns
     -----
     ConvergenceWarning
-        Names members that reached `max_iter`.
+        Names members that reached `max_iter`, and those that stopped short of a minimum.
     PathWarning
         If reg = 0 and `optimizer` leaves the span of the gradients, as Adam does: its end point is
         then not the one that the theory describes.
@@ -330,6 +339,8 @@ def train_ensemble(
     if uncertainty == "posterior":
         if warm_start is None:
             shifted = trainer.train(_MODE_MEMBERS, "none", None, run, "mode")
+            what = "shifted networks, whose mean is the mode that label noise is drawn at,"
+            _warn_unconverged(what, shifted, max_iter, optimizer)
             mode = np.mean(shifted.latents, axis=0)
         else:
             mode = warm_start.mode
@@ -357,7 +368,7 @@ def train_ensemble(
         uncertainty=uncertainty,
         mode=mode,
     )
-    _warn_unconverged(trained, max_iter)
+    _warn_unconverged("members", trained, max_iter, optimizer)
     return trained
 
 
@@ -430,6 +441,15 @@ def solve_linearised(
         if progress is not None:
             progress(i + 1, n_members)
     results = jax.tree.map(lambda *leaves: np.stack(leaves), *members)
+    unsolved = np.flatnonzero(~results.converged)
+    if unsolved.size:
+        warnings.warn(
+            f"{len(unsolved)} of {n_members} linearised networks were not solved to within "
+            f"{_TOL:g} of their objective: the problem is too ill-conditioned for {X.dtype}. Use "
+            "double precision, scale the features (about 1 each), or raise reg.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
     return TrainedEnsemble(
         architecture=architecture,
         params=results.params,
@@ -464,12 +484,17 @@ def _solve_member(architecture, uncertainty, key, i, X, y, likelihood, reg, mode
     _, pull_back = jax.vjp(lambda params: architecture.apply(params, X), initial)
     (displacement,) = pull_back(alpha)
     loss = jnp.sum(noise * latents) - jnp.sum(likelihood.log_density(latents, y))
+    value = loss + 0.5 * reg * vdot(displacement, displacement)
+    (gradient,) = pull_back(noise - likelihood.gradient(latents, y) + reg * alpha)
+    reg, tol = jnp.asarray(reg, X.dtype), jnp.asarray(_TOL, X.dtype)
+    problem = Problem(architecture.apply, X, y, likelihood, reg, tol)
+    gap = certificate(problem, value, vdot(gradient, gradient)) / scale_of(problem, value)
     return _Results(
         params=jax.tree.map(jnp.add, initial, displacement),
         n_iter=solution.n_products,
-        converged=solution.converged[0],
-        objective=loss + 0.5 * reg * vdot(displacement, displacement),
-        grad_norm=jnp.sqrt(2 * reg * solution.gap[0]),
+        converged=gap < tol,
+        objective=value,
+        grad_norm=norm(gradient),
         latents=latents,
     )
 
@@ -697,7 +722,8 @@ def _finish(architecture, method, mesh, members, state, data: _Data) -> _Results
         (value, latents), gradient = jax.value_and_grad(objective, 2, has_aux=True)(
             problem, member, state.params
         )
-        return _Results(state.params, state.n_iter, state.converged, value, norm(gradient), latents)
+        converged = state.converged & ~is_stuck(problem, member, state.params)
+        return _Results(state.params, state.n_iter, converged, value, norm(gradient), latents)
 
     def device(members, state, data):
         return jax.vmap(one, (0, 0, None))(members, state, data)
@@ -763,16 +789,35 @@ def _check_warm_start(earlier: TrainedEnsemble, key, architecture, reg, uncertai
         )
 
 
-def _warn_unconverged(trained: TrainedEnsemble, max_iter: int) -> None:
-    late = np.flatnonzero(~trained.converged)
-    if late.size:
-        warnings.warn(
-            f"{len(late)} of {len(trained)} members did not converge in max_iter={max_iter} "
-            f"iterations: {', '.join(map(str, late[:10]))}{', ...' if len(late) > 10 else ''}. "
-            "Raise max_iter or tol, or reg.",
-            ConvergenceWarning,
-            stacklevel=3,
-        )
+def _warn_unconverged(what: str, results: Any, max_iter: int, optimizer: Any) -> None:
+    """Tell of members that met no criterion, and of those that stand still where they must not."""
+    late = ~results.converged & (results.n_iter >= max_iter)
+    stuck = ~results.converged & ~late
+    scale = "scale the features (about 1 each), or raise reg"
+    if optimizer is None:
+        cure = f"{scale[0].upper()}{scale[1:]}."
+    else:
+        cure = f"Change the optimizer's learning rate, or leave it out; {scale}."
+    for which, how in (
+        (
+            late,
+            f"did not converge in max_iter={max_iter} iterations: {{}}. Raise max_iter or tol; "
+            f"{scale}.",
+        ),
+        (
+            stuck,
+            "stopped short of a minimum: {}. Their objective no longer falls, where its gradient "
+            f"and curvature say that it could by more than {STUCK:.0%}. {cure}",
+        ),
+    ):
+        named = np.flatnonzero(which)
+        if named.size:
+            names = f"{', '.join(map(str, named[:10]))}{', ...' if len(named) > 10 else ''}"
+            warnings.warn(
+                f"{len(named)} of {len(which)} {what} {how.format(names)}",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
 
 
 def _layout(architecture, method, data: _Data, memory, devices) -> tuple[Mesh, int]:

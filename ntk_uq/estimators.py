@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from ntk_uq._machine import memory_limit
 from ntk_uq._progress import progress_bar
 from ntk_uq._tasks import Classifier, Estimator, Regressor, SmoothedClassifier
 from ntk_uq.architectures import MLP, BaseArchitecture, Kernels
-from ntk_uq.likelihoods import Weighted
+from ntk_uq.likelihoods import Gaussian, Weighted
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
 __all__ = [
@@ -216,9 +216,13 @@ class _NTK(Estimator):
         self.feature_scales_: Any = 1.0
         automatic = self.reg is None and self.architecture is None
         criterion = self._criterion if automatic else self.reg
-        if criterion is None or isinstance(criterion, numbers.Real):
-            self.reg_ = 1.0 if criterion is None else float(criterion)
+        told = np.any(targets != 0, axis=0)  # an output that never moves has no say
+        if criterion is None or isinstance(criterion, numbers.Real) or not told.any():
+            self.reg_ = float(criterion) if isinstance(criterion, numbers.Real) else 1.0
             return
+        likelihood: Any = self._likelihood
+        if not told.all():
+            targets, likelihood = targets[:, told], Gaussian(likelihood.noise[told])
         tune = ("depth",) if automatic else tuple(self.tune)
         if criterion == "evidence" and getattr(self, "noise", 1.0) is None:
             tune = (*tune, "noise")
@@ -229,7 +233,7 @@ class _NTK(Estimator):
                 self.architecture_,
                 X,
                 self._outcomes(targets),
-                self._likelihood,
+                likelihood,
                 criterion,
                 uncertainty=self.uncertainty,
                 tune=tune,
@@ -242,7 +246,12 @@ class _NTK(Estimator):
             choice.curve,
         )
         self.feature_scales_ = choice.scales
-        self._set_likelihood(choice.likelihood)
+        likelihood = choice.likelihood
+        if not told.all():
+            noise = np.array(cast(Gaussian, self._likelihood).noise)
+            noise[told] = cast(Gaussian, likelihood).noise
+            likelihood = Gaussian(noise)
+        self._set_likelihood(likelihood)
 
     def _check_reg(self) -> None:
         tune = tuple(self.tune)
@@ -523,7 +532,10 @@ class _Ensemble(Estimator):
         y : array-like of shape [n], or [n, C] for regression on C outputs
             Class labels, or real targets.
         sample_weight : array-like of shape [n], optional
-            Weights of the points' losses: 2 counts a point twice, 0 leaves it out.
+            Weights of the points' losses: 2 counts a point twice, 0 leaves it out. Their sum is
+            how many points there are, against which `reg` stands: weights k times as large are
+            `reg` k times as small. Weights that sum to one, as AdaBoost's, make `reg` n times too
+            strong: multiply them by n, or divide `reg` by n where they are not yours to change.
 
         Returns
         -------
@@ -533,6 +545,12 @@ class _Ensemble(Estimator):
         ------
         ValueError
             If the data or an argument cannot be used; the message says why and what to do.
+
+        Warns
+        -----
+        UserWarning
+            If the weights' sum is below a tenth of the number of points: `reg` is then ten times
+            as strong as without weights, or more.
         """
         self._weights = None
         if sample_weight is not None:
@@ -541,8 +559,21 @@ class _Ensemble(Estimator):
             )
             counted = np.flatnonzero(weights)
             self._weights = weights[counted]
+            _warn_of_small_weights(self._weights)
             X, y = (_safe_indexing(values, counted) for values in indexable(X, y))
         return super().fit(X, y)
+
+    def _counted(self, X: Floats, targets: Floats) -> tuple[Floats, Floats]:
+        """Points in an order of their own, equal ones as one of their weight.
+
+        So a fit meets the same problem in whatever order points come, repeated or weighted:
+        rounding would otherwise lead relu networks to other minima.
+        """
+        rows = np.concatenate([X.reshape(len(X), -1), targets], axis=1)
+        _, first, member = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+        counts = np.ones(len(X)) if self._weights is None else self._weights
+        self._weights = np.bincount(member, counts)
+        return X[first], targets[first]
 
     def predict_distribution(self, X: ArrayLike) -> SamplePrediction:
         """Latents (logits) of every member at each test point.
@@ -565,10 +596,9 @@ class _Ensemble(Estimator):
         return self._sample_prediction(latents, joint=True)
 
     def _fit(self, X: Floats, targets: Floats) -> None:
-        X, targets, weights = _merged(X, targets, self._weights)
         likelihood = self._likelihood
-        if np.any(weights != 1):
-            likelihood = Weighted(likelihood, jnp.asarray(weights, jnp.float32))
+        if np.any(self._weights != 1):
+            likelihood = Weighted(likelihood, jnp.asarray(self._weights, jnp.float32))
         with (
             jax.enable_x64(False),
             progress_bar("finite ensemble", self.n_members, self.progress) as progress,
@@ -1205,16 +1235,23 @@ class BayesianRegressor(_Bayesian, Regressor):
         return self._covariance(self.architecture_.kernels(X))
 
 
-def _merged(X: Floats, targets: Floats, weights: Floats | None) -> tuple[Floats, Floats, Floats]:
-    """Points in an order of their own, equal ones as one of their weight.
+def _warn_of_small_weights(weights: Floats) -> None:
+    """Of normalised weights: of n points they make one.
 
-    So training meets the same problem in whatever order points come, repeated or weighted: rounding
-    would otherwise lead relu networks to other minima.
+    Weights that count, balance classes or correct for sampling sum to about n. A tenth moves `reg`
+    by more than the steps in which it is chosen; two points or more that count as one are
+    normalised, however few they are.
     """
-    rows = np.concatenate([X.reshape(len(X), -1), targets], axis=1)
-    _, first, member = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    counts = np.ones(len(X)) if weights is None else weights
-    return X[first], targets[first], np.bincount(member, counts)
+    n, total = len(weights), float(np.sum(weights))
+    if n > 1 and total < max(n / 10, 1 + 1e-6):
+        warnings.warn(
+            f"sample_weight sums to {total:.3g} over {n} points: the data count as {total:.3g} "
+            f"points, and reg is {n / total:.3g} times as strong as without weights. Weights that "
+            f"were normalised (as AdaBoost's are) must be multiplied by {n / total:.3g}, or reg be "
+            "divided by it.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _numpy_leaves(tree: Any) -> Any:

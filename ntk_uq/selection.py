@@ -8,6 +8,7 @@ r"""Choosing the regularisation, and the kernel, from the training data alone.
 Everything follows the dtype of the kernels.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple, cast
@@ -51,6 +52,8 @@ _DEPTHS = (1, 2, 3)
 _FOLDS = 5
 # More points than these only cost time: a random part of them decides as well.
 _MOST_POINTS = 600
+# Where nothing can be held out: the prior N(theta_0, I) of a Bayesian.
+_WITHOUT_FOLDS = 1.0
 # Held-out scores need no more: a thousandth of a posterior standard deviation.
 _CV_TOLERANCE = 1e-6
 # Parameters are fitted on a logarithmic scale, at most this far from where they start: a factor of
@@ -440,12 +443,16 @@ def choose(
 ) -> Choice:
     """Choose the regularisation, and more of the kernel where asked.
 
-    On at most 600 points, taken at random.
+    On at most 600 points, taken at random. Equal points share a fold, so that none is predicted
+    from its own copy; where there are fewer than 5 different points, each is a fold. A class that
+    lies in one fold alone, as one with a single point does, is always trained on and never scored:
+    no network predicts what it has not seen. Where this leaves nothing to score, `reg` is 1, the
+    prior of a Bayesian, the architecture stays, and a warning says so.
 
     Parameters
     ----------
     rng : numpy.random.Generator
-        Takes the points and divides them into 5 folds, by class.
+        Takes the points and divides them into 5 folds, by class where targets are one-hot.
     architecture : BaseArchitecture
         The network.
     X : array of shape [n, d]
@@ -472,6 +479,11 @@ def choose(
     -------
     Choice
 
+    Warns
+    -----
+    UserWarning
+        If there is nothing to hold out.
+
     Examples
     --------
     >>> import numpy as np
@@ -483,11 +495,26 @@ def choose(
     True
     """
     targets = y if targets is None else targets
-    folds = _folds(rng, np.argmax(y, axis=1), max(_FOLDS, -(-_FOLDS * len(X) // _MOST_POINTS)))
-    folds = folds[:_FOLDS]
+    labels = np.argmax(y, axis=1) if _one_hot(y) else np.zeros(len(y), int)
+    k = max(_FOLDS, -(-_FOLDS * len(X) // _MOST_POINTS))
+    folds = _folds(rng, labels, _groups(X), k)
     rows = np.sort(np.concatenate(folds))
-    folds = [np.searchsorted(rows, fold) for fold in folds]
+    if len(rows) > _MOST_POINTS:  # of many equal points
+        rows = np.sort(rng.choice(rows, _MOST_POINTS, replace=False))
+    folds = [np.flatnonzero(np.isin(rows, fold)) for fold in folds]
     X, y, targets = X[rows], y[rows], targets[rows]
+    folds = _predictable(folds, labels[rows])
+    if criterion == "cv" and not folds:
+        warnings.warn(
+            'reg="cv" predicts points from others, of their class where targets are classes, and '
+            "no point has another that differs: reg=1.0, the prior of a Bayesian, is taken. Give "
+            "reg, or more points.",
+            UserWarning,
+            stacklevel=2,
+        )
+        nothing = np.full((1, len(_REGS)), np.nan)
+        curve = RegCurve(np.array(_REGS), nothing, nothing, ("",), criterion, _WITHOUT_FOLDS)
+        return Choice(architecture, _WITHOUT_FOLDS, np.ones(X.shape[1]), likelihood, curve)
 
     networks: list[Any] = [architecture]
     if "depth" in tune:
@@ -527,12 +554,36 @@ def _part(progress: Progress | None, k: int, parts: int, total: int) -> Progress
     return lambda done, _: progress(k * total // parts + done, total)
 
 
-def _folds(rng: np.random.Generator, labels: NDArray, k: int) -> list[NDArray[np.integer]]:
-    """Divide points at random into k folds that hold as many of each label."""
-    order = rng.permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    k = min(k, len(labels))
-    return [np.sort(order[i::k]) for i in range(k)]
+def _one_hot(y: Floats) -> bool:
+    """Whether targets are classes."""
+    return bool(y.shape[1] > 1 and np.all((y == 0) | (y == 1)) and np.all(y.sum(axis=1) == 1))
+
+
+def _groups(X: Floats) -> NDArray[np.integer]:
+    """A number for each point, the same for equal ones, counting in the order of the points."""
+    _, first, group = np.unique(
+        X.reshape(len(X), -1), axis=0, return_index=True, return_inverse=True
+    )
+    return np.argsort(np.argsort(first))[group.ravel()]
+
+
+def _folds(
+    rng: np.random.Generator, labels: NDArray, groups: NDArray, k: int
+) -> list[NDArray[np.integer]]:
+    """First folds of k that hold as many of each label, of groups of points at random."""
+    _, first = np.unique(groups, return_index=True)
+    order = rng.permutation(len(first))
+    order = order[np.argsort(labels[first][order], kind="stable")]
+    k = min(k, len(first))
+    return [np.flatnonzero(np.isin(groups, order[i::k])) for i in range(min(k, _FOLDS))]
+
+
+def _predictable(folds: list[NDArray], labels: NDArray) -> list[NDArray[np.integer]]:
+    """What can be predicted of each fold: points whose class occurs outside it."""
+    counts = np.bincount(labels)
+    kept = [fold[(np.bincount(labels[fold], minlength=len(counts)) < counts)[labels[fold]]]
+            for fold in folds]  # fmt: skip
+    return [fold for fold in kept if len(fold)]
 
 
 def _cv_scores(network, X, y, likelihood, uncertainty, folds, targets, progress):
@@ -547,7 +598,8 @@ def _cv_scores(network, X, y, likelihood, uncertainty, folds, targets, progress)
         targets=targets,
         progress=progress,
     )[:, 0]
-    return scores.mean(axis=1), scores.std(axis=1, ddof=1) / np.sqrt(len(y))
+    scores = scores[:, np.concatenate(folds)]
+    return scores.mean(axis=1), scores.std(axis=1, ddof=1) / np.sqrt(scores.shape[1])
 
 
 def _evidences(network, X, y, likelihood, fit_noise, progress) -> Floats:
@@ -616,9 +668,11 @@ def _of_one_size(
 ) -> Iterator[tuple[NDArray[np.integer], NDArray[np.integer]]]:
     """Training and held-out points of each fold, as many in each, so that programs compile once.
 
-    Folds may differ by a point: it is then left out of training, or asked for twice.
+    Folds may differ by a point: it is then left out of training, or asked for twice. Folds that
+    differ by more stay as they are, with a program for each size.
     """
-    largest = max(len(fold) for fold in folds)
+    sizes = [len(fold) for fold in folds]
+    largest, same = max(sizes), max(sizes) - min(sizes) <= 1
     for fold in folds:
-        train = np.setdiff1d(np.arange(n), fold)[: n - largest]
-        yield train, np.resize(fold, largest)
+        train = np.setdiff1d(np.arange(n), fold)
+        yield (train[: n - largest], np.resize(fold, largest)) if same else (train, fold)

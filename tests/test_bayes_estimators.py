@@ -1,7 +1,6 @@
 """BayesianClassifier and BayesianRegressor: contract, closed forms, and ArviZ."""
 
 import pickle
-import warnings
 
 import arviz as az
 import numpy as np
@@ -13,7 +12,6 @@ from scipy.special import expit, softmax
 from sklearn.base import clone
 from sklearn.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel
-from sklearn.utils.estimator_checks import check_estimator
 
 from ntk_uq import (
     MLP,
@@ -109,15 +107,6 @@ def test_noise_is_estimated_under_the_prior():
         return stats.multivariate_normal.logpdf(TARGET, cov=cov)
 
     assert evidence(noise) > max(evidence(0.98 * noise), evidence(1.02 * noise))
-
-
-@few_draws
-@pytest.mark.slow
-@pytest.mark.parametrize("estimator", [BayesianClassifier, BayesianRegressor])
-def test_scikit_learns_checks(estimator):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        check_estimator(estimator(**FEW))
 
 
 @few_draws

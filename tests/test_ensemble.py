@@ -1,16 +1,20 @@
 """Finite ensembles: against SciPy on tiny networks, and against the infinite ensemble."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 from scipy import optimize
+from sklearn.datasets import load_wine
 
 from ntk_uq.analytic import exact_predictor, gaussian_predictor
 from ntk_uq.architectures import MLP, Kernels
 from ntk_uq.ensemble import ConvergenceWarning, solve_linearised, train_ensemble
-from ntk_uq.likelihoods import Categorical
+from ntk_uq.likelihoods import Categorical, Gaussian
 
 # Few points in many dimensions: the NTK is well conditioned, so parameters move little against
 # the width and finite-width corrections are small.
@@ -177,6 +181,78 @@ def test_unconverged_members_are_named():
         trained = train(MLP(width=32, depth=1), n_members=2, max_iter=3)
     assert not trained.converged.any()
     assert list(trained.n_iter) == [3, 3]
+
+
+def newton_share(net, points, y, likelihood, reg, trained, i):
+    """Decrease that a Newton step predicts, as a share of the objective: dense, in float64."""
+    with jax.enable_x64(True):
+        as_double = lambda leaf: jnp.asarray(leaf, jnp.float64)  # noqa: E731
+        points, y = as_double(points), as_double(y)
+        initial, params = jax.tree.map(as_double, trained.member(i))
+        start, _ = ravel_pytree(initial)
+        flat, unravel = ravel_pytree(params)
+        f, jacobian = (
+            net.apply(params, points),
+            jax.jacobian(lambda v: net.apply(unravel(v), points)),
+        )
+        jacobian = jacobian(flat).reshape(f.size, -1)
+        slope = jacobian.T @ -likelihood.gradient(f, y).ravel() + reg * (flat - start)
+        w = np.zeros((*f.shape, *f.shape))
+        for j in range(len(f)):
+            one = lambda g, j=j: -likelihood.log_density(g[None], y[j : j + 1])[0]  # noqa: E731
+            w[j, :, j] = jax.hessian(one)(f[j])
+        hessian = jacobian.T @ w.reshape(f.size, -1) @ jacobian + reg * np.eye(len(flat))
+        decrease = 0.5 * slope @ np.linalg.lstsq(hessian, slope)[0]
+        best = jnp.where(
+            likelihood.degenerate(y), 0.0, likelihood.log_density(likelihood.optimum(y), y)
+        )
+        excess = jnp.sum(best - likelihood.log_density(f, y))
+        excess += 0.5 * reg * jnp.sum((flat - start) ** 2)
+        return float(decrease / (jnp.maximum(excess, 1.0) if reg > 0 else 1.0))
+
+
+WINE = load_wine()
+STANDARDISED = (WINE.data - WINE.data.mean(axis=0)) / WINE.data.std(axis=0)
+SLOW = optax.sgd(1e-9)  # so small a rate that nothing is gained, far from the minimum
+
+
+@pytest.mark.parametrize(
+    ("points", "likelihood", "reg", "options", "stuck"),
+    [
+        (STANDARDISED, Categorical(), 1.0, {}, False),
+        (STANDARDISED, Gaussian(0.1), 1.0, {}, False),
+        (100 * WINE.data, Categorical(), 1.0, {}, True),
+        (STANDARDISED, Categorical(), 1.0, {"optimizer": SLOW}, True),
+        (STANDARDISED, Gaussian(0.1), 1.0, {"optimizer": SLOW}, True),
+        (STANDARDISED, Categorical(), 0.0, {"optimizer": SLOW}, True),
+        (STANDARDISED, Categorical(), 1.0, {"optimizer": SLOW, "batch_size": 9}, True),
+    ],
+    ids=["scaled", "squares", "unscaled", "optax", "optax squares", "no reg", "mini-batches"],
+)
+def test_a_stall_is_no_convergence(points, likelihood, reg, options, stuck):
+    """What counts as converged has a small Newton step; what does not, is told with a cure."""
+    net, points = MLP(width=16, depth=1), points[::6].astype(np.float32)
+    y = np.eye(3, dtype=np.float32)[WINE.target[::6]]
+    y = y if reg > 0 else 0.7 * y + 0.1
+    problem = jax.random.key(0), net, jnp.asarray(points), jnp.asarray(y), likelihood
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        trained = train_ensemble(*problem, reg=reg, n_members=3, max_iter=300, **options)
+    shares = [newton_share(net, points, y, likelihood, reg, trained, i) for i in range(3)]
+    assert [share > 0.05 for share in shares] == [stuck] * 3
+    assert trained.converged.tolist() == [not stuck] * 3
+    said = " ".join(str(w.message) for w in record if w.category is ConvergenceWarning)
+    assert ("cale the features" in said) == stuck
+
+
+def test_linearised_networks_that_are_not_solved_are_told():
+    net = MLP(width=16, depth=1)
+    with pytest.warns(ConvergenceWarning, match=r"2 of 2 linearised .* float32. Use double"):
+        solved = solve_linearised(
+            jax.random.key(0), net, jnp.asarray(1e3 * X), jnp.asarray(Y), Categorical(), reg=1e-9,
+            n_members=2,
+        )  # fmt: skip
+    assert not solved.converged.any()
 
 
 def test_progress_counts_members_of_every_chunk():

@@ -40,17 +40,16 @@ def test_weights_count_points():
     weights = np.ones(len(X))
     weights[:2], weights[-3:] = 2, 0
     rows = np.random.default_rng(0).permutation(np.r_[0, 1, : len(X) - 3])
-    weighted = EnsembleClassifier(n_members=2).fit(X, y, sample_weight=weights)
-    repeated = EnsembleClassifier(n_members=2).fit(X[rows], y[rows])
-    # Features are standardised by the weighted points too, up to rounding.
-    np.testing.assert_allclose(
-        weighted.predict_proba(X_TEST), repeated.predict_proba(X_TEST), atol=5e-3
-    )
-    weighted = EnsembleClassifier(NET, n_members=2).fit(X, y, sample_weight=weights)
-    repeated = EnsembleClassifier(NET, n_members=2).fit(X[rows], y[rows])
-    np.testing.assert_array_equal(weighted.predict_proba(X_TEST), repeated.predict_proba(X_TEST))
+    # Features and targets are standardised, and the noise is estimated, by the weighted points too.
+    for model in (
+        EnsembleClassifier(n_members=1), EnsembleClassifier(NET, n_members=2),
+        EnsembleRegressor(n_members=1), EnsembleRegressor(NET, n_members=2),
+    ):  # fmt: skip
+        target = y if hasattr(model, "predict_proba") else X @ [1.0, -1, 2, 0.5] + 0.3 * np.sin(y)
+        weighted = model.fit(X, target, sample_weight=weights).predict(X_TEST)
+        np.testing.assert_array_equal(weighted, model.fit(X[rows], target[rows]).predict(X_TEST))
     with pytest.raises(ValueError, match="Negative values"):
-        weighted.fit(X, y, sample_weight=-weights)
+        model.fit(X, y, sample_weight=-weights)
 
 
 def test_warm_start_trains_only_the_new_members(capsys):

@@ -7,7 +7,8 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel
 from sklearn.preprocessing import StandardScaler
 
-from ntk_uq import NTKRegressor
+from ntk_uq import BayesianRegressor, EnsembleRegressor, NTKRegressor
+from ntk_uq.analytic import estimate_noise
 
 
 class FittedKernel(Kernel):
@@ -45,3 +46,68 @@ def test_posterior_is_scikit_learns_process_with_the_same_kernel(x, y):
     their_mean, their_std = theirs.predict(scaler.transform(x[test]), return_std=True)
     np.testing.assert_allclose(mean, their_mean + level, rtol=1e-6)
     np.testing.assert_allclose(std, their_std, rtol=1e-6)
+
+
+def log_evidence(covariance, y, noise, weights):
+    """Log of the integral of prod_i N(y_i | f_i, noise^2)^w_i under f ~ N(0, covariance)."""
+    d = np.diag(weights / noise**2)
+    posterior = np.linalg.inv(np.linalg.inv(covariance) + d)
+    quadratic = y @ (d - d @ posterior @ d) @ y
+    log_det = np.linalg.slogdet(np.eye(len(y)) + covariance @ d)[1]
+    return -0.5 * (weights.sum() * np.log(2 * np.pi * noise**2) + quadratic + log_det)
+
+
+def test_noise_of_weighted_points():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(12, 2))
+    covariance = np.exp(-0.5 * ((points[:, None] - points) ** 2).sum(axis=2))
+    y = np.c_[np.sin(points[:, 0]), points[:, 1]] + 0.3 * rng.normal(size=(12, 2))
+    # The row twice is the weight 2; the rounding of zero eigenvalues leaves about 1e-7.
+    weights = np.array([2.0, 1, 3, 1, 1, 1, 2, 1, 1, 1, 1, 1])
+    rows = np.repeat(np.arange(12), weights.astype(int))
+    repeated = estimate_noise(covariance[np.ix_(rows, rows)], y[rows], 1.0)
+    weighted = estimate_noise(covariance, y, 1.0, weights)
+    np.testing.assert_allclose(weighted, repeated, rtol=1e-4)
+    # Any weights: the evidence of a likelihood that is raised to them.
+    weights = rng.uniform(0.3, 3.0, 12)
+    for target, noise in zip(y.T, estimate_noise(covariance, y, 1.0, weights), strict=True):
+        highest, *others = (
+            log_evidence(covariance, target, factor * noise, weights) for factor in (1, 0.98, 1.02)
+        )
+        assert highest > max(others)
+
+
+@pytest.mark.filterwarnings("ignore::ntk_uq.ensemble.ConvergenceWarning")
+@pytest.mark.parametrize(
+    "model",
+    [
+        NTKRegressor(), EnsembleRegressor(n_members=1, max_iter=3),
+        BayesianRegressor(sampler="laplace"),
+    ],
+    ids=lambda model: type(model).__name__,
+)  # fmt: skip
+def test_a_constant_target_has_its_size_as_unit(model):
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(12, 2))
+    varying = np.sin(2 * points[:, 0]) + 0.3 * rng.normal(size=12)
+    far = points + 3
+
+    def fit(target):
+        with pytest.warns(UserWarning, match="All targets are equal"):
+            fitted = model.fit(points, target)
+        return fitted.noise_, fitted.predict(far, return_std=True)
+
+    noise, moments = fit(np.full(12, 0.3))
+    assert 0 < noise[0] < 0.1 * 0.3
+    for factor in (1000.0, -1e-6):
+        scaled_noise, scaled_moments = fit(np.full(12, 0.3 * factor))
+        np.testing.assert_allclose(scaled_noise, abs(factor) * noise, rtol=1e-5)
+        np.testing.assert_allclose(scaled_moments[1], abs(factor) * moments[1], rtol=1e-5)
+    if not isinstance(model, EnsembleRegressor):
+        np.testing.assert_allclose(moments[0], 0.3, rtol=1e-12)
+    # Beside a column that varies, either is what it is alone.
+    alone = model.fit(points, varying).noise_
+    both, _ = fit(np.c_[varying, np.full(12, 300.0)])
+    np.testing.assert_allclose(both, [alone[0], 1000 * noise[0]], rtol=1e-5)
+    zero, _ = fit(np.zeros(12))
+    assert zero[0] > 0

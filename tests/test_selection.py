@@ -11,7 +11,7 @@ from ntk_uq.analytic import gaussian_predictor
 from ntk_uq.architectures import MLP, Kernels, mlp_kernels
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson
 from ntk_uq.predictions import GaussianPrediction
-from ntk_uq.selection import cross_validate, log_evidence, maximise_evidence
+from ntk_uq.selection import choose, cross_validate, log_evidence, maximise_evidence
 
 N, C = 14, 3
 RNG = np.random.default_rng(0)
@@ -130,3 +130,54 @@ def test_cross_validation_of_the_mode_alone():
     together = cross_validate(*args, ["none", "posterior"], folds)[:, 0]
     # Either is within a thousandth of a posterior standard deviation of the mode.
     np.testing.assert_allclose(alone, together, atol=2e-3)
+
+
+def chosen_by_cv(points, labels, seed=0):
+    one_hot = np.eye(labels.max() + 1)[labels]
+    rng = np.random.default_rng(seed)
+    return choose(rng, MLP(depth=1), points, one_hot, Categorical(), "cv", uncertainty="none")
+
+
+@pytest.mark.parametrize(
+    ("points", "labels"),
+    [
+        ([[-1.0], [1.0]], [0, 1]),
+        ([[-1.0], [-1.0], [1.0], [1.0]], [0, 0, 1, 1]),
+        ([[-1.0], [0.0], [1.0]], [0, 1, 2]),
+    ],
+    ids=["a point a class", "copies", "three"],
+)
+def test_where_nothing_can_be_held_out_reg_is_one(points, labels):
+    with pytest.warns(UserWarning, match=r"no point has another that differs: reg=1.0"):
+        choice = chosen_by_cv(np.array(points), np.array(labels))
+    assert choice.reg == choice.curve.reg == 1.0
+    assert np.isnan(choice.curve.scores).all()
+
+
+def test_a_class_of_one_point_is_trained_on_and_not_scored():
+    """One held-out point each, by hand: all that is left where four points are four folds."""
+    points, labels = np.array([[-1.0, 0], [-0.8, 1], [1.2, 0], [0.3, 2]]), np.array([0, 0, 1, 2])
+    curve = chosen_by_cv(points, labels).curve
+    one_hot, ntk = np.eye(3)[labels], MLP(depth=1).kernels(points).ntk
+    for reg, score in zip(curve.regs, curve.scores[0], strict=True):
+        held_out = []
+        for i in (0, 1):
+            rest = np.delete(np.arange(4), i)
+            mode = solve_dual(
+                jnp.asarray(ntk[np.ix_(rest, rest)]), reg, jnp.asarray(one_hot[rest]),
+                jnp.zeros((1, 3, 3)), Categorical(),
+            )  # fmt: skip
+            f = jnp.asarray(ntk[i, rest]) @ mode.alpha[0]
+            held_out.append(float(Categorical().log_density(f[None], one_hot[i][None])[0]))
+        # Cross-validation solves to 1e-6 nats: latents to a thousandth of a standard deviation.
+        assert score == pytest.approx(np.mean(held_out), abs=5e-3)
+
+
+def test_copies_of_a_point_do_not_predict_it():
+    """Labels without any pattern: the more regularisation the better, copies or not."""
+    rng = np.random.default_rng(0)
+    points, labels = rng.normal(size=(30, 3)), rng.integers(2, size=30)
+    once = chosen_by_cv(points, labels)
+    twice = chosen_by_cv(np.repeat(points, 2, axis=0), np.repeat(labels, 2))
+    assert once.reg >= 1
+    assert twice.reg >= 1

@@ -1,6 +1,7 @@
 """scikit-learn's own checks, and its tools around the estimators."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -9,37 +10,35 @@ from sklearn import config_context
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_iris
+from sklearn.ensemble import AdaBoostClassifier
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import ntk_uq as nuq
+from ntk_uq import _tasks
 
 NET = nuq.MLP(width=16, depth=1, activation="erf")
 FEW = {"num_warmup": 20, "num_samples": 20}
-# Small, so that the many fits of the checks are quick.
-ESTIMATORS = {
-    "NTKClassifier": nuq.NTKClassifier(NET, method="gaussian"),
-    "NTKClassifier, exact": nuq.NTKClassifier(NET, n_draws=8),
-    "EnsembleClassifier": nuq.EnsembleClassifier(NET, n_members=2),
-    "BayesianClassifier": nuq.BayesianClassifier(NET, **FEW),
-    "NTKRegressor": nuq.NTKRegressor(NET, noise=0.3),
-    "EnsembleRegressor": nuq.EnsembleRegressor(NET, n_members=2, noise=0.3),
-    "BayesianRegressor": nuq.BayesianRegressor(NET, noise=0.3, **FEW),
-}
-QUICK = ("NTKRegressor",)
+# What a user gets without arguments: only sizes differ, so that the many fits of the checks are
+# quick. The network's width is one of them.
+DEFAULTS = [
+    nuq.NTKClassifier(n_draws=8),
+    nuq.EnsembleClassifier(n_members=2),
+    nuq.BayesianClassifier(**FEW),
+    nuq.NTKRegressor(n_draws=8),
+    nuq.EnsembleRegressor(n_members=2),
+    nuq.BayesianRegressor(**FEW),
+]
 iris = load_iris(as_frame=True)
 X, y = iris.data.iloc[::3], iris.target_names[iris.target.iloc[::3]]
 
 
-@pytest.mark.parametrize(
-    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in ESTIMATORS]
-)
-def test_checks_of_scikit_learn(name):
+def assert_passes_checks(estimator):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of twenty draws, and what the checks provoke
-        results = check_estimator(clone(ESTIMATORS[name]), on_fail=None)
+        results = check_estimator(clone(estimator), on_fail=None)
     failed = {r["check_name"]: r["exception"] for r in results if r["status"] == "failed"}
     assert not failed
     # Nothing is expected to fail, and what is skipped needs another array library.
@@ -49,12 +48,18 @@ def test_checks_of_scikit_learn(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("estimator", [nuq.NTKClassifier, nuq.NTKRegressor])
-def test_checks_of_scikit_learn_without_arguments(estimator):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        results = check_estimator(estimator(), on_fail=None)
-    assert not {r["check_name"]: r["exception"] for r in results if r["status"] == "failed"}
+@pytest.mark.parametrize("estimator", DEFAULTS, ids=lambda e: type(e).__name__)
+def test_checks_of_scikit_learn(estimator, monkeypatch):
+    monkeypatch.setattr(_tasks, "MLP", partial(nuq.MLP, width=16))
+    given = clone(estimator).get_params()
+    sizes = {"n_draws", "n_members", "num_warmup", "num_samples"}
+    default = type(estimator)().get_params()
+    assert all(given[name] == default[name] for name in given.keys() - sizes)
+    assert_passes_checks(estimator)
+
+
+def test_checks_of_scikit_learn_on_a_network_that_is_given():
+    assert_passes_checks(nuq.NTKRegressor(NET, noise=0.3))
 
 
 def test_search_over_settings_in_a_pipeline():
@@ -126,3 +131,15 @@ def test_weights_are_routed():
         pipeline.fit(X, y, sample_weight=weights)
     # Of the class without weight only what the prior says is left.
     assert not np.any(pipeline.predict(X) == "setosa")
+
+
+def test_weights_that_sum_to_one_are_warned_of():
+    """AdaBoost normalises its weights: of n points they make one, and of reg n times as much."""
+    model = nuq.EnsembleClassifier(NET, n_members=1)
+    n = len(X)
+    with pytest.warns(UserWarning, match=rf"sums to 1 over {n} points.*reg is {n} times as strong"):
+        AdaBoostClassifier(model, n_estimators=1).fit(X, y)
+    plain = clone(model).fit(X, y).predict_proba(X)
+    # The cure that the warning names.
+    weighted = clone(model).fit(X, y, sample_weight=np.full(n, 1 / n) * n)
+    np.testing.assert_array_equal(weighted.predict_proba(X), plain)
