@@ -24,6 +24,7 @@ from scipy.stats import gamma, rankdata
 from ntk_uq.likelihoods import Categorical, Gaussian
 from ntk_uq.metrics import total_variation
 from ntk_uq.predictions import (
+    _FEWEST_BATCHES,
     Batches,
     GaussianPrediction,
     SamplePrediction,
@@ -49,7 +50,7 @@ Prediction = GaussianPrediction | SamplePrediction
 
 # Batches of draws, whose scatter gives standard errors within 1 / sqrt(200) = 7%; fewer where their
 # means at all points take more than 2**24 numbers (128 MiB), at least these.
-_BATCHES, _FEWEST_BATCHES, _LARGEST = 100, 20, 2**24
+_BATCHES, _FEWEST, _LARGEST = 100, 20, 2**24
 # Resamples of the bootstrap, which know a standard error as well.
 _RESAMPLES = 100
 # Draws of a Gaussian for the energy distance, and the most of any method's.
@@ -214,7 +215,7 @@ def energy_distance(
         np.linspace(0, len(x), k, endpoint=False).astype(int).tolist()
         for k, x in zip(n_batches, draws, strict=True)
     ]
-    if coupled and min(starts, key=len) != max(starts, key=len)[: min(n_batches)]:
+    if coupled and not all(i == j for i, j in zip(*starts, strict=False)):
         raise ValueError(
             "Coupled draws must lie in the same batches: as many draws and batches of either side, "
             f"or no batches; got {len(a)} and {len(b)} draws in {n_batches[0]} and {n_batches[1]} "
@@ -494,7 +495,7 @@ class Draws:
     @property
     def most_batches(self) -> int:
         """Batches whose means can be held."""
-        return max(_FEWEST_BATCHES, min(_BATCHES, _LARGEST // self.prediction.mean.size))
+        return max(_FEWEST, min(_BATCHES, _LARGEST // self.prediction.mean.size))
 
     def response(self, batches: Batches) -> tuple[Floats, Floats, Floats]:
         """Batch means of the response p [G, m, C] and of its entropy [G, m]; mean of p^2 [m, C].
@@ -547,7 +548,7 @@ class Draws:
         theirs by their labels.
         """
         batches = self.batches if batches is None else batches
-        levels = bootstrap_levels(batches) if levels is None else levels
+        levels = _bootstrap_levels(batches) if levels is None else levels
         weights = _bootstrap_weights(batches, levels)
         m, outputs = self.prediction.mean.shape
         step = max(1, _CHUNK // (len(weights) * outputs))
@@ -569,7 +570,7 @@ class Draws:
         return np.sqrt((variance + noise).sum(axis=-1)), np.sqrt(variance.sum(axis=-1))
 
 
-def bootstrap_levels(*batches: Batches) -> Floats:
+def _bootstrap_levels(*batches: Batches) -> Floats:
     """Uniform random numbers for every label: [resamples, L]."""
     n_labels = 1 + max(max(one.labels) for one in batches)
     return np.random.default_rng(0).uniform(size=(_RESAMPLES, n_labels))
@@ -654,9 +655,12 @@ class _Pair:
     def __init__(self, first: Draws, second: Draws):
         self.draws = first, second
         self.batches = _paired_batches(first.prediction, second.prediction, first.most_batches)
-        levels = bootstrap_levels(*self.batches)
-        # Total and epistemic uncertainties by the bootstrap, of either method.
-        self.uncertainties = [
+
+    @cached_property
+    def uncertainties(self) -> list[tuple[Floats, Floats]]:
+        """Total and epistemic uncertainty of either, by the bootstrap: [1 + resamples, m] each."""
+        levels = _bootstrap_levels(*self.batches)
+        return [
             draws.uncertainty(batches, levels)
             for draws, batches in zip(self.draws, self.batches, strict=True)
         ]

@@ -474,7 +474,7 @@ class SamplePrediction(_Prediction):
     def _autocorrelation_time(self) -> float:
         """Draws of a chain that tell as much as an independent one, where they tell little.
 
-        ArviZ's, at the 90% quantile of several summaries: the slowest of them is so by chance too.
+        ArviZ's, of the slower ones of several summaries: the slowest of them is so by chance too.
         """
         from arviz_stats.base import array_stats  # slow to load, and for chains only
 
@@ -484,7 +484,7 @@ class SamplePrediction(_Prediction):
             return 1.0
         series = series.reshape(self.n_chains or 1, self._chain_length, -1)
         ess = array_stats.ess(series, method="mean", chain_axis=0, draw_axis=1)
-        return float(len(self.samples) / np.quantile(ess, 0.1))
+        return float(len(self.samples) / np.quantile(ess, 0.25))
 
     def _summaries(self) -> Iterator[Floats]:
         """Of response and latents: means over the points, and random sums of their entries."""

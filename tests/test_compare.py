@@ -16,7 +16,7 @@ from stand_ins import StandIn
 from ntk_uq.architectures import MLP
 from ntk_uq.calibration import TemperatureScaled
 from ntk_uq.compare import Comparison, ComparisonWarning, _epistemic_se, compare
-from ntk_uq.distances import Draws, _total_variation
+from ntk_uq.distances import Draws, _Pair, _total_variation
 from ntk_uq.estimators import NTKClassifier, NTKRegressor
 from ntk_uq.metrics import regression_scores, scores
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
@@ -25,7 +25,7 @@ N_POINTS, N_CLASSES = 12, 3
 
 
 def _tv(first, second):
-    return _total_variation(Draws(first), Draws(second))
+    return _total_variation(_Pair(Draws(first), Draws(second)))
 
 
 def latent_mean(seed=0):
