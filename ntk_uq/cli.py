@@ -532,7 +532,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     from ntk_uq.compare import compare
     from ntk_uq.report import calibration_findings
 
-    posterior = next((name for name in reversed(names) if name in {"nuts", *_POSTERIORS}), None)
+    posterior = next((name for name in ("nuts", *_POSTERIORS) if name in names), None)
     reg, choice = arguments.reg, None
     if isinstance(reg, str):
         choice = _choose_reg(arguments, parts, methods.get(posterior or ""))

@@ -369,7 +369,38 @@ def _score_findings(comparison: Comparison) -> list[str]:
             sentences.append(
                 f"{_listed(best)} {'has' if len(best) == 1 else 'have'} the lowest log loss."
             )
-    return sentences
+    return [*sentences, *_verdicts(comparison)]
+
+
+def _verdicts(comparison: Comparison) -> list[str]:
+    """Whose probabilities are right, in a sentence for each verdict; one where it is all the same.
+
+    Whether they are right is said with figures by `calibration_findings`.
+    """
+    by_verdict: dict[str, list[str]] = {}
+    for name, check in _checks(comparison).items():
+        by_verdict.setdefault(check.verdict, []).append(name)
+    words = {
+        "calibrated": "The probabilities of {} are right, as far as these points can tell.",
+        "too cautious": "The probabilities of {} are too cautious.",
+        "too confident": "The probabilities of {} are too sure.",
+        "uneven": "The probabilities of {} are right on average only.",
+        "too few points": "There are too few points to say whether the probabilities of {} are "
+        "right.",
+    }
+    return [
+        sentence.format(_listed(by_verdict[verdict]))
+        for verdict, sentence in words.items()
+        if verdict in by_verdict
+    ]
+
+
+def _checks(comparison: Comparison) -> dict[str, CalibrationCheck]:
+    assert comparison.y_test is not None
+    return {
+        name: calibration_check(comparison.y_test, method.proba, classes=comparison.classes)
+        for name, method in comparison.methods.items()
+    }
 
 
 def _method_finding(comparison: Comparison, name: str) -> str:
@@ -442,7 +473,7 @@ def choice_findings(choice: RegChoice) -> list[str]:
         factor = max(curve.reg, 1 / curve.reg)
         scale += (
             f" The choice is {_number(factor)} times {'weaker' if curve.reg < 1 else 'stronger'}: "
-            f"as a prior of functions, GP(0, Θ / reg), it gives logits {_number(factor**0.5)} "
+            f"as a prior of functions, GP(0, Θ / reg), its logits are {_number(factor**0.5)} "
             f"times {'larger' if curve.reg < 1 else 'smaller'}."
         )
     sentences = [_criterion_finding(curve), scale]
@@ -483,7 +514,9 @@ def _criterion_finding(curve: "RegCurve") -> str:
     if np.isfinite(values[at]):
         sentence += f" ({unit.format(values[at])} nats"
         if len(one) and one[0] != at:
-            sentence += f", {values[one[0]]:.{1 if curve.criterion == 'evidence' else 3}f} at 1"
+            sentence += (
+                f", {values[one[0]]:.{1 if curve.criterion == 'evidence' else 3}f} at reg = 1"
+            )
         sentence += ")"
     if curve.criterion == "cv" and at in (0, len(curve.regs) - 1):
         sentence += ". It is the end of the range, and a value beyond it may be better still"
@@ -509,11 +542,10 @@ def calibration_findings(comparison: Comparison, choice: RegChoice | None = None
     if comparison.y_test is None:
         return {}
     everything, found = _with_own(comparison, choice), {}
-    for name, method in everything.methods.items():
-        check = calibration_check(comparison.y_test, method.proba, classes=comparison.classes)
+    for name, check in _checks(everything).items():
         sentences = [calibration_finding(check)]
         if choice is not None and name == choice.posterior:
-            sentences += _caution(check, method, choice.curve.reg)
+            sentences += _caution(check, everything.methods[name], choice.curve.reg)
         if name not in comparison.methods:
             assert choice is not None
             assert choice.posterior is not None
