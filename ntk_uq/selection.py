@@ -59,7 +59,7 @@ _MOST_POINTS = 600
 # each fold, whose noise takes about Var(p) / (2 draws p^2) from the log of a probability p, a
 # hundredth of a nat.
 _POSTERIOR_REGS = tuple(float(reg) for reg in np.logspace(2, -4, 7))
-_MOST_POINTS_DRAWN, _CV_DRAWS = 200, 64
+_MOST_POINTS_DRAWN, _CV_DRAWS = 150, 32
 # Held-out scores need no more: a thousandth of a posterior standard deviation.
 _CV_TOLERANCE = 1e-6
 # Parameters are fitted on a logarithmic scale, at most this far from where they start: a factor of
@@ -538,8 +538,8 @@ def cross_validate_posterior(
     """Find the regularisation whose posterior predicts held-out points best, by its draws.
 
     The Gaussian predictor of `choose` is far from the posterior where the prior is wide, so the
-    predictions here are those of `analytic.exact_predictor` with `analytic.correct_draws`, 64 draws
-    of each of 5 folds of at most 200 points. As reg falls, the predictions approach those of the
+    predictions here are those of `analytic.exact_predictor` with `analytic.correct_draws`, 32 draws
+    of each of 5 folds of at most 150 points. As reg falls, the predictions approach those of the
     separating functions alone, and the score hardly changes. So the scan goes down from 100 by
     powers of ten, and ends, below 1, at the first that is not better than the best so far by a
     standard error of the difference, paired over the points.
