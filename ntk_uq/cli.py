@@ -1,6 +1,7 @@
 """The ``ntk-uq`` command."""
 
 import argparse
+import math
 import os
 import sys
 import warnings
@@ -554,7 +555,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     )
     if choice is not None and posterior is not None and choice.posterior_curve is not None:
         best = choice.posterior_curve.reg
-        if best != reg:
+        if not math.isclose(best, reg):
             own = f"{methods[posterior]} at reg = {best:.3g}"
             _say(f"{own}, where the posterior predicts best")
             model = fitted(posterior, best)

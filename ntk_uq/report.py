@@ -480,9 +480,13 @@ def choice_findings(choice: RegChoice) -> list[str]:
     own = choice.posterior_curve
     if own is not None:
         best = f"{own.scores[0, np.argmin(np.abs(own.regs - own.reg))]:.3f}".lstrip("-")
+        if np.isclose(own.reg, curve.reg):
+            opening = "So it is for the posterior: cross-validated"
+        else:
+            opening = "What is best for the trained network need not be best for the posterior. "
+            opening += "Cross-validated"
         sentences.append(
-            "What is best for the trained network need not be best for the posterior. "
-            f"Cross-validated by its own draws, it predicts held-out training points best at reg = "
+            f"{opening} by its own draws, it predicts held-out training points best at reg = "
             f"{_number(own.reg)} (log loss {best} nats), of the powers of ten that were tried."
         )
     return sentences

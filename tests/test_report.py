@@ -276,7 +276,12 @@ def test_choice_of_reg_in_words():
     assert "maximises the evidence" in by_evidence[0]
     assert "(log evidence -50.0 nats, -60.0 at reg = 1)" in by_evidence[0]
     own = choice_findings(RegChoice(curve(0.1), "mcmc", curve(0.01)))[2]
+    assert "need not be best for the posterior" in own
     assert "best at reg = 0.01 (log loss 0.300 nats)" in own
+    assert (
+        "So it is for the posterior"
+        in choice_findings(RegChoice(curve(0.1), "mcmc", curve(0.1)))[2]
+    )
 
 
 def test_report_says_how_reg_was_chosen_and_whether_probabilities_are_right(tmp_path):
