@@ -1,10 +1,12 @@
 """The ``ntk-uq`` command."""
 
 import argparse
+import math
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,6 +15,7 @@ from ntk_uq import __version__
 
 if TYPE_CHECKING:
     from ntk_uq.datasets import Dataset, Split
+    from ntk_uq.report import RegChoice
 
 __all__ = ["main"]
 
@@ -30,6 +33,7 @@ _POSTERIORS = {
     "laplace": "Laplace",
     "vi": "Variational",
 }
+_CRITERIA = {"cv": "cross-validation", "evidence": "the evidence"}
 # Training points unless asked otherwise: what NUTS samples in about a minute.
 _N_TRAIN = 300
 # Points at which laziness is measured.
@@ -61,6 +65,7 @@ _EXAMPLES = (
 examples:
   ntk-uq compare                                      scikit-learn's digits, to report.html
   ntk-uq compare --data wine --n-train 100 -o wine.html
+  ntk-uq compare --reg 1                              at the Bayesian scale
   ntk-uq compare --data patients.csv --target outcome --reg 0.3 --members 64
   ntk-uq compare --data large.csv --target y --n-train 5000 --skip nuts
   ntk-uq compare --data wine --with posterior --with laplace   what is nearest to the posterior?
@@ -201,11 +206,13 @@ def _add_compare(commands: Any) -> None:
     model = parser.add_argument_group("model")
     model.add_argument(
         "--reg",
-        type=_positive,
-        default=1.0,
+        type=_reg,
+        default="cv",
         metavar="R",
         help="strength of the pull towards the initial parameters: the loss is the sum over the "
-        "training points, plus R/2 times the squared distance (default: 1.0)",
+        "training points, plus R/2 times the squared distance. A number, 1 being the Bayesian "
+        'scale; "cv" or "evidence" chooses one for all methods from the training points, and shows '
+        "the posterior also where it predicts best itself (default: cv)",
     )
     _add_count(model, "--width", 512, "units of each hidden layer of the finite networks")
     _add_count(model, "--depth", 2, "hidden layers")
@@ -561,36 +568,97 @@ def _compare(arguments: argparse.Namespace) -> None:
         titles["nuts"] += _check_nuts(arguments, parts)
 
     from ntk_uq.compare import compare
+    from ntk_uq.report import calibration_findings
+
+    posterior = next((name for name in ("nuts", *_POSTERIORS) if name in names), None)
+    reg, choice = arguments.reg, None
+    if isinstance(reg, str):
+        choice = _choose_reg(arguments, parts, methods.get(posterior or ""))
+        reg = choice.curve.reg
+        _say(f"reg = {reg:.3g}, chosen from the training points by {_CRITERIA[arguments.reg]}")
+
+    def fitted(name: str, reg: float) -> Any:
+        return _estimator(name, arguments, reg).fit(parts.X_train, parts.y_train)
 
     estimators = {}
     for number, name in enumerate(names, start=1):
         _say(f"[{number}/{len(names)}] {titles[name]}")
-        estimator = _estimator(name, arguments)
-        estimators[methods[name]] = estimator.fit(parts.X_train, parts.y_train)
+        estimators[methods[name]] = fitted(name, reg)
     comparison = compare(
         estimators,
         parts.X_test,
         parts.y_test,
         reference=methods["nuts" if "nuts" in names else names[0]],
     )
+    if choice is not None and posterior is not None and choice.posterior_curve is not None:
+        best = choice.posterior_curve.reg
+        if not math.isclose(best, reg):
+            own = f"{methods[posterior]} at reg = {best:.3g}"
+            _say(f"{own}, where the posterior predicts best")
+            model = fitted(posterior, best)
+            choice = replace(choice, own=compare({own: model}, parts.X_test, parts.y_test))
     comparison.to_html(
         arguments.output,
         title=f"Uncertainty of wide networks: {dataset.name}",
-        about={methods[name]: _about(name, arguments) for name in names},
+        about={methods[name]: _about(name, arguments, reg) for name in names},
         run=_description(dataset, parts, arguments),
         images=parts.images_test,
+        reg=choice,
     )
     print(comparison.table.T.to_string(float_format="{:.4f}".format))
+    print()
+    for name, sentence in calibration_findings(comparison, choice).items():
+        print(f"{name}. {sentence}")
     print(f"\nThe report is in {arguments.output}")
 
 
-def _estimator(name: str, arguments: argparse.Namespace) -> Any:
+def _choose_reg(
+    arguments: argparse.Namespace, parts: "Split", posterior: str | None
+) -> "RegChoice":
+    """One regularisation for all methods, and the posterior's own, from the training points."""
+    import jax
+    import numpy as np
+
+    from ntk_uq._progress import progress_bar
+    from ntk_uq.estimators import NTKClassifier
+    from ntk_uq.likelihoods import Categorical
+    from ntk_uq.report import RegChoice
+    from ntk_uq.selection import cross_validate_posterior
+
+    network = _network(arguments)
+    mode = NTKClassifier(
+        network, reg=arguments.reg, uncertainty="none", random_state=arguments.seed
+    ).fit(parts.X_train, parts.y_train)
+    choice = RegChoice(mode.reg_curve_)
+    classes, labels = np.unique(parts.y_train, return_inverse=True)
+    # With a class of one point, no fold is like the whole.
+    if posterior is None or np.bincount(labels).min() < 2:
+        return choice
+    label = "posterior along reg"
+    with jax.enable_x64(True), progress_bar(label, 1) as progress:
+        curve = cross_validate_posterior(
+            np.random.default_rng(arguments.seed),
+            network,
+            parts.X_train,
+            np.eye(len(classes))[labels],
+            Categorical(),
+            progress=progress,
+        )
+    return replace(choice, posterior=posterior, posterior_curve=curve)
+
+
+def _network(arguments: argparse.Namespace) -> Any:
     from ntk_uq.architectures import MLP
+
+    return MLP(width=arguments.width, depth=arguments.depth)
+
+
+def _estimator(name: str, arguments: argparse.Namespace, reg: float) -> Any:
     from ntk_uq.estimators import BayesianClassifier, EnsembleClassifier, NTKClassifier
 
     shared = {
-        "architecture": MLP(width=arguments.width, depth=arguments.depth),
-        "reg": arguments.reg,
+        "architecture": _network(arguments),
+        "reg": reg,
         "random_state": arguments.seed,
     }
     match name:
@@ -601,7 +669,12 @@ def _estimator(name: str, arguments: argparse.Namespace) -> Any:
         case "gaussian":
             return NTKClassifier(method="gaussian", **shared)
         case "posterior":
-            return NTKClassifier(uncertainty="posterior", n_draws=arguments.draws, **shared)
+            return NTKClassifier(
+                uncertainty="posterior",
+                n_draws=arguments.draws,
+                n_trajectories=_trajectories(reg),
+                **shared,
+            )
         case "finite-posterior":
             return EnsembleClassifier(
                 n_members=arguments.members, uncertainty="posterior", **shared
@@ -619,7 +692,13 @@ def _estimator(name: str, arguments: argparse.Namespace) -> Any:
             )
 
 
-def _about(name: str, arguments: argparse.Namespace) -> str:
+def _trajectories(reg: float) -> int:
+    """How far draws must be moved that are right to first order: far where the prior is wide."""
+    return 0 if reg >= 1 else 1 if reg >= 0.1 else 16
+
+
+def _about(name: str, arguments: argparse.Namespace, reg: float) -> str:
+    n = _trajectories(reg)
     match name:
         case "ensemble":
             return (
@@ -641,12 +720,18 @@ def _about(name: str, arguments: argparse.Namespace) -> str:
         case "posterior":
             return (
                 f"Approximate posterior samples without a Markov chain: {arguments.draws:,} "
-                "functions drawn from the prior, each trained on labels with noise."
+                "functions drawn from the prior, each trained on labels with noise"
+                + (
+                    f", and moved by {n} Hamiltonian trajector{'y' if n == 1 else 'ies'}"
+                    if n
+                    else ""
+                )
+                + "."
             )
         case "finite-posterior":
             return (
-                f"The same with {arguments.members} networks of width {arguments.width:,} in place "
-                "of the limit of infinite width."
+                f"The same, right to first order, with {arguments.members} networks of width "
+                f"{arguments.width:,} in place of the limit of infinite width."
             )
         case "laplace":
             return (
@@ -741,8 +826,7 @@ def _summary(model: Any, n_rows: int) -> str:
     depth, reg = estimator.architecture_.depth, getattr(estimator, "reg_", estimator.reg)
     network = f"reg = {reg:.3g}, {depth} hidden layer{'s' if depth > 1 else ''}"
     if hasattr(estimator, "reg_curve_"):
-        criteria = {"cv": "cross-validation", "evidence": "the evidence"}
-        network += f", chosen by {criteria[estimator.reg_curve_.criterion]}"
+        network += f", chosen by {_CRITERIA[estimator.reg_curve_.criterion]}"
     lines = [f"{type(estimator).__name__}: {n_rows:,} rows, {used}, {target}", network]
     if model.level is not None and model.task == "classification":
         lines.append(
@@ -923,7 +1007,10 @@ def _description(
         "Training points": f"{n_train:,}, drawn at random with the classes in proportion",
         "Features": f"{n_features:,}, standardised with the training points' mean and scale",
         "Network": f"{arguments.depth} hidden layers of {arguments.width} units (ReLU)",
-        "Regularisation": f"reg = {arguments.reg:g}",
+        "Regularisation": f"reg = {arguments.reg:g}, as given; left out, it is chosen from the "
+        "training points"
+        if isinstance(arguments.reg, float)
+        else f"chosen from the training points by {_CRITERIA[arguments.reg]}, see above",
         "Seed": arguments.seed,
     }
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # load matplotlib and NumPyro
     from matplotlib.figure import Figure
 
     from ntk_uq.bayes import Diagnostics
+    from ntk_uq.report import RegChoice
 
 __all__ = ["Comparison", "ComparisonWarning", "Distance", "Estimate", "MethodSummary", "compare"]
 
@@ -312,6 +313,7 @@ class Comparison:
         about: Mapping[str, str] | None = None,
         run: Mapping[str, object] | None = None,
         images: ArrayLike | None = None,
+        reg: "RegChoice | None" = None,
     ) -> None:
         """Write a report: one HTML file with the table, pictures and a summary in words.
 
@@ -330,6 +332,8 @@ class Comparison:
             "Training points": 300}``; shown as given, in this order.
         images : array of shape [m, height, width] or [m, height, width, 3], optional
             The test points as pictures, shown beside the most uncertain predictions.
+        reg : RegChoice, optional
+            How the regularisation that the methods share was chosen; see `ntk_uq.report`.
 
         Raises
         ------
@@ -347,7 +351,9 @@ class Comparison:
                 "The report is about class probabilities; of regressors, see table, distance_table "
                 "and plot()."
             )
-        write_report(self, path, title=title, about=about or {}, run=run or {}, images=images)
+        write_report(
+            self, path, title=title, about=about or {}, run=run or {}, images=images, reg=reg
+        )
 
 
 def compare(

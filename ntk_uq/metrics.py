@@ -30,6 +30,7 @@ from ntk_uq._checks import labelled_probabilities, level_between, numbers
 
 __all__ = [
     "BrierDecomposition",
+    "CalibrationCheck",
     "CoverageCurve",
     "Detection",
     "Interval",
@@ -37,6 +38,7 @@ __all__ = [
     "ReliabilityCurve",
     "bootstrap_interval",
     "brier_decomposition",
+    "calibration_check",
     "coverage_curve",
     "crps_gaussian",
     "crps_samples",
@@ -56,6 +58,14 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 Binning = Literal["width", "mass"]
+Verdict = Literal["calibrated", "too cautious", "too confident", "uneven", "too few points"]
+
+# Calibrated forecasts that are simulated for a check, and points of them at a time.
+_N_SIMULATED, _POINTS_SIMULATED = 2000, 4096
+# A calibrated forecast is taken for another in about one case of a hundred, by either test.
+_CHECK_LEVEL = 0.01
+# Where the accuracy is known less well than this, the points are too few for a verdict.
+_WIDEST_MARGIN = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +116,66 @@ class Interval(NamedTuple):
     estimate: float
     lower: float
     upper: float
+
+
+@dataclass(frozen=True)
+class CalibrationCheck:
+    """What a forecast's calibration is, and what that of a calibrated one would seem to be.
+
+    A calibrated forecast of the same confidences is right at each point with the probability that
+    it gives: its figures here are those of simulations.
+
+    Attributes
+    ----------
+    n_points : int
+        Test points m.
+    confidence, accuracy : float
+        Mean probability of the predicted class, and the fraction of predictions that are right.
+    accuracy_lower, accuracy_upper : float
+        Wilson's 99% interval of the accuracy.
+    ece, ece_se : float
+        Expected calibration error, and its standard error from the scatter of the points.
+    ece_by_chance, ece_limit : float
+        The calibration error of a calibrated forecast: on average, and in 99 of 100 cases at most.
+    p_gap, p_ece : float
+        Share of calibrated forecasts whose accuracy is as far from the confidence as this one's,
+        on either side, and whose calibration error is as large.
+
+    Examples
+    --------
+    >>> from ntk_uq.metrics import calibration_check
+    >>> check = calibration_check([0] * 90 + [1] * 110, [[0.9, 0.1]] * 200)
+    >>> check.verdict, round(check.ece, 2)
+    ('too confident', 0.45)
+    """
+
+    n_points: int
+    confidence: float
+    accuracy: float
+    accuracy_lower: float
+    accuracy_upper: float
+    ece: float
+    ece_se: float
+    ece_by_chance: float
+    ece_limit: float
+    p_gap: float
+    p_ece: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the probabilities are right, as far as these points can tell.
+
+        "too cautious" or "too confident" where accuracy and mean confidence differ by more than
+        chance explains; "uneven" where they do not, but the calibration error is beyond chance;
+        "too few points" where neither is and the interval of the accuracy is wider than 0.05 to
+        either side; else "calibrated".
+        """
+        if self.p_gap < _CHECK_LEVEL:
+            return "too cautious" if self.accuracy > self.confidence else "too confident"
+        if self.p_ece < _CHECK_LEVEL:
+            return "uneven"
+        margin = (self.accuracy_upper - self.accuracy_lower) / 2
+        return "too few points" if margin > _WIDEST_MARGIN else "calibrated"
 
 
 class BrierDecomposition(NamedTuple):
@@ -556,6 +626,97 @@ def expected_calibration_error(
         return float(np.mean(gaps))
 
     return _each_member(error, proba)
+
+
+def calibration_check(
+    y_true: ArrayLike,
+    proba: ArrayLike,
+    *,
+    classes: ArrayLike | None = None,
+    n_bins: int = 15,
+) -> CalibrationCheck:
+    r"""Whether the confidences of a forecast are right, or wrong by more than chance explains.
+
+    With confidence :math:`c_i` and :math:`a_i` one where the prediction is right, the calibration
+    error over bins of equal width is the mean of :math:`s_i (a_i - c_i)`, where :math:`s_i` is the
+    sign of the gap of the point's bin: its standard error is that of a mean. A calibrated forecast
+    has :math:`a_i \sim \mathrm{Bernoulli}(c_i)`, which 2000 simulations from a fixed seed follow;
+    they are right for few points and for confidences near one, where normal laws are not.
+
+    Parameters
+    ----------
+    y_true : array of shape [m]
+        True labels.
+    proba : array of shape [m, C]
+        Class probabilities; rows sum to one.
+    classes : array of shape [C], optional
+        The label of each column of `proba`. Default: 0 to C - 1.
+    n_bins : int
+        Bins of the calibration error.
+
+    Returns
+    -------
+    CalibrationCheck
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, rows of `proba` are no probabilities, or a label is no class.
+
+    References
+    ----------
+    Bröcker, Smith (2007), Increasing the reliability of reliability diagrams: consistency
+    resampling.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq.metrics import calibration_check
+    >>> proba = np.repeat([[0.8, 0.2], [0.4, 0.6]], 500, axis=0)
+    >>> y = np.repeat([0, 1, 0, 1], [398, 102, 203, 297])
+    >>> calibration_check(y, proba).verdict
+    'calibrated'
+    """
+    labels, proba, _ = labelled_probabilities(y_true, proba, classes)
+    confidence = proba.max(axis=1)
+    right = (proba.argmax(axis=1) == labels).astype(np.float64)
+    bins = _bins(confidence, _edges(confidence, n_bins, "width"))
+    gaps = np.bincount(bins, weights=right - confidence, minlength=n_bins)
+    simulated = _simulated_gaps(confidence, bins, n_bins)
+
+    m, accuracy = len(right), float(right.mean())
+    ece = float(np.abs(gaps).sum() / m)
+    errors = np.abs(simulated).sum(axis=1) / m
+    shifts, shift = simulated.sum(axis=1) / m, float(gaps.sum() / m)
+    # Sums of the same numbers in another order differ by rounding, and ties count.
+    tie = 1e-9
+    tails = np.mean(shifts >= shift - tie), np.mean(shifts <= shift + tie)
+    signed = np.sign(gaps)[bins] * (right - confidence)
+    lower, upper = _wilson_interval(np.array([accuracy]), np.array([m]), 1 - _CHECK_LEVEL)
+    return CalibrationCheck(
+        n_points=m,
+        confidence=float(confidence.mean()),
+        accuracy=accuracy,
+        accuracy_lower=float(lower[0]),
+        accuracy_upper=float(upper[0]),
+        ece=ece,
+        ece_se=float(signed.std(ddof=1) / np.sqrt(m)) if m > 1 else np.nan,
+        ece_by_chance=float(errors.mean()),
+        ece_limit=float(np.quantile(errors, 1 - _CHECK_LEVEL)),
+        p_gap=float(min(2 * min(tails), 1.0)),
+        p_ece=float(np.mean(errors >= ece - tie)),
+    )
+
+
+def _simulated_gaps(confidence: Floats, bins: NDArray[np.intp], n_bins: int) -> Floats:
+    """Right predictions less those expected, by bin, of calibrated forecasts: [R, n_bins]."""
+    rng = np.random.default_rng(0)
+    gaps = np.zeros((_N_SIMULATED, n_bins))
+    for start in range(0, len(confidence), _POINTS_SIMULATED):
+        c = confidence[start : start + _POINTS_SIMULATED]
+        right = rng.random((_N_SIMULATED, len(c)), dtype=np.float32) < c
+        gaps += (right - c) @ np.eye(n_bins)[bins[start : start + _POINTS_SIMULATED]]
+    return gaps
 
 
 def bootstrap_interval(

@@ -810,6 +810,8 @@ def plot_reg_curve(curve: "RegCurve", *, ax: Axes | None = None) -> Axes:
     ax.axvline(curve.reg, **_DASHED)
     what = {"evidence": "Log evidence (nats)", "cv": "Held-out log density (nats a point)"}
     ax.set(xscale="log", xlabel="reg", ylabel=what[curve.criterion])
+    ax.xaxis.set_major_formatter(lambda reg, _: f"{reg:g}")
+    ax.xaxis.set_minor_formatter("")
     if len(curve.names) > 1:
         ax.legend(frameon=False, handlelength=1.2)
     return ax

@@ -7,7 +7,7 @@ import base64
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -23,23 +23,34 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from numpy.typing import ArrayLike, NDArray
 
-from ntk_uq.compare import Comparison, Distance
-from ntk_uq.metrics import pointwise_losses
+from ntk_uq.compare import Comparison, Distance, MethodSummary
+from ntk_uq.metrics import CalibrationCheck, calibration_check, pointwise_losses
 from ntk_uq.plots import (
     method_style,
     most_uncertain,
     plot_diagnostics,
     plot_latents,
     plot_probabilities,
+    plot_reg_curve,
     plot_reliability,
     plot_uncertainty,
 )
 
 if TYPE_CHECKING:  # loads NumPyro
     from ntk_uq.bayes import Diagnostics
+    from ntk_uq.selection import RegCurve
 
-__all__ = ["findings", "write_report"]
+__all__ = [
+    "RegChoice",
+    "calibration_finding",
+    "calibration_findings",
+    "choice_findings",
+    "findings",
+    "write_report",
+]
 
+# Confidence that differs less from the accuracy than this is "slightly" wrong.
+_SLIGHT = 0.05
 # Test points shown one by one: two rows on a wide screen.
 _N_POINTS_SHOWN = 6
 _PACKAGES = ("ntk_uq", "jax", "flax", "numpyro", "arviz", "scikit-learn", "numpy", "scipy")
@@ -208,6 +219,38 @@ class Picture:
     description: str
 
 
+@dataclass(frozen=True, eq=False)
+class RegChoice:
+    """How the one regularisation of all methods was chosen, from the training points alone.
+
+    Attributes
+    ----------
+    curve : RegCurve
+        The criterion along the regularisations, and the value that all methods have.
+    posterior : str, optional
+        The method that is the posterior under the prior GP(0, Theta / reg).
+    posterior_curve : RegCurve, optional
+        Where the posterior itself predicts best, by `selection.cross_validate_posterior`.
+    own : Comparison, optional
+        One method at the same test points: the posterior where it predicts best.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq.report import RegChoice, choice_findings
+    >>> from ntk_uq.selection import RegCurve
+    >>> regs, scores = np.array([0.1, 1.0, 10.0]), np.array([[-0.4, -0.5, -0.7]])
+    >>> choice = RegChoice(RegCurve(regs, scores, None, ("",), "cv", reg=0.1))
+    >>> "10 times weaker" in choice_findings(choice)[1]
+    True
+    """
+
+    curve: "RegCurve"
+    posterior: str | None = None
+    posterior_curve: "RegCurve | None" = None
+    own: Comparison | None = None
+
+
 def write_report(
     comparison: Comparison,
     path: str | os.PathLike[str],
@@ -216,6 +259,7 @@ def write_report(
     about: Mapping[str, str],
     run: Mapping[str, object],
     images: ArrayLike | None = None,
+    reg: RegChoice | None = None,
 ) -> None:
     """Write the report; see `Comparison.to_html`.
 
@@ -233,6 +277,8 @@ def write_report(
         Facts about the run, shown as given.
     images : array of shape [m, height, width] or [m, height, width, 3], optional
         The test points as pictures.
+    reg : RegChoice, optional
+        How the regularisation was chosen.
     """
     unknown = [name for name in about if name not in comparison.methods]
     if unknown:
@@ -244,6 +290,7 @@ def write_report(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).from_string((files("ntk_uq") / "report.html.jinja").read_text(encoding="utf-8"))
     overall, by_method = findings(comparison)
+    everything = _with_own(comparison, reg)
     with rc_context(_STYLE):
         html = template.render(
             title=title,
@@ -253,14 +300,18 @@ def write_report(
             by_method=by_method,
             table=_table(comparison),
             pairs=_pairs(comparison),
-            styles={name: method_style(comparison, name) for name in comparison.methods},
+            styles={name: method_style(everything, name) for name in everything.methods},
+            choice=reg,
+            choice_sentences=[] if reg is None else choice_findings(reg),
+            choice_figures=[] if reg is None else _choice_figures(reg),
+            calibration=calibration_findings(comparison, reg),
             distances=_distance_figure(comparison),
-            reliability=_reliability_figures(comparison),
+            reliability=_reliability_figures(everything),
             uncertainty=_uncertainty_figures(comparison),
             latents=_latent_figures(comparison),
             small_ensembles=_small_ensembles(comparison),
             points=_point_figures(comparison, pictures),
-            samplers=_sampler_checks(comparison),
+            samplers=_sampler_checks(everything),
             about=about,
             run=run,
             versions=_versions(),
@@ -318,7 +369,38 @@ def _score_findings(comparison: Comparison) -> list[str]:
             sentences.append(
                 f"{_listed(best)} {'has' if len(best) == 1 else 'have'} the lowest log loss."
             )
-    return sentences
+    return [*sentences, *_verdicts(comparison)]
+
+
+def _verdicts(comparison: Comparison) -> list[str]:
+    """Whose probabilities are right, in a sentence for each verdict; one where it is all the same.
+
+    Whether they are right is said with figures by `calibration_findings`.
+    """
+    by_verdict: dict[str, list[str]] = {}
+    for name, check in _checks(comparison).items():
+        by_verdict.setdefault(check.verdict, []).append(name)
+    words = {
+        "calibrated": "The probabilities of {} are right, as far as these points can tell.",
+        "too cautious": "The probabilities of {} are too cautious.",
+        "too confident": "The probabilities of {} are too sure.",
+        "uneven": "The probabilities of {} are right on average only.",
+        "too few points": "There are too few points to say whether the probabilities of {} are "
+        "right.",
+    }
+    return [
+        sentence.format(_listed(by_verdict[verdict]))
+        for verdict, sentence in words.items()
+        if verdict in by_verdict
+    ]
+
+
+def _checks(comparison: Comparison) -> dict[str, CalibrationCheck]:
+    assert comparison.y_test is not None
+    return {
+        name: calibration_check(comparison.y_test, method.proba, classes=comparison.classes)
+        for name, method in comparison.methods.items()
+    }
 
 
 def _method_finding(comparison: Comparison, name: str) -> str:
@@ -365,6 +447,232 @@ def _further_findings(reference: str, distance: Distance) -> list[str]:
     if same:
         sentences.append(f"No difference can be seen in {_listed(same)}.")
     return sentences
+
+
+def choice_findings(choice: RegChoice) -> list[str]:
+    """Say how the regularisation was chosen, and how far it is from the Bayesian scale.
+
+    Parameters
+    ----------
+    choice : RegChoice
+        The choice.
+
+    Returns
+    -------
+    list of str
+        Sentences: the criterion; the scale; the posterior's own value, where it is known.
+    """
+    curve = choice.curve
+    scale = (
+        "reg = 1 is the Bayesian scale, at which the pull towards the initial parameters is that "
+        "of the distribution N(θ₀, I) from which they were drawn."
+    )
+    if np.isclose(curve.reg, 1, rtol=0.05):
+        scale += " The choice agrees with it."
+    else:
+        factor = max(curve.reg, 1 / curve.reg)
+        scale += (
+            f" The choice is {_number(factor)} times {'weaker' if curve.reg < 1 else 'stronger'}: "
+            f"as a prior of functions, GP(0, Θ / reg), its logits are {_number(factor**0.5)} "
+            f"times {'larger' if curve.reg < 1 else 'smaller'}."
+        )
+    sentences = [_criterion_finding(curve), scale]
+    own = choice.posterior_curve
+    if own is not None:
+        best = f"{own.scores[0, np.argmin(np.abs(own.regs - own.reg))]:.3f}".lstrip("-")
+        if np.isclose(own.reg, curve.reg):
+            opening = "So it is for the posterior: cross-validated"
+        else:
+            opening = "What is best for the trained network need not be best for the posterior. "
+            opening += "Cross-validated"
+        sentences.append(
+            f"{opening} by its own draws, it predicts held-out training points best at reg = "
+            f"{_number(own.reg)} (log loss {best} nats), of the powers of ten that were tried."
+        )
+    return sentences
+
+
+def _criterion_finding(curve: "RegCurve") -> str:
+    regs = f"{len(curve.regs)} values from {_number(curve.regs[0])} to {_number(curve.regs[-1])}"
+    sentence = (
+        f"All methods have the same regularisation, reg = {_number(curve.reg)}, chosen from the "
+        "training points alone"
+    )
+    at = int(np.argmin(np.abs(np.log(curve.regs / curve.reg))))
+    one = np.flatnonzero(np.isclose(curve.regs, 1))
+    scores = np.max(curve.scores, axis=0)
+    if curve.criterion == "evidence":
+        sentence += (
+            ": it maximises the evidence, the probability of the training labels under the prior, "
+            "in Laplace's approximation"
+        )
+        unit = "log evidence {:.1f}"
+        values = scores
+    else:
+        sentence += (
+            f" by five-fold cross-validation: of {regs} it gives labels that were held out the "
+            "highest probability"
+        )
+        unit = "log loss {:.3f}"
+        values = -scores
+    if np.isfinite(values[at]):
+        sentence += f" ({unit.format(values[at])} nats"
+        if len(one) and one[0] != at:
+            sentence += (
+                f", {values[one[0]]:.{1 if curve.criterion == 'evidence' else 3}f} at reg = 1"
+            )
+        sentence += ")"
+    if curve.criterion == "cv" and at in (0, len(curve.regs) - 1):
+        sentence += ". It is the end of the range, and a value beyond it may be better still"
+    return sentence + "."
+
+
+def calibration_findings(comparison: Comparison, choice: RegChoice | None = None) -> dict[str, str]:
+    """Say of each method whether its probabilities are right.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        The comparison.
+    choice : RegChoice, optional
+        How the regularisation was chosen: it explains a cautious posterior, and may hold one more
+        method.
+
+    Returns
+    -------
+    dict of str to str
+        Sentences about each method; empty where the labels are unknown.
+    """
+    if comparison.y_test is None:
+        return {}
+    everything, found = _with_own(comparison, choice), {}
+    for name, check in _checks(everything).items():
+        sentences = [calibration_finding(check)]
+        if choice is not None and name == choice.posterior:
+            sentences += _caution(check, everything.methods[name], choice.curve.reg)
+        if name not in comparison.methods:
+            assert choice is not None
+            assert choice.posterior is not None
+            sentences.append(_log_loss_finding(everything, name, choice.posterior))
+        found[name] = " ".join(sentences)
+    return found
+
+
+def calibration_finding(check: CalibrationCheck) -> str:
+    """Say whether probabilities are right, and by which figures.
+
+    Parameters
+    ----------
+    check : CalibrationCheck
+        What `metrics.calibration_check` gives.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from ntk_uq.metrics import calibration_check
+    >>> from ntk_uq.report import calibration_finding
+    >>> check = calibration_check([0] * 90 + [1] * 110, [[0.9, 0.1]] * 200)
+    >>> print(calibration_finding(check).split(":")[0])
+    Too sure of itself
+    """
+    slightly = "Slightly too" if abs(check.accuracy - check.confidence) < _SLIGHT else "Too"
+    figures = (
+        f"its mean confidence is {check.confidence:.1%}, and {check.accuracy:.1%} of its "
+        "predictions are right"
+    )
+    error = (
+        f"Its calibration error is {_plus_minus(check.ece, check.ece_se)}; a calibrated forecast "
+        f"would show {check.ece_by_chance:.3f} by chance, and at most {check.ece_limit:.3f} in 99 "
+        "of 100 cases."
+    )
+    match check.verdict:
+        case "too cautious":
+            return f"{slightly} cautious: {figures}. {error}"
+        case "too confident":
+            return f"{slightly} sure of itself: {figures}. {error}"
+        case "uneven":
+            return (
+                f"Right on average, but not at every level of confidence, too high at some and too "
+                f"low at others: {figures}. {error}"
+            )
+        case "too few points":
+            return (
+                f"Too few points to say: {figures}, but so few points ({check.n_points:,}) leave "
+                f"the accuracy open between {check.accuracy_lower:.0%} and "
+                f"{check.accuracy_upper:.0%}. {error}"
+            )
+        case _:
+            return f"No sign that its probabilities are wrong: {figures}. {error}"
+
+
+def _caution(check: CalibrationCheck, method: MethodSummary, reg: float) -> list[str]:
+    """Why a posterior is too cautious, if it is: the figures tell which of two reasons holds."""
+    if check.verdict != "too cautious":
+        return []
+    total = method.total_uncertainty.mean()
+    share = method.epistemic.mean() / total if total > 0 else 0.0
+    if reg < 1:
+        prior = f"so wide a prior ({_number(reg**-0.5)} times as wide as at reg = 1)"
+    else:
+        prior = f"a prior with reg = {_number(reg)}"
+    if share >= 0.5:
+        how = "its draws are sure of themselves and contradict one another"
+    else:
+        how = "each of its draws is unsure itself"
+    return [
+        f"It answers for {prior}: many functions fit the training points and differ elsewhere, and "
+        f"it averages over them. Of its uncertainty {share:.0%} is disagreement between "
+        f"draws: {how}. That would be right on average if the truth were a draw from this prior; "
+        "the test points are easier than such a truth would make them."
+    ]
+
+
+def _log_loss_finding(comparison: Comparison, name: str, other: str) -> str:
+    """Which of two methods has the lower log loss, by a paired comparison."""
+    assert comparison.y_test is not None
+    loss, base = (
+        pointwise_losses(
+            comparison.y_test, comparison.methods[method].proba, classes=comparison.classes
+        )["log_loss"]
+        for method in (name, other)
+    )
+    gain, se = (base - loss).mean(), (base - loss).std() / np.sqrt(len(loss))
+    verdict = "no more than chance" if abs(gain) <= 2 * se else "a gain" if gain > 0 else "a loss"
+    return (
+        f"Its log loss is {loss.mean():.3f} nats, that of {other} {base.mean():.3f}: the "
+        f"difference, {_plus_minus(abs(gain), se)}, is {verdict}."
+    )
+
+
+def _with_own(comparison: Comparison, choice: RegChoice | None) -> Comparison:
+    """All methods, that of another regularisation too: for what is said of each by itself."""
+    if choice is None or choice.own is None:
+        return comparison
+    return replace(
+        comparison,
+        methods=comparison.methods | choice.own.methods,
+        reference=None,
+        distances={},
+    )
+
+
+def _choice_figures(choice: RegChoice) -> list[Picture]:
+    curves = {
+        "the trained network": choice.curve,
+        "the posterior, by its draws": choice.posterior_curve,
+    }
+    return [
+        Picture(
+            _svg(plot_reg_curve, curve, height=2.6),
+            f"What predicts best: {what}",
+            f"The criterion along reg for {what}; it is best at {_number(curve.reg)}.",
+        )
+        for what, curve in curves.items()
+        if curve is not None
+    ]
 
 
 def _best(comparison: Comparison, column: str) -> list[str]:
@@ -652,6 +960,11 @@ def _diagnostic_pictures(name: str, diagnostics: "Diagnostics") -> list[Picture]
 def _listed(names: Sequence[str]) -> str:
     """Join names as a sentence does: "a, b and c"."""
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _number(value: float) -> str:
+    """Three significant digits, without an exponent where that is short."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _plus_minus(value: float, se: float, significant: int = 2) -> str:

@@ -35,10 +35,13 @@ def nothing_starts(monkeypatch):
         raise AssertionError("work began before the input was checked")
 
     monkeypatch.setattr(cli, "_estimator", started)
+    monkeypatch.setattr(cli, "_choose_reg", started)
 
 
 @pytest.mark.filterwarnings("ignore::ntk_uq.bayes.SamplingWarning")  # of so few draws
-def test_compare_writes_a_report(tmp_path, table, capsys):
+def test_compare_writes_a_report(tmp_path, table, capsys, monkeypatch):
+    # None of the values that cross-validation of the trained network tries.
+    monkeypatch.setattr("ntk_uq.selection._POSTERIOR_REGS", (0.5,))
     report = tmp_path / "out.html"
     options = ["--data", table, "--target", "t", "--n-train", 20, *SMALL, "-o", report]
     status, out, err = run(options, capsys)
@@ -49,19 +52,32 @@ def test_compare_writes_a_report(tmp_path, table, capsys):
     assert str(report) in out
     text = report.read_text(encoding="utf-8")
     assert "table.csv" in text
-    assert "reg = 1" in text
+    # One regularisation for all, chosen on the training points; and the posterior at its own.
+    assert re.search(r"reg = [\d.e-]+, chosen from the training points by cross-validation", err[0])
+    assert "chosen from the training points alone by five-fold cross-validation" in text
+    assert "reg = 1 is the Bayesian scale" in text
+    assert "predicts held-out training points best at reg = " in text
+    (own,) = [line.split(",")[0] for line in err if line.endswith("the posterior predicts best")]
+    assert own == "NUTS at reg = 0.5"
+    assert own in out
+    assert f"Can {own} be trusted" in text
+    assert "different problems" not in text
     assert {path.name for path in tmp_path.iterdir()} == {"out.html", "table.csv"}
 
 
 def test_methods_can_be_skipped(tmp_path, capsys):
     options = ["--data", "iris", "--n-train", 20, *SMALL, "-o", tmp_path / "out.html"]
-    skipped = ["--skip", "nuts", "--skip", "ensemble"]
+    skipped = ["--skip", "nuts", "--skip", "ensemble", "--reg", "1"]
     status, out, err = run([*options, *skipped], capsys)
     assert status == 0, err
     assert "Infinite (exact)" in out
+    assert not any("chosen" in line for line in err)
     page = (tmp_path / "out.html").read_text(encoding="utf-8")
     words = re.sub(r"base64,[^\"]*", "", page)  # pictures spell anything by chance
     assert "NUTS" not in out + words
+    assert "reg = 1, as given" in words
+    assert "How strong is the regularisation" not in words
+    assert out.count("its mean confidence is") == 2
 
 
 @pytest.mark.slow
@@ -69,13 +85,14 @@ def test_approximate_posteriors_can_be_added(tmp_path, capsys):
     added = [option for name in cli._POSTERIORS for option in ("--with", name)]
     skipped = [f"--skip={name}" for name in cli._METHODS]
     options = ["--data", "iris", "--n-train", 20, *SMALL, "-o", tmp_path / "out.html"]
-    status, out, err = run([*options, *skipped, *added], capsys)
+    status, out, err = run([*options, *skipped, *added, "--reg", "evidence"], capsys)
     assert status == 0, err
     page = (tmp_path / "out.html").read_text(encoding="utf-8")
     for name in cli._POSTERIORS.values():
         assert name in out
         assert name in page
     assert "different problems" not in page
+    assert "it maximises the evidence" in page
     for estimator in ("BayesianClassifier(", "sampler=&#39;vi&#39;", "uncertainty=&#39;posterior"):
         assert estimator in page
 
@@ -103,7 +120,7 @@ BAD_ARGUMENTS = [
     (["--reg", "0"], "--reg: '0' is no positive number"),
     (["--reg", "nan"], "--reg"),
     (["--reg", "inf"], "--reg"),
-    (["--reg", "strong"], "--reg"),
+    (["--reg", "strong"], 'is no positive number, nor "cv" or "evidence"'),
     (["--skip", "mcmc"], "--skip: invalid choice: 'mcmc'"),
     (["--with", "nuts"], "--with: invalid choice: 'nuts'"),
     ([f"--skip={name}" for name in cli._METHODS], "nothing to compare"),
@@ -176,7 +193,7 @@ def raising(error):
 
 def test_interrupt(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cli, "_estimator", raising(KeyboardInterrupt()))
-    status, _, err = run(["--data", "iris", "-o", tmp_path / "out.html"], capsys)
+    status, _, err = run(["--data", "iris", "--reg", "1", "-o", tmp_path / "out.html"], capsys)
     assert status == 130
     assert "interrupted" in err[-1]
     assert not list(tmp_path.iterdir())
@@ -184,7 +201,7 @@ def test_interrupt(tmp_path, monkeypatch, capsys):
 
 def test_a_failure_of_ours_is_one_line_too(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cli, "_estimator", raising(RuntimeError("out of\nmemory")))
-    options = ["--data", "iris", "-o", tmp_path / "out.html"]
+    options = ["--data", "iris", "--reg", "1", "-o", tmp_path / "out.html"]
     status, _, err = run(options, capsys)
     assert status == 1
     assert "RuntimeError: out of memory" in err[-1]

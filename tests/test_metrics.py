@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, mean_pin
 from ntk_uq.metrics import (
     bootstrap_interval,
     brier_decomposition,
+    calibration_check,
     coverage_curve,
     crps_gaussian,
     crps_samples,
@@ -584,3 +585,74 @@ def test_detection_of_the_reverse_is_the_reverse(inside, outside):
 def test_bad_numbers(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def forecast(*bins):
+    """Labels and probabilities of two classes: for each (confidence, right, points)."""
+    labels, rows = [], []
+    for confidence, right, points in bins:
+        labels += [0] * right + [1] * (points - right)
+        rows += [[confidence, 1 - confidence]] * points
+    return labels, np.array(rows)
+
+
+# Forecasts whose calibration is known, and what must be said of them.
+FORECASTS = {
+    "calibrated": [(0.62, 620, 1000), (0.9, 900, 1000)],
+    "too cautious": [(0.62, 700, 1000), (0.9, 950, 1000)],
+    "too confident": [(0.62, 550, 1000), (0.9, 850, 1000)],
+    "uneven": [(0.62, 720, 1000), (0.9, 800, 1000)],
+    "too few points": [(0.62, 6, 10), (0.9, 9, 10)],
+}
+
+
+@pytest.mark.parametrize("verdict", FORECASTS)
+def test_calibration_check_judges_known_forecasts(verdict):
+    bins = FORECASTS[verdict]
+    check = calibration_check(*forecast(*bins))
+    assert check.verdict == verdict
+    m = sum(points for *_, points in bins)
+    assert check.n_points == m
+    assert check.accuracy == pytest.approx(sum(right for _, right, _ in bins) / m)
+    assert check.confidence == pytest.approx(sum(c * points for c, _, points in bins) / m)
+    gap = sum(abs(right - c * points) for c, right, points in bins) / m
+    assert check.ece == pytest.approx(gap)
+
+
+@pytest.mark.parametrize(("confidence", "right", "points"), [(0.75, 10, 20), (0.99, 95, 100)])
+def test_calibration_check_is_the_binomial_test(confidence, right, points):
+    # All in one bin: right predictions are binomial, also where that is far from normal.
+    check = calibration_check(*forecast((confidence, right, points)))
+    law = stats.binom(points, confidence)
+    gaps = np.abs(np.arange(points + 1) / points - confidence)
+    weights = law.pmf(np.arange(points + 1))
+    p_gap = min(1.0, 2 * min(law.cdf(right), law.sf(right - 1)))
+    mean = weights @ gaps
+    errors = 5 / np.sqrt(2000)  # standard errors of as many simulations
+    assert abs(check.p_gap - p_gap) <= 2 * errors * np.sqrt(p_gap / 2) + 1e-3
+    assert abs(check.ece_by_chance - mean) <= errors * np.sqrt(weights @ gaps**2 - mean**2)
+    p_ece = weights[gaps >= gaps[right] - 1e-12].sum()
+    assert abs(check.p_ece - p_ece) <= errors * np.sqrt(p_ece * (1 - p_ece)) + 1e-3
+
+
+def test_calibration_error_has_the_standard_error_of_a_mean():
+    check = calibration_check(*forecast((0.9, 300, 500)))
+    assert check.ece == pytest.approx(0.3)
+    assert check.ece_se == pytest.approx(np.sqrt(0.6 * 0.4 / 499))
+
+
+def test_certain_and_right_in_few_points_is_no_proof():
+    assert calibration_check([0] * 5, [[1.0, 0.0]] * 5).verdict == "too few points"
+    assert calibration_check([0] * 5, [[0.0, 1.0]] * 5).verdict == "too confident"
+
+
+def test_calibrated_forecasts_are_seldom_doubted():
+    # Two tests of one per cent each: more than 9 of 150 would have a probability of 1e-3.
+    rng = np.random.default_rng(0)
+    doubted = 0
+    for _ in range(150):
+        proba = rng.dirichlet(np.full(3, 0.5), size=60)
+        labels = (rng.random((60, 1)) > proba.cumsum(axis=1)).sum(axis=1)
+        check = calibration_check(np.minimum(labels, 2), proba)
+        doubted += check.verdict not in ("calibrated", "too few points")
+    assert doubted <= stats.binom(150, 0.02).isf(1e-3)

@@ -8,8 +8,16 @@ import pytest
 from stand_ins import StandIn, comparison, diagnostics
 
 from ntk_uq.compare import compare
+from ntk_uq.metrics import CalibrationCheck
 from ntk_uq.predictions import SamplePrediction
-from ntk_uq.report import findings
+from ntk_uq.report import (
+    RegChoice,
+    calibration_finding,
+    calibration_findings,
+    choice_findings,
+    findings,
+)
+from ntk_uq.selection import RegCurve
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -223,3 +231,90 @@ def test_bad_input(tmp_path):
     with pytest.raises(FileNotFoundError):
         compared.to_html(tmp_path / "missing" / "r.html")
     assert not list(tmp_path.iterdir())
+
+
+CHECK = CalibrationCheck(1000, 0.8, 0.81, 0.78, 0.84, 0.02, 0.01, 0.03, 0.05, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "No sign that its probabilities are wrong: its mean confidence is 80.0%"),
+        ({"accuracy": 0.83, "p_gap": 0.001}, "Slightly too cautious: "),
+        ({"accuracy": 0.95, "p_gap": 0.0}, "Too cautious: "),
+        ({"accuracy": 0.77, "p_gap": 0.001}, "Slightly too sure of itself: "),
+        ({"accuracy": 0.6, "p_gap": 0.0}, "Too sure of itself: "),
+        ({"p_ece": 0.0}, "Right on average, but not at every level of confidence"),
+        (
+            {"n_points": 20, "accuracy_lower": 0.5, "accuracy_upper": 0.9},
+            "Too few points to say: .* so few points \\(20\\) leave .* between 50% and 90%",
+        ),
+    ],
+)
+def test_calibration_in_words(changes, words):
+    sentence = calibration_finding(replace(CHECK, **changes))
+    assert re.match(words, sentence)
+    assert "by chance, and at most 0.050 in 99 of 100 cases." in sentence
+    assert "calibration error is 0.020" in sentence
+
+
+def curve(reg, criterion="cv", regs=(0.01, 0.1, 1.0, 10.0), scores=(-0.3, -0.2, -0.5, -0.9)):
+    return RegCurve(np.array(regs), np.array([scores]), None, ("",), criterion, reg)
+
+
+def test_choice_of_reg_in_words():
+    how, scale = choice_findings(RegChoice(curve(0.1)))
+    assert "of 4 values from 0.01 to 10" in how
+    assert "(log loss 0.200 nats, 0.500 at reg = 1)" in how
+    assert "10 times weaker" in scale
+    assert "3.16 times larger" in scale
+    assert "10 times stronger" in choice_findings(RegChoice(curve(10.0)))[1]
+    assert "The choice agrees" in choice_findings(RegChoice(curve(1.0)))[1]
+    assert "end of the range" not in how
+    assert "end of the range" in choice_findings(RegChoice(curve(0.01)))[0]
+    by_evidence = choice_findings(RegChoice(curve(0.1, "evidence", scores=(-90, -50, -60, -70))))
+    assert "maximises the evidence" in by_evidence[0]
+    assert "(log evidence -50.0 nats, -60.0 at reg = 1)" in by_evidence[0]
+    own = choice_findings(RegChoice(curve(0.1), "mcmc", curve(0.01)))[2]
+    assert "need not be best for the posterior" in own
+    assert "best at reg = 0.01 (log loss 0.300 nats)" in own
+    assert (
+        "So it is for the posterior"
+        in choice_findings(RegChoice(curve(0.1), "mcmc", curve(0.1)))[2]
+    )
+
+
+def test_report_says_how_reg_was_chosen_and_whether_probabilities_are_right(tmp_path):
+    compared = comparison(n_points=600)
+    own = compare(
+        {"mcmc at reg = 0.01": StandIn(SamplePrediction(np.zeros((8, 600, 3))), compared.classes)},
+        np.zeros((600, 1)),
+        compared.y_test,
+    )
+    choice = RegChoice(curve(0.1), "mcmc", curve(0.01), own)
+    found = calibration_findings(compared, choice)
+    assert list(found) == ["finite", "infinite", "mcmc", "mcmc at reg = 0.01"]
+    # The first two are near the truth, whose noise is Gumbel's; the third is twice as wide; the
+    # last knows nothing, and is calibrated in a way.
+    assert found["mcmc"].startswith("Too cautious")
+    assert "3.16 times as wide as at reg = 1" in found["mcmc"]
+    assert "It answers for" not in found["finite"]
+    assert "that of mcmc" in found["mcmc at reg = 0.01"]
+    assert "is a loss" in found["mcmc at reg = 0.01"]
+    assert "It answers for" not in calibration_findings(compared)["mcmc"]
+
+    page = Page(report(tmp_path, compared, reg=choice))
+    for sentence in (*found.values(), *choice_findings(choice)):
+        assert " ".join(sentence.split()) in page.text
+    assert "all with reg = 0.1, which cross-validation chose" in page.text
+    assert page.text.index("reg = 1 is the Bayesian scale") < page.text.index("What was found")
+    # One more reliability diagram, and two curves.
+    assert len(page.all("img")) == len(Page(report(tmp_path, compared)).all("img")) + 3
+
+
+def test_no_labels_no_verdict(tmp_path):
+    compared = comparison(labelled=False)
+    assert calibration_findings(compared, RegChoice(curve(0.1), "mcmc")) == {}
+    page = Page(report(tmp_path, compared, reg=RegChoice(curve(0.1), "mcmc")))
+    assert "Are the probabilities right" not in page.text
+    assert "10 times weaker" in page.text

@@ -6,12 +6,19 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
+from ntk_uq import selection
 from ntk_uq._solver import solve_dual
 from ntk_uq.analytic import gaussian_predictor
 from ntk_uq.architectures import MLP, Kernels, mlp_kernels
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson
 from ntk_uq.predictions import GaussianPrediction
-from ntk_uq.selection import choose, cross_validate, log_evidence, maximise_evidence
+from ntk_uq.selection import (
+    choose,
+    cross_validate,
+    cross_validate_posterior,
+    log_evidence,
+    maximise_evidence,
+)
 
 N, C = 14, 3
 RNG = np.random.default_rng(0)
@@ -181,3 +188,46 @@ def test_copies_of_a_point_do_not_predict_it():
     twice = chosen_by_cv(np.repeat(points, 2, axis=0), np.repeat(labels, 2))
     assert once.reg >= 1
     assert twice.reg >= 1
+
+
+def test_posterior_is_cross_validated_by_its_own_draws(monkeypatch):
+    # Of Gaussian noise the posterior and its predictions are known: here for a ridge regression.
+    monkeypatch.setattr(selection, "_CV_DRAWS", 4000)
+    monkeypatch.setattr(selection, "_POSTERIOR_REGS", (0.5,))
+    noise, reg = 0.8, 0.5
+    x = np.linspace(-2, 2, 20)[:, None]
+    y = np.sin(2 * x) + noise * np.random.default_rng(1).normal(size=(20, 1))
+    network = MLP(depth=1)
+    curve = cross_validate_posterior(
+        np.random.default_rng(0), network, x, y, Gaussian(jnp.asarray([noise]))
+    )
+    s = network.kernels(x).ntk / reg
+    rows, folds = selection._rows_and_folds(np.random.default_rng(0), x, y, 150)
+    assert list(rows) == list(range(20))
+    total, variance = 0.0, 0.0
+    for fold in folds:
+        train = np.setdiff1d(np.arange(20), fold)
+        gain = s[np.ix_(fold, train)] @ np.linalg.inv(
+            s[np.ix_(train, train)] + noise**2 * np.eye(16)
+        )
+        mean = (gain @ y[train])[:, 0]
+        var = np.diag(s)[fold] - np.sum(gain * s[np.ix_(fold, train)], axis=1)
+        density = stats.norm.pdf(y[fold, 0], mean, np.sqrt(var + noise**2))
+        total += np.log(density).sum()
+        # E p^2 over draws, for the error of a mean over 4000 of them.
+        square = stats.norm.pdf(y[fold, 0], mean, np.sqrt(var + noise**2 / 2))
+        square /= 2 * np.sqrt(np.pi) * noise
+        variance += np.sum(square / density**2 - 1) / 4000
+    # The points of a fold share their draws: their errors may add up.
+    assert abs(curve.scores[0, 0] - total / 20) < 5 * np.sqrt(4 * variance) / 20
+    assert curve.reg == reg
+
+
+def test_posterior_of_noise_wants_a_strong_regularisation():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 2)), np.eye(2)[rng.integers(2, size=60)]
+    curve = cross_validate_posterior(rng, MLP(depth=1), x, y, Categorical())
+    # Nothing weaker predicts labels that depend on nothing better than a fair coin.
+    assert curve.reg == 100
+    assert curve.regs.tolist() == sorted(curve.regs)
+    assert curve.regs.max() == 100
