@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = [
     "class_columns",
     "count",
+    "floats",
     "labelled_probabilities",
     "level_between",
     "numbers",
@@ -81,7 +82,7 @@ def class_columns(
 def numbers(name: str, values: ArrayLike, *, shape: tuple[int, ...] | None = None) -> Floats:
     """A finite vector, or an array of the given shape where that is known."""
     try:
-        array = np.asarray(values, dtype=np.float64)
+        array = floats(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must hold numbers: {error}.") from error
     if shape is None and (array.ndim != 1 or array.size == 0):
@@ -91,6 +92,14 @@ def numbers(name: str, values: ArrayLike, *, shape: tuple[int, ...] | None = Non
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds values that are NaN or infinite.")
     return array
+
+
+def floats(values: ArrayLike) -> Floats:
+    """Numbers as float64. NumPy would make nanoseconds of dates."""
+    array = np.asarray(values)
+    if array.dtype.kind in "mM":
+        raise TypeError(f"{array.dtype} is a date or a duration, and no number")
+    return array.astype(np.float64, copy=False)
 
 
 def level_between(name: str, value: float) -> float:

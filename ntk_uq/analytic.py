@@ -33,6 +33,7 @@ from numpy.typing import ArrayLike, NDArray
 from ntk_uq._coordinates import Preconditioned
 from ntk_uq._linalg import cholesky, interpolation_factor
 from ntk_uq._progress import Progress
+from ntk_uq._rules import own_rules
 from ntk_uq._solver import DualSolution, deflate_at_mode, solve_dual
 from ntk_uq.architectures import Kernels
 from ntk_uq.likelihoods import Curvature, Likelihood, require_condition
@@ -73,6 +74,7 @@ _HALVINGS, _ACCEPTED, _TRIALS = 6, 0.65, 32
 _WORK_SPACE = 5 * 2**26
 
 
+@own_rules()
 def gaussian_predictor(
     kernels: Kernels,
     y: ArrayLike,
@@ -156,6 +158,7 @@ def gaussian_predictor(
     return GaussianPredictor(alpha, resolvent, nngp, reg, uncertainty, gap)
 
 
+@own_rules()
 def shared_predictor(
     response: ArrayLike, kernels: Kernels, y: ArrayLike, reg: float
 ) -> "GaussianPredictor":
@@ -291,6 +294,7 @@ class GaussianPredictor:
     uncertainty: Uncertainty = field(metadata={"static": True})
     gap: Array
 
+    @own_rules()
     @jax.jit
     def moments(self, cross: Kernels, diagonal: Kernels) -> tuple[Array, Array]:
         """Mean and covariance of the predictor at each of m test points.
@@ -315,6 +319,7 @@ class GaussianPredictor:
             return mean, _covariance(diagonal.ntk, reduction) / self.reg
         return mean, _covariance(diagonal.nngp, reduction)
 
+    @own_rules()
     @jax.jit
     def joint_moments(self, cross: Kernels, test: Kernels) -> tuple[Array, Array]:
         """Mean and covariance of the predictor, jointly over m test points.
@@ -349,6 +354,7 @@ class GaussianPredictor:
         return mean, 0.5 * (cov + cov.transpose(2, 3, 0, 1))
 
 
+@own_rules()
 def exact_predictor(
     key: Array,
     kernels: Kernels,
@@ -490,6 +496,7 @@ class ExactPredictor:
     gap: Array
     converged: Array
 
+    @own_rules()
     @jax.jit
     def latents(self, cross: Kernels, diagonal: Kernels) -> Array:
         """Draws of the latents at m test points: [S, m, C].
@@ -513,6 +520,7 @@ class ExactPredictor:
         prior = jnp.einsum("im,sic->smc", weights, self.whitened)
         return prior + scale[:, None] * self.noise[:, None, :] + self._trained(cross)
 
+    @own_rules()
     def joint_latents(self, key: Array, cross: Kernels, test: Kernels) -> Array:
         """Draws of functions, jointly over m test points: [S, m, C].
 
@@ -541,6 +549,7 @@ class ExactPredictor:
         return kernels.nngp if self.uncertainty == "initialization" else kernels.ntk / self.reg
 
 
+@own_rules()
 def correct_draws(
     key: Array,
     predictor: ExactPredictor,
@@ -814,6 +823,7 @@ class FunctionDraws:
         self._factor = jnp.asarray(predictor.factor)
         self._whitened = jnp.asarray(predictor.whitened)
 
+    @own_rules()
     def __call__(self, x: Array) -> Array:
         """Evaluate every function at m points: [S, m, C]."""
         x = jnp.asarray(x)
@@ -878,6 +888,7 @@ class Discrepancy(NamedTuple):
     skewness: NDArray[np.float64]
 
 
+@own_rules()
 def discrepancy(gaussian: Any, draws: Any) -> Discrepancy:
     """Compare the Gaussian predictor with exact draws, at the same points.
 
@@ -970,7 +981,7 @@ def _solve_draws(
         chunk = slice(start, start + size)
         missing = start + size - min(start + size, n_draws)
         fill = ((0, missing), (0, 0), (0, 0))
-        with jax.enable_x64(double):  # a setting of each thread
+        with own_rules(), jax.enable_x64(double):  # settings of each thread
             s = solve(
                 jnp.pad(f0[chunk], fill),
                 **{name: jnp.pad(array[chunk], fill) for name, array in of_draws.items()},

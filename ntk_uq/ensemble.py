@@ -51,6 +51,7 @@ from ntk_uq._members import (
     prior_function,
 )
 from ntk_uq._progress import Progress
+from ntk_uq._rules import own_rules
 from ntk_uq._solver import DualSolution, solve_dual
 from ntk_uq._training import (
     ConjugateGradients,
@@ -169,11 +170,13 @@ class TrainedEnsemble:
     def __len__(self) -> int:
         return len(self.n_iter)
 
+    @own_rules()
     def latents(self, X: ArrayLike) -> Array:
         """Outputs (logits) of every member at m points, in the precision of X: [M, m, C]."""
         X = floating(X)
         return jnp.stack([self._member_latents(i, X) for i in range(len(self))])
 
+    @own_rules()
     def member(self, i: int) -> tuple[Any, Any]:
         """Initial and trained parameters of one member."""
         params = jax.tree.map(lambda leaf: leaf[i], self.params)
@@ -195,6 +198,7 @@ class TrainedEnsemble:
             return draw(self.architecture, self.key, i, self.in_features, self.out_features)
 
 
+@own_rules()
 def train_ensemble(
     key: Array,
     architecture: BaseArchitecture,
@@ -360,6 +364,7 @@ def train_ensemble(
     return trained
 
 
+@own_rules()
 def solve_linearised(
     key: Array,
     architecture: BaseArchitecture,
@@ -490,6 +495,7 @@ def _interpolate(ntk, y, prior, likelihood) -> DualSolution:
     return DualSolution(alpha[None], latents[None], zero, residual, zero == 0, jnp.asarray(1))
 
 
+@own_rules()
 def linearisation(architecture, params, initial, X) -> Array:
     """Outputs [n, C] of the network linearised at its initial parameters."""
     displacement = jax.tree.map(jnp.subtract, params, initial)
@@ -742,7 +748,7 @@ def _method(optimizer, batch_size, reg, n, max_iter) -> Method:
             "weight decay's do): training ends at another of the many minima than gradient flow, "
             "and no kernel describes it. Leave optimizer out, use optax.sgd, or set reg > 0.",
             PathWarning,
-            stacklevel=3,
+            stacklevel=4,  # this, the door, its rules, the caller
         )
     return Optax(optimizer, batch_size, 0 if batch_size is None else max_iter)
 
@@ -770,7 +776,7 @@ def _warn_unconverged(trained: TrainedEnsemble, max_iter: int) -> None:
             f"iterations: {', '.join(map(str, late[:10]))}{', ...' if len(late) > 10 else ''}. "
             "Raise max_iter or tol, or reg.",
             ConvergenceWarning,
-            stacklevel=3,
+            stacklevel=4,  # this, the door, its rules, the caller
         )
 
 

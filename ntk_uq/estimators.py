@@ -24,6 +24,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ntk_uq import _checks, analytic, ensemble, selection
 from ntk_uq._progress import progress_bar
+from ntk_uq._rules import own_rules
 from ntk_uq._tasks import Classifier, Estimator, Regressor, SmoothedClassifier
 from ntk_uq.architectures import MLP, BaseArchitecture, Kernels
 from ntk_uq.likelihoods import Weighted
@@ -63,6 +64,7 @@ class _NTK(Estimator):
     _criterion: Literal["evidence", "cv"]
     _tunable = ("depth", "w_std", "b_std", "scales")
 
+    @own_rules()
     def predict_distribution(
         self, X: ArrayLike, *, joint: bool = False
     ) -> GaussianPrediction | SamplePrediction:
@@ -103,6 +105,7 @@ class _NTK(Estimator):
         mean = np.asarray(latents)[0]
         return self._gaussian_prediction(mean, np.zeros((*mean.shape, mean.shape[1])))
 
+    @own_rules()
     def sample_functions(self) -> Any:
         """Draws of the predictor as functions, to be evaluated anywhere, later, and consistently.
 
@@ -538,11 +541,13 @@ class _Ensemble(Estimator):
             weights = _check_sample_weight(
                 sample_weight, X, dtype=np.float64, ensure_non_negative=True
             )
+            y = self._check_cells(X, y)
             counted = np.flatnonzero(weights)
             self._weights = weights[counted]
             X, y = (_safe_indexing(values, counted) for values in indexable(X, y))
         return super().fit(X, y)
 
+    @own_rules()
     def predict_distribution(self, X: ArrayLike) -> SamplePrediction:
         """Latents (logits) of every member at each test point.
 
@@ -815,6 +820,7 @@ class _Bayesian(Estimator):
     _without_sampling: str
     _output_dim: str
 
+    @own_rules()
     def predict_distribution(
         self, X: ArrayLike, *, joint: bool = False
     ) -> GaussianPrediction | SamplePrediction:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import entr, logsumexp, softmax
 from scipy.stats import qmc
 
+from ntk_uq._rules import own_rules
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 
 __all__ = ["GaussianPrediction", "SamplePrediction"]
@@ -120,7 +121,7 @@ class _Prediction(ABC):
         parts = []
         for start in range(0, m, step):
             points = slice(start, start + step)
-            with jax.enable_x64(True):
+            with own_rules(), jax.enable_x64(True):
                 densities = self.likelihood.log_density(
                     jnp.asarray(self._latents(points)), jnp.asarray(y[points])
                 )
@@ -393,7 +394,7 @@ def _response(likelihood: Likelihood, latents: Floats) -> Floats:
     """Class probabilities of latents [..., C]."""
     if isinstance(likelihood, Categorical):
         return softmax(latents, axis=-1)
-    with jax.enable_x64(True):
+    with own_rules(), jax.enable_x64(True):
         return np.asarray(likelihood.response(jnp.asarray(latents)))
 
 
