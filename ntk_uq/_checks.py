@@ -16,6 +16,7 @@ __all__ = [
     "numbers",
     "probabilities",
     "real",
+    "uncertainty",
 ]
 
 Floats = NDArray[np.float64]
@@ -23,6 +24,8 @@ Floats = NDArray[np.float64]
 
 def probabilities(proba: ArrayLike, *, members: bool = False) -> Floats:
     """Class probabilities [m, C] or, where `members` are allowed, [S, m, C]."""
+    if hasattr(proba, "proba"):
+        raise ValueError(f"proba takes an array, such as prediction.proba(); got {_name(proba)}.")
     array = np.asarray(proba, dtype=np.float64)
     shapes = "[m, C] or [S, m, C]" if members else "[m, C]"
     if array.ndim not in ((2, 3) if members else (2,)) or array.size == 0 or array.shape[-1] < 2:
@@ -107,6 +110,18 @@ def level_between(name: str, value: float) -> float:
     if not (isinstance(value, Real) and 0 < value < 1):
         raise ValueError(f"{name} must lie between 0 and 1, got {value!r}.")
     return float(value)
+
+
+def _name(value: Any) -> str:
+    return type(value).__name__
+
+
+def uncertainty(value: Any) -> None:
+    """Whose spread is meant."""
+    if value not in ("initialization", "posterior", "none"):
+        raise ValueError(
+            f'uncertainty must be "initialization", "posterior" or "none"; got {value!r}.'
+        )
 
 
 def count(name: str, value: Any, least: int = 1) -> int:

@@ -112,7 +112,21 @@ class Estimator(BaseEstimator):
         check_random_state(self.random_state)
         self._check_reg()
 
+    def _check_axes(self, X: Any) -> None:
+        axes = getattr(X, "ndim", 2)
+        if axes > 2 and not self._takes_images:
+            network = MLP() if self.architecture is None else self.architecture
+            raise ValueError(
+                f"Found array with dim {axes}, where {type(network).__name__} takes tables, "
+                "[points, features]. For images use ConvNet, or X.reshape(len(X), -1)."
+            )
+
     def _check_reg(self) -> None:
+        if self.reg is None or isinstance(self.reg, str):
+            raise ValueError(
+                f"reg must be a finite number; got {self.reg!r}. The NTK estimators choose it from "
+                'the data: give the reg_ of one that was fitted with reg="cv" or "evidence".'
+            )
         _checks.real("reg", self.reg, minimum=0.0)
 
     def _start_fit(self, X: Any) -> Floats:
@@ -281,6 +295,7 @@ class Classifier(ClassifierMixin, Estimator):
         return list(self.classes_)
 
     def _check_cells(self, X: Any, y: Any) -> Any:
+        self._check_axes(X)
         check_numbers("X", X)
         return check_labels(y)
 
@@ -402,6 +417,7 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
         return (mean, prediction.std[:, columns]) if return_std else mean
 
     def _check_cells(self, X: Any, y: Any) -> Any:
+        self._check_axes(X)
         check_numbers("X", X)
         check_numbers("y", y)
         return y

@@ -30,6 +30,7 @@ from jax.scipy.special import log_ndtr, ndtr
 from joblib import cpu_count
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq import _checks
 from ntk_uq._coordinates import Preconditioned
 from ntk_uq._linalg import cholesky, interpolation_factor
 from ntk_uq._progress import Progress
@@ -136,6 +137,7 @@ def gaussian_predictor(
     >>> mean.shape, cov.shape
     ((1, 2), (1, 2, 2))
     """
+    _checks.uncertainty(uncertainty)
     kernels, y = _arrays(kernels, y)
     require_condition(likelihood, y, reg)
     ntk = kernels.ntk
@@ -401,6 +403,8 @@ def exact_predictor(
     >>> draws.alpha.shape, bool(draws.converged.all())
     ((4, 2, 2), True)
     """
+    _checks.count("n_draws", n_draws)
+    _checks.uncertainty(uncertainty)
     kernels, y = _arrays(kernels, y)
     require_condition(likelihood, y, reg)
     n, outputs = y.shape
@@ -928,7 +932,18 @@ def discrepancy(gaussian: Any, draws: Any) -> Discrepancy:
 
 def _arrays(kernels: Kernels, y: ArrayLike) -> tuple[Kernels, Array]:
     """As JAX arrays, in the precision of the kernels."""
+    if not (isinstance(kernels, tuple | list) and len(kernels) == 2):
+        raise ValueError(
+            "kernels takes Kernels(nngp, ntk), as architecture.kernels(X) gives them; got "
+            f"{type(kernels).__name__}."
+        )
     nngp, ntk = (jnp.asarray(kernel) for kernel in kernels)
+    n, shapes = len(ntk), [nngp.shape, ntk.shape]
+    if np.ndim(y) != 2 or shapes != [(n, n), (n, n)] or np.shape(y)[0] != n:
+        raise ValueError(
+            "Kernels of n points are [n, n] and their targets [n, C], for classes one-hot rows; "
+            f"got {nngp.shape}, {ntk.shape} and {np.shape(y)}."
+        )
     return Kernels(nngp, ntk), jnp.asarray(y, ntk.dtype)
 
 

@@ -411,6 +411,11 @@ class BaseArchitecture(abc.ABC):
                 jax.eval_shape(lambda: self.module(in_features, out_features, rngs=nnx.Rngs(0))),
             )
         module = self.module(in_features, out_features, rngs=nnx.Rngs(key))
+        if not isinstance(module, nnx.Module):
+            raise ValueError(
+                "module(in_features, out_features, rngs=rngs) must return a flax.nnx.Module; it "
+                f"returned {type(module).__name__}."
+            )
         other_state = nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.Param)))
         kinds = sorted({type(variable).__name__ for _, variable in other_state})
         if kinds:
@@ -643,7 +648,9 @@ def _check_integers(architecture: Any, **least: int) -> None:
 def _check_layers(activation: str, w_std: float, b_std: float) -> None:
     if activation not in list(_ACTIVATIONS):
         raise ValueError(
-            f"Unknown activation {activation!r}: choose one of {', '.join(_ACTIVATIONS)}."
+            f"Unknown activation {activation!r}: choose one of {', '.join(_ACTIVATIONS)}, whose "
+            "kernels are known. Any other can be trained in a Flax module of your own: "
+            "Architecture(module)."
         )
     if not (isinstance(w_std, numbers.Real) and 0 < w_std < math.inf):
         raise ValueError(f"w_std must be a positive number; got {w_std!r}.")
@@ -702,6 +709,8 @@ class MLP(BaseArchitecture):
     def __post_init__(self) -> None:
         _check_integers(self, width=1, depth=0)
         _check_layers(self.activation, self.w_std, self.b_std)
+        if not isinstance(self.residual, bool | np.bool_):
+            raise ValueError(f"residual must be True or False; got {self.residual!r}.")
 
     def module(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
         """Build one randomly initialised network."""

@@ -38,6 +38,7 @@ from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq import _checks
 from ntk_uq._checkpoint import Checkpoint
 from ntk_uq._linalg import interpolation_factor
 from ntk_uq._members import (
@@ -316,6 +317,7 @@ def train_ensemble(
     >>> trained.latents(X).shape
     (3, 2, 2)
     """
+    _checks.count("n_members", n_members)
     X, y = check_problem(architecture, X, y, likelihood, reg, uncertainty)
     if check_condition:
         require_condition(likelihood, y, reg)
@@ -418,6 +420,7 @@ def solve_linearised(
     >>> solved.latents(X).shape
     (2, 2, 2)
     """
+    _checks.count("n_members", n_members)
     X, y = check_problem(architecture, X, y, likelihood, reg, uncertainty)
     require_condition(likelihood, y, reg)
     mode = None

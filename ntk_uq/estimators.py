@@ -247,6 +247,10 @@ class _NTK(Estimator):
         self._set_likelihood(choice.likelihood)
 
     def _check_reg(self) -> None:
+        if isinstance(self.tune, str) or not isinstance(self.tune, Sequence):
+            raise ValueError(
+                f'tune takes a tuple of names, ("depth",) for example; got {self.tune!r}.'
+            )
         tune = tuple(self.tune)
         unknown = [name for name in tune if name not in self._tunable]
         if unknown:
@@ -289,7 +293,7 @@ class _NTK(Estimator):
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
-        _check_uncertainty(self.uncertainty)
+        _checks.uncertainty(self.uncertainty)
         if self.uncertainty == "posterior" and self.reg == 0:
             raise ValueError(
                 'uncertainty="posterior" belongs to the prior GP(0, Theta / reg), whose variance '
@@ -602,7 +606,7 @@ class _Ensemble(Estimator):
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
-        _check_uncertainty(self.uncertainty)
+        _checks.uncertainty(self.uncertainty)
         for name in ("n_members", "max_iter"):
             _checks.count(name, getattr(self, name))
         _checks.real("tol", self.tol, minimum=0.0)
@@ -1227,10 +1231,3 @@ def _numpy_leaves(tree: Any) -> Any:
     return jax.tree.map(
         lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, tree
     )
-
-
-def _check_uncertainty(value: Any) -> None:
-    if value not in ("initialization", "posterior", "none"):
-        raise ValueError(
-            f'uncertainty must be "initialization", "posterior" or "none"; got {value!r}.'
-        )

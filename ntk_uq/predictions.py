@@ -117,6 +117,7 @@ class _Prediction(ABC):
             Nats. Its negative mean is the log loss.
         """
         m, c = self.mean.shape
+        self._require_targets(y)
         step = max(1, _CHUNK // (self._n_latents * c))
         parts = []
         for start in range(0, m, step):
@@ -127,6 +128,13 @@ class _Prediction(ABC):
                 )
             parts.append(logsumexp(np.asarray(densities), axis=0) - np.log(self._n_latents))
         return np.concatenate(parts)
+
+    def _require_targets(self, y: Floats) -> None:
+        if np.shape(y) != self.mean.shape:
+            raise ValueError(
+                f"Targets must have the shape {self.mean.shape} of the latents, for classes as "
+                f"one-hot rows; got {np.shape(y)}."
+            )
 
     def mean_mcse(self, statistic: Callable[[Floats, slice], Floats]) -> float:
         """Monte-Carlo standard error of a statistic averaged over draws and points.
@@ -252,6 +260,7 @@ class GaussianPrediction(_Prediction):
         """Log predictive density of targets [m, C]: [m] nats; in closed form for Gaussian noise."""
         if not isinstance(self.likelihood, Gaussian):
             return super().log_density(y)
+        self._require_targets(y)
         c = self.mean.shape[1]
         noise = np.broadcast_to(np.square(self.likelihood.noise), c)
         factor = np.linalg.cholesky(self.cov + np.diag(noise))
