@@ -397,9 +397,9 @@ def test_temperature_of_rare_classes():
     for cv in (2, 3, 6):
         assert calibration.TemperatureScaled(model, cv=cv).fit(points, twice).temperature_ > 0
     for cv in (2, 5, LeaveOneOut()):
-        with pytest.raises(ValueError, match="Class 2 has one point only.*however many folds"):
+        with pytest.raises(ValueError, match=r"Class 2 has one point only.*however many folds"):
             calibration.TemperatureScaled(model, cv=cv).fit(points, once)
-    with pytest.raises(ValueError, match="all 6 points of class 0.*stratified"):
+    with pytest.raises(ValueError, match=r"all 6 points of class 0.*stratified"):
         calibration.TemperatureScaled(model, cv=KFold(2)).fit(points, twice)
     # A fold that never holds it out is fine.
     folds = [(np.r_[:8, 11], np.r_[8:11])]
