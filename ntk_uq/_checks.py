@@ -10,11 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = [
     "class_columns",
     "count",
+    "floats",
     "labelled_probabilities",
     "level_between",
     "numbers",
     "probabilities",
     "real",
+    "uncertainty",
 ]
 
 Floats = NDArray[np.float64]
@@ -22,6 +24,8 @@ Floats = NDArray[np.float64]
 
 def probabilities(proba: ArrayLike, *, members: bool = False) -> Floats:
     """Class probabilities [m, C] or, where `members` are allowed, [S, m, C]."""
+    if hasattr(proba, "proba"):
+        raise ValueError(f"proba takes an array, such as prediction.proba(); got {_name(proba)}.")
     array = np.asarray(proba, dtype=np.float64)
     shapes = "[m, C] or [S, m, C]" if members else "[m, C]"
     if array.ndim not in ((2, 3) if members else (2,)) or array.size == 0 or array.shape[-1] < 2:
@@ -81,7 +85,7 @@ def class_columns(
 def numbers(name: str, values: ArrayLike, *, shape: tuple[int, ...] | None = None) -> Floats:
     """A finite vector, or an array of the given shape where that is known."""
     try:
-        array = np.asarray(values, dtype=np.float64)
+        array = floats(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must hold numbers: {error}.") from error
     if shape is None and (array.ndim != 1 or array.size == 0):
@@ -93,11 +97,31 @@ def numbers(name: str, values: ArrayLike, *, shape: tuple[int, ...] | None = Non
     return array
 
 
+def floats(values: ArrayLike) -> Floats:
+    """Numbers as float64. NumPy would make nanoseconds of dates."""
+    array = np.asarray(values)
+    if array.dtype.kind in "mM":
+        raise TypeError(f"{array.dtype} is a date or a duration, and no number")
+    return array.astype(np.float64, copy=False)
+
+
 def level_between(name: str, value: float) -> float:
     """A probability strictly between 0 and 1."""
     if not (isinstance(value, Real) and 0 < value < 1):
         raise ValueError(f"{name} must lie between 0 and 1, got {value!r}.")
     return float(value)
+
+
+def _name(value: Any) -> str:
+    return type(value).__name__
+
+
+def uncertainty(value: Any) -> None:
+    """Whose spread is meant."""
+    if value not in ("initialization", "posterior", "none"):
+        raise ValueError(
+            f'uncertainty must be "initialization", "posterior" or "none"; got {value!r}.'
+        )
 
 
 def count(name: str, value: Any, least: int = 1) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike
 
+from ntk_uq import _checks
 from ntk_uq.architectures import standard_normal_like
 from ntk_uq.likelihoods import Likelihood
 
@@ -77,10 +78,7 @@ def check_problem(
     X, y = floating(X), jnp.asarray(y)
     if not reg >= 0:
         raise ValueError(f"reg must be at least 0; got {reg!r}.")
-    if uncertainty not in ("initialization", "posterior", "none"):
-        raise ValueError(
-            f'uncertainty must be "initialization", "posterior" or "none"; got {uncertainty!r}.'
-        )
+    _checks.uncertainty(uncertainty)
     if uncertainty == "posterior" and reg == 0:
         raise ValueError(
             'uncertainty="posterior" needs reg > 0: with reg=0 the prior GP(0, Theta / reg) has '

@@ -12,6 +12,7 @@ from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._priors import NetworkPrior, as_numpy, dtype_of
+from ntk_uq._rules import own_rules
 from ntk_uq._samplers import Whitened, posterior_of
 from ntk_uq.likelihoods import Likelihood
 
@@ -26,6 +27,7 @@ _GRADIENT_TOLERANCE, _MODE_ITERATIONS = 1e-5, 10_000
 _CHUNK = 2**22
 
 
+@own_rules()
 def laplace_network(
     key: Array, prior: NetworkPrior, targets: ArrayLike, likelihood: Likelihood
 ) -> "NetworkLaplace":
@@ -151,6 +153,7 @@ class NetworkLaplace:
     gradient: float
     converged: bool
 
+    @own_rules()
     def moments(self, points: ArrayLike, *, joint: bool = False) -> tuple[Floats, Floats]:
         """Mean and covariance of the latents at m points.
 

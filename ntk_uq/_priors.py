@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 from ntk_uq._linalg import cholesky
+from ntk_uq._rules import own_rules
 from ntk_uq.architectures import BaseArchitecture
 
 __all__ = [
@@ -75,6 +76,7 @@ class GaussianProcessPrior:
     linear: ClassVar[bool] = True
 
     @classmethod
+    @own_rules()
     def from_covariance(cls, covariance: Array) -> "GaussianProcessPrior":
         """Factorise a covariance, with as little jitter as its precision allows.
 
@@ -98,6 +100,7 @@ class GaussianProcessPrior:
         """One standard normal draw of z: [n, C]."""
         return jax.random.normal(key, (len(self.factor), n_outputs), self.factor.dtype)
 
+    @own_rules()
     def latents(self, whitened: Array) -> Array:
         """Latents f = L z: [n, C]."""
         return apply_factor(self.factor, whitened)
@@ -145,6 +148,7 @@ class NetworkPrior:
         """One standard normal draw of all parameters: [P]."""
         return jax.random.normal(key, (self.n_parameters,), self.points.dtype)
 
+    @own_rules()
     def latents(self, whitened: Array) -> Array:
         """Outputs at the training points: [n, C]."""
         return self.evaluate(whitened, self.points)

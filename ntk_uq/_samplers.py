@@ -26,6 +26,7 @@ from numpyro.infer import NUTS
 from ntk_uq._machine import cores
 from ntk_uq._priors import GaussianProcessPrior, NetworkPrior, Prior
 from ntk_uq._progress import Progress
+from ntk_uq._rules import own_rules
 from ntk_uq.likelihoods import Likelihood
 
 __all__ = [
@@ -342,8 +343,8 @@ def run_chains(
     stop = threading.Event()
 
     def run_chain(index: int):
-        # JAX's precision is a thread's own, so every thread sets it.
-        with jax.enable_x64(double):
+        # JAX's settings are a thread's own, so every thread makes them.
+        with own_rules(), jax.enable_x64(double):
             state = _start(jax.random.fold_in(key, index), posterior, sampler)
             kept = []
             while drawn[index] < length:

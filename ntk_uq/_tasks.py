@@ -9,6 +9,7 @@ import numbers
 import time
 import warnings
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, Self
 
 import jax
@@ -21,6 +22,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ntk_uq import _checks, analytic
+from ntk_uq._cells import check_labels, check_numbers
+from ntk_uq._rules import own_rules
 from ntk_uq.architectures import MLP, BaseArchitecture
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
@@ -46,9 +49,42 @@ class Estimator(BaseEstimator):
     _target_shift: Floats | float = 0.0
     _target_scale: Floats | float = 1.0
 
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name, those of the network as ``architecture__width``.
+
+        An architecture never changes: the estimator then holds another, and whoever holds the old
+        one keeps it.
+
+        Parameters
+        ----------
+        **params
+            Names and values.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter, or the architecture refuses the value.
+        """
+        prefix = "architecture__"
+        inner = {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
+        network = params.get("architecture", self.architecture)
+        if inner:
+            network = _with_params(network, inner)
+        super().set_params(**{k: v for k, v in params.items() if not k.startswith(prefix)})
+        self.architecture = network
+        return self
+
     @abstractmethod
     def predict_distribution(self, X: ArrayLike) -> GaussianPrediction | SamplePrediction:
         """Distribution of the latents at each test point."""
+
+    @abstractmethod
+    def _check_cells(self, X: Any, y: Any) -> Any:
+        """Refuse what is missing or of another kind, before rows move; the targets."""
 
     @abstractmethod
     def _set_likelihood(self, likelihood: Likelihood) -> None: ...
@@ -81,7 +117,21 @@ class Estimator(BaseEstimator):
         check_random_state(self.random_state)
         self._check_reg()
 
+    def _check_axes(self, X: Any) -> None:
+        axes = getattr(X, "ndim", 2)
+        if axes > 2 and not self._takes_images:
+            network = MLP() if self.architecture is None else self.architecture
+            raise ValueError(
+                f"Found array with dim {axes}, where {type(network).__name__} takes tables, "
+                "[points, features]. For images use ConvNet, or X.reshape(len(X), -1)."
+            )
+
     def _check_reg(self) -> None:
+        if self.reg is None or isinstance(self.reg, str):
+            raise ValueError(
+                f"reg must be a finite number; got {self.reg!r}. The NTK estimators choose it from "
+                'the data: give the reg_ of one that was fitted with reg="cv" or "evidence".'
+            )
         _checks.real("reg", self.reg, minimum=0.0)
 
     def _start_fit(self, X: Any) -> Floats:
@@ -109,6 +159,7 @@ class Estimator(BaseEstimator):
 
     def _validated(self, X: ArrayLike) -> Floats:
         check_is_fitted(self)
+        check_numbers("X", X)
         X = np.asarray(
             validate_data(self, X, dtype=np.float64, reset=False, allow_nd=self._takes_images)
         )
@@ -150,6 +201,25 @@ class Estimator(BaseEstimator):
         return self._likelihood
 
 
+def _with_params(network: Any, params: dict[str, Any]) -> Any:
+    """Another architecture, with some parameters of its own."""
+    if network is None:
+        name, value = next(iter(params.items()))
+        raise ValueError(
+            f"architecture__{name} needs an architecture to change; architecture=None is MLP() on "
+            f"standardised features. Give one, architecture=MLP({name}={value!r}) for example, in "
+            "a pipeline behind StandardScaler() if the features are to be standardised still."
+        )
+    known = network.get_params() if isinstance(network, BaseArchitecture) else {}
+    unknown = sorted(set(params) - set(known))
+    if unknown:
+        raise ValueError(
+            f"Invalid parameter {unknown[0]!r} for architecture {network!r}. "
+            f"Valid parameters are: {list(known)!r}."
+        )
+    return replace(network, **params)
+
+
 class Classifier(ClassifierMixin, Estimator):
     """Class labels in, labels and probabilities out."""
 
@@ -175,6 +245,7 @@ class Classifier(ClassifierMixin, Estimator):
             If the data or an argument cannot be used; the message says why and what to do.
         """
         self._check_arguments()
+        y = self._check_cells(X, y)
         X, y = validate_data(
             self, X, y, dtype=np.float64, ensure_min_samples=2, allow_nd=self._takes_images
         )
@@ -187,7 +258,8 @@ class Classifier(ClassifierMixin, Estimator):
             )
         start = time.perf_counter()
         X, one_hot = self._counted(X, np.eye(len(self.classes_))[labels])
-        self._fit(self._start_fit(X), self._targets(one_hot))
+        with own_rules():
+            self._fit(self._start_fit(X), self._targets(one_hot))
         self.fit_seconds_ = time.perf_counter() - start
         return self
 
@@ -226,6 +298,11 @@ class Classifier(ClassifierMixin, Estimator):
     @property
     def _output_names(self) -> list[Any]:
         return list(self.classes_)
+
+    def _check_cells(self, X: Any, y: Any) -> Any:
+        self._check_axes(X)
+        check_numbers("X", X)
+        return check_labels(y)
 
     def _targets(self, one_hot: Floats) -> Floats:
         return one_hot
@@ -286,6 +363,7 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
             If the data or an argument cannot be used; the message says why and what to do.
         """
         self._check_arguments()
+        y = self._check_cells(X, y)
         X, y = validate_data(
             self,
             X,
@@ -312,7 +390,8 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
         else:
             noise = self.noise / self._target_scale
         self._set_likelihood(Gaussian(noise))
-        self._fit(X, targets)
+        with own_rules():
+            self._fit(X, targets)
         self.fit_seconds_ = time.perf_counter() - start
         return self
 
@@ -366,6 +445,12 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
         columns = 0 if self._single_output else slice(None)
         mean = prediction.mean[:, columns]
         return (mean, prediction.std[:, columns]) if return_std else mean
+
+    def _check_cells(self, X: Any, y: Any) -> Any:
+        self._check_axes(X)
+        check_numbers("X", X)
+        check_numbers("y", y)
+        return y
 
     def _prior_covariance(self, X: Floats) -> Floats:
         """Covariance of the latents under which the noise is estimated."""

@@ -29,10 +29,12 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.scipy.special import log_ndtr, ndtr
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq import _checks
 from ntk_uq._coordinates import Preconditioned
 from ntk_uq._linalg import cholesky, interpolation_factor
 from ntk_uq._machine import cores
 from ntk_uq._progress import Progress
+from ntk_uq._rules import own_rules
 from ntk_uq._solver import DualSolution, deflate_at_mode, solve_dual
 from ntk_uq.architectures import Kernels
 from ntk_uq.likelihoods import Curvature, Likelihood, require_condition
@@ -77,6 +79,7 @@ _WORK_SPACE = 5 * 2**26
 _LEAST_NOISE, _UNKNOWN_NOISE = 1e-4, 1e-2
 
 
+@own_rules()
 def gaussian_predictor(
     kernels: Kernels,
     y: ArrayLike,
@@ -138,6 +141,7 @@ def gaussian_predictor(
     >>> mean.shape, cov.shape
     ((1, 2), (1, 2, 2))
     """
+    _checks.uncertainty(uncertainty)
     kernels, y = _arrays(kernels, y)
     require_condition(likelihood, y, reg)
     ntk = kernels.ntk
@@ -160,6 +164,7 @@ def gaussian_predictor(
     return GaussianPredictor(alpha, resolvent, nngp, reg, uncertainty, gap)
 
 
+@own_rules()
 def shared_predictor(
     response: ArrayLike, kernels: Kernels, y: ArrayLike, reg: float
 ) -> "GaussianPredictor":
@@ -295,6 +300,7 @@ class GaussianPredictor:
     uncertainty: Uncertainty = field(metadata={"static": True})
     gap: Array
 
+    @own_rules()
     @jax.jit
     def moments(self, cross: Kernels, diagonal: Kernels) -> tuple[Array, Array]:
         """Mean and covariance of the predictor at each of m test points.
@@ -319,6 +325,7 @@ class GaussianPredictor:
             return mean, _covariance(diagonal.ntk, reduction) / self.reg
         return mean, _covariance(diagonal.nngp, reduction)
 
+    @own_rules()
     @jax.jit
     def joint_moments(self, cross: Kernels, test: Kernels) -> tuple[Array, Array]:
         """Mean and covariance of the predictor, jointly over m test points.
@@ -353,6 +360,7 @@ class GaussianPredictor:
         return mean, 0.5 * (cov + cov.transpose(2, 3, 0, 1))
 
 
+@own_rules()
 def exact_predictor(
     key: Array,
     kernels: Kernels,
@@ -399,6 +407,8 @@ def exact_predictor(
     >>> draws.alpha.shape, bool(draws.converged.all())
     ((4, 2, 2), True)
     """
+    _checks.count("n_draws", n_draws)
+    _checks.uncertainty(uncertainty)
     kernels, y = _arrays(kernels, y)
     require_condition(likelihood, y, reg)
     n, outputs = y.shape
@@ -494,6 +504,7 @@ class ExactPredictor:
     gap: Array
     converged: Array
 
+    @own_rules()
     @jax.jit
     def latents(self, cross: Kernels, diagonal: Kernels) -> Array:
         """Draws of the latents at m test points: [S, m, C].
@@ -517,6 +528,7 @@ class ExactPredictor:
         prior = jnp.einsum("im,sic->smc", weights, self.whitened)
         return prior + scale[:, None] * self.noise[:, None, :] + self._trained(cross)
 
+    @own_rules()
     def joint_latents(self, key: Array, cross: Kernels, test: Kernels) -> Array:
         """Draws of functions, jointly over m test points: [S, m, C].
 
@@ -545,6 +557,7 @@ class ExactPredictor:
         return kernels.nngp if self.uncertainty == "initialization" else kernels.ntk / self.reg
 
 
+@own_rules()
 def correct_draws(
     key: Array,
     predictor: ExactPredictor,
@@ -834,6 +847,7 @@ class FunctionDraws:
         self._factor = jnp.asarray(predictor.factor)
         self._whitened = jnp.asarray(predictor.whitened)
 
+    @own_rules()
     def __call__(self, x: Array) -> Array:
         """Evaluate every function at m points: [S, m, C]."""
         x = jnp.asarray(x)
@@ -898,6 +912,7 @@ class Discrepancy(NamedTuple):
     skewness: NDArray[np.float64]
 
 
+@own_rules()
 def discrepancy(gaussian: Any, draws: Any) -> Discrepancy:
     """Compare the Gaussian predictor with exact draws, at the same points.
 
@@ -937,7 +952,18 @@ def discrepancy(gaussian: Any, draws: Any) -> Discrepancy:
 
 def _arrays(kernels: Kernels, y: ArrayLike) -> tuple[Kernels, Array]:
     """As JAX arrays, in the precision of the kernels."""
+    if not (isinstance(kernels, tuple | list) and len(kernels) == 2):
+        raise ValueError(
+            "kernels takes Kernels(nngp, ntk), as architecture.kernels(X) gives them; got "
+            f"{type(kernels).__name__}."
+        )
     nngp, ntk = (jnp.asarray(kernel) for kernel in kernels)
+    n, shapes = len(ntk), [nngp.shape, ntk.shape]
+    if np.ndim(y) != 2 or shapes != [(n, n), (n, n)] or np.shape(y)[0] != n:
+        raise ValueError(
+            "Kernels of n points are [n, n] and their targets [n, C], for classes one-hot rows; "
+            f"got {nngp.shape}, {ntk.shape} and {np.shape(y)}."
+        )
     return Kernels(nngp, ntk), jnp.asarray(y, ntk.dtype)
 
 
@@ -990,7 +1016,7 @@ def _solve_draws(
         chunk = slice(start, start + size)
         missing = start + size - min(start + size, n_draws)
         fill = ((0, missing), (0, 0), (0, 0))
-        with jax.enable_x64(double):  # a setting of each thread
+        with own_rules(), jax.enable_x64(double):  # settings of each thread
             s = solve(
                 jnp.pad(f0[chunk], fill),
                 **{name: jnp.pad(array[chunk], fill) for name, array in of_draws.items()},

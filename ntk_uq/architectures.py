@@ -14,8 +14,8 @@ import itertools
 import math
 import numbers
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, NamedTuple, Protocol
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 
 from ntk_uq import _checks
 from ntk_uq._progress import Progress
+from ntk_uq._rules import own_rules
 
 # Covariances between all positions of two images, of the pairs in a block.
 _TILE_BYTES = 2**26
@@ -358,7 +359,12 @@ def standard_normal_like(key: jax.Array, tree: Any) -> Any:
 
 
 class BaseArchitecture(abc.ABC):
-    """What every architecture offers: networks of finite width, and kernels of infinite width."""
+    """What every architecture offers: networks of finite width, and kernels of infinite width.
+
+    An architecture never changes: compiled programs and fitted estimators know it by its value. So
+    scikit-learn's tools see its parameters, and where they set one, the estimator that holds it
+    takes another: ``clf.set_params(architecture__width=64)``.
+    """
 
     module: ModuleFactory
     ndim: ClassVar[int | None] = 2  # axes of the points: 2 for tables, 4 for images, None for both
@@ -377,6 +383,7 @@ class BaseArchitecture(abc.ABC):
     def kernel_diag_block(self, x: jax.Array) -> Kernels:
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
 
+    @own_rules()
     def init(self, key: jax.Array, in_features: Any, out_features: int) -> nnx.Module:
         """Draw the parameters of one network.
 
@@ -404,6 +411,11 @@ class BaseArchitecture(abc.ABC):
                 jax.eval_shape(lambda: self.module(in_features, out_features, rngs=nnx.Rngs(0))),
             )
         module = self.module(in_features, out_features, rngs=nnx.Rngs(key))
+        if not isinstance(module, nnx.Module):
+            raise ValueError(
+                "module(in_features, out_features, rngs=rngs) must return a flax.nnx.Module; it "
+                f"returned {type(module).__name__}."
+            )
         other_state = nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.Param)))
         kinds = sorted({type(variable).__name__ for _, variable in other_state})
         if kinds:
@@ -415,10 +427,50 @@ class BaseArchitecture(abc.ABC):
             )
         return module
 
+    @own_rules()
     def apply(self, params: Any, x: ArrayLike) -> jax.Array:
         """Outputs (logits) [n, C] of the network `params` at the points `x` [n, d]."""
         return params(x)
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters by name, as scikit-learn's tools ask for them.
+
+        Parameters
+        ----------
+        deep : bool
+            Makes no difference: no parameter has parameters of its own.
+
+        Returns
+        -------
+        dict
+            The fields of a dataclass, as all architectures of this package are; else empty.
+        """
+        if not is_dataclass(self):
+            return {}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.init}
+
+    def set_params(self, **params: Any) -> Self:
+        """Refused with any parameter: an architecture never changes.
+
+        Raises
+        ------
+        TypeError
+            Says what to use instead.
+        """
+        if params:
+            name, value = next(iter(params.items()))
+            raise TypeError(
+                f"{self!r} cannot be changed: others may hold it, and compiled programs know it by "
+                f"its value. Make another, dataclasses.replace(net, {name}={value!r}), or let the "
+                f"estimator do it: estimator.set_params(architecture__{name}={value!r})."
+            )
+        return self
+
+    def __sklearn_clone__(self) -> Self:
+        # What never changes is its own copy, and keeps its compiled programs.
+        return self
+
+    @own_rules()
     def kernels(
         self, X1: ArrayLike, X2: ArrayLike | None = None, *, progress: Progress | None = None
     ) -> Kernels:
@@ -475,6 +527,7 @@ class BaseArchitecture(abc.ABC):
                     progress(i // size + 1, -(-len(rows) // size))
         return blocks
 
+    @own_rules()
     def kernel_diag(self, X: ArrayLike) -> Kernels:
         """Diagonals of ``kernels(X)``, in time and memory proportional to n.
 
@@ -504,7 +557,7 @@ class BaseArchitecture(abc.ABC):
 def _as_points(X: ArrayLike, name: str, ndim: int | None) -> np.ndarray:
     """Numeric, finite points of `ndim` axes in all; None allows tables and images."""
     try:
-        points = np.asarray(X, dtype=np.float64)
+        points = _checks.floats(X)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{name} must be a numeric array of shape [n, d], but {error}. "
@@ -534,6 +587,11 @@ def _tile(points: np.ndarray, start: int, size: int) -> jax.Array:
     return jnp.asarray(np.pad(rows, fill))
 
 
+def _along(bias: jax.Array, x: jax.Array) -> jax.Array:
+    """A bias [units] with as many axes as x, whose last one it is."""
+    return bias.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
 class _Dense(nnx.Module):
     """Linear layer w_std / sqrt(fan_in) W x + b_std b with W, b ~ N(0, 1)."""
 
@@ -546,7 +604,7 @@ class _Dense(nnx.Module):
         self.b_scale = b_std
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.w_scale * (x @ self.kernel[...]) + self.b_scale * self.bias[...]
+        return self.w_scale * (x @ self.kernel[...]) + _along(self.b_scale * self.bias[...], x)
 
 
 class _FullyConnected(nnx.Module):
@@ -590,7 +648,9 @@ def _check_integers(architecture: Any, **least: int) -> None:
 def _check_layers(activation: str, w_std: float, b_std: float) -> None:
     if activation not in list(_ACTIVATIONS):
         raise ValueError(
-            f"Unknown activation {activation!r}: choose one of {', '.join(_ACTIVATIONS)}."
+            f"Unknown activation {activation!r}: choose one of {', '.join(_ACTIVATIONS)}, whose "
+            "kernels are known. Any other can be trained in a Flax module of your own: "
+            "Architecture(module)."
         )
     if not (isinstance(w_std, numbers.Real) and 0 < w_std < math.inf):
         raise ValueError(f"w_std must be a positive number; got {w_std!r}.")
@@ -649,6 +709,8 @@ class MLP(BaseArchitecture):
     def __post_init__(self) -> None:
         _check_integers(self, width=1, depth=0)
         _check_layers(self.activation, self.w_std, self.b_std)
+        if not isinstance(self.residual, bool | np.bool_):
+            raise ValueError(f"residual must be True or False; got {self.residual!r}.")
 
     def module(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
         """Build one randomly initialised network."""
@@ -687,7 +749,7 @@ class _Conv(nnx.Module):
         convolved = lax.conv_general_dilated(
             x, self.kernel[...], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
-        return self.w_scale * convolved + self.b_scale * self.bias[...]
+        return self.w_scale * convolved + _along(self.b_scale * self.bias[...], x)
 
 
 class _Convolutional(nnx.Module):

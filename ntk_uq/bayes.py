@@ -34,6 +34,7 @@ from ntk_uq._machine import cores
 from ntk_uq._network_laplace import NetworkLaplace, laplace_network
 from ntk_uq._priors import GaussianProcessPrior, NetworkPrior, Prior, as_numpy, dtype_of
 from ntk_uq._progress import Progress
+from ntk_uq._rules import own_rules
 from ntk_uq._samplers import (
     SLICES_PER_DRAW,
     VARIATIONAL_GRADIENTS,
@@ -83,6 +84,7 @@ _CHUNK = 2**22
 _NETWORKS_AT_ONCE = 16
 
 
+@own_rules()
 def sample_latents(
     key: Array,
     prior: ArrayLike | Prior,
@@ -201,6 +203,7 @@ def _preconditioned(posterior: Whitened) -> Whitened | Preconditioned:
     return Preconditioned.create(prior.factor, targets, likelihood)
 
 
+@own_rules()
 def variational_latents(
     key: Array,
     prior: ArrayLike | Prior,
@@ -418,6 +421,7 @@ def estimate_cost(
     return CostEstimate(seconds, 8 * doubles, n_steps)
 
 
+@own_rules()
 def predict_latents(
     key: Array, draws: PosteriorDraws, S_xX: ArrayLike, S_xx: ArrayLike, *, joint: bool = False
 ) -> NDArray[np.float64]:
@@ -518,6 +522,7 @@ def _square_root(covariance: Array, scale: Array) -> Array:
     return vectors * jnp.sqrt(_nonnegative(eigenvalues, scale))
 
 
+@own_rules()
 def predict_network(draws: PosteriorDraws, points: ArrayLike) -> Floats:
     """Evaluate the network of each draw at m further points.
 
@@ -560,6 +565,7 @@ def _outputs(prior: NetworkPrior, parameters: Array, points: Array) -> Array:
     return lax.map(lambda z: prior.evaluate(z, points), parameters, batch_size=_NETWORKS_AT_ONCE)
 
 
+@own_rules()
 def to_datatree(
     key: Array,
     draws: PosteriorDraws,

@@ -310,7 +310,7 @@ class TemperatureScaled(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a fold lacks a class, or the estimator has no `predict_distribution`.
+            If a fold is fitted without a class, or the estimator has no `predict_distribution`.
         """
         if not hasattr(self.estimator, "predict_distribution"):
             raise ValueError(
@@ -335,14 +335,11 @@ class TemperatureScaled(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def _held_out_losses(self, X: Any, y: Any) -> list[Callable[[float], Floats]]:
         y = np.ravel(y)
         check_classification_targets(y)
-        losses = []
-        for train, test in check_cv(self.cv, y, classifier=True).split(X, y):
+        losses, folds = [], list(check_cv(self.cv, y, classifier=True).split(X, y))
+        for train, _ in folds:
+            _require_all_classes(y, train)
+        for train, test in folds:
             part = clone(self.estimator).fit(_safe_indexing(X, train), y[train])
-            if len(part.classes_) < len(self.estimator_.classes_):
-                raise ValueError(
-                    "A fold is fitted without all classes: a class has fewer points than cv asks "
-                    "for. Take fewer folds."
-                )
             distribution = part.predict_distribution(_safe_indexing(X, test))
             losses.append(_log_loss(y[test], distribution, part.classes_))
         return losses
@@ -637,6 +634,24 @@ def rejection_rule(
                 confidence,
             )
     return best
+
+
+def _require_all_classes(y: NDArray, train: NDArray[np.integer]) -> None:
+    absent = np.setdiff1d(y, y[train]).tolist()
+    if not absent:
+        return
+    count = int(np.sum(y == absent[0]))
+    if count == 1:
+        raise ValueError(
+            f"Class {absent[0]!r} has one point only: the fold that holds it out is fitted without "
+            "this class, however many folds there are. Give the class more points, leave it out, "
+            "or fit the temperature to other data: "
+            "TemperatureScaled(FrozenEstimator(fitted)).fit(X_held_out, y_held_out)."
+        )
+    raise ValueError(
+        f"A fold holds out all {count} points of class {absent[0]!r}, and is fitted without it. "
+        "Take folds that are stratified: cv=2 or another number, or StratifiedKFold."
+    )
 
 
 def _log_loss(

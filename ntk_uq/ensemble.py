@@ -38,6 +38,7 @@ from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq import _checks
 from ntk_uq._checkpoint import Checkpoint
 from ntk_uq._linalg import interpolation_factor
 from ntk_uq._machine import free_memory
@@ -52,6 +53,7 @@ from ntk_uq._members import (
     prior_function,
 )
 from ntk_uq._progress import Progress
+from ntk_uq._rules import own_rules
 from ntk_uq._solver import DualSolution, solve_dual
 from ntk_uq._training import (
     STUCK,
@@ -176,11 +178,13 @@ class TrainedEnsemble:
     def __len__(self) -> int:
         return len(self.n_iter)
 
+    @own_rules()
     def latents(self, X: ArrayLike) -> Array:
         """Outputs (logits) of every member at m points, in the precision of X: [M, m, C]."""
         X = floating(X)
         return jnp.stack([self._member_latents(i, X) for i in range(len(self))])
 
+    @own_rules()
     def member(self, i: int) -> tuple[Any, Any]:
         """Initial and trained parameters of one member."""
         params = jax.tree.map(lambda leaf: leaf[i], self.params)
@@ -202,6 +206,7 @@ class TrainedEnsemble:
             return draw(self.architecture, self.key, i, self.in_features, self.out_features)
 
 
+@own_rules()
 def train_ensemble(
     key: Array,
     architecture: BaseArchitecture,
@@ -322,6 +327,7 @@ def train_ensemble(
     >>> trained.latents(X).shape
     (3, 2, 2)
     """
+    _checks.count("n_members", n_members)
     X, y = check_problem(architecture, X, y, likelihood, reg, uncertainty)
     if check_condition:
         require_condition(likelihood, y, reg)
@@ -372,6 +378,7 @@ def train_ensemble(
     return trained
 
 
+@own_rules()
 def solve_linearised(
     key: Array,
     architecture: BaseArchitecture,
@@ -425,6 +432,7 @@ def solve_linearised(
     >>> solved.latents(X).shape
     (2, 2, 2)
     """
+    _checks.count("n_members", n_members)
     X, y = check_problem(architecture, X, y, likelihood, reg, uncertainty)
     require_condition(likelihood, y, reg)
     mode = None
@@ -516,6 +524,7 @@ def _interpolate(ntk, y, prior, likelihood) -> DualSolution:
     return DualSolution(alpha[None], latents[None], zero, residual, zero == 0, jnp.asarray(1))
 
 
+@own_rules()
 def linearisation(architecture, params, initial, X) -> Array:
     """Outputs [n, C] of the network linearised at its initial parameters."""
     displacement = jax.tree.map(jnp.subtract, params, initial)
@@ -769,7 +778,7 @@ def _method(optimizer, batch_size, reg, n, max_iter) -> Method:
             "weight decay's do): training ends at another of the many minima than gradient flow, "
             "and no kernel describes it. Leave optimizer out, use optax.sgd, or set reg > 0.",
             PathWarning,
-            stacklevel=3,
+            stacklevel=4,  # this, the door, its rules, the caller
         )
     return Optax(optimizer, batch_size, 0 if batch_size is None else max_iter)
 
@@ -816,7 +825,7 @@ def _warn_unconverged(what: str, results: Any, max_iter: int, optimizer: Any) ->
             warnings.warn(
                 f"{len(named)} of {len(which)} {what} {how.format(names)}",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,  # this, the door, its rules, the caller
             )
 
 

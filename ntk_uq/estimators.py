@@ -25,6 +25,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from ntk_uq import _checks, analytic, ensemble, selection
 from ntk_uq._machine import memory_limit
 from ntk_uq._progress import progress_bar
+from ntk_uq._rules import own_rules
 from ntk_uq._tasks import Classifier, Estimator, Regressor, SmoothedClassifier
 from ntk_uq.architectures import MLP, BaseArchitecture, Kernels
 from ntk_uq.likelihoods import Gaussian, Weighted
@@ -64,6 +65,7 @@ class _NTK(Estimator):
     _criterion: Literal["evidence", "cv"]
     _tunable = ("depth", "w_std", "b_std", "scales")
 
+    @own_rules()
     def predict_distribution(
         self, X: ArrayLike, *, joint: bool = False
     ) -> GaussianPrediction | SamplePrediction:
@@ -104,6 +106,7 @@ class _NTK(Estimator):
         mean = np.asarray(latents)[0]
         return self._gaussian_prediction(mean, np.zeros((*mean.shape, mean.shape[1])))
 
+    @own_rules()
     def sample_functions(self) -> Any:
         """Draws of the predictor as functions, to be evaluated anywhere, later, and consistently.
 
@@ -254,6 +257,10 @@ class _NTK(Estimator):
         self._set_likelihood(likelihood)
 
     def _check_reg(self) -> None:
+        if isinstance(self.tune, str) or not isinstance(self.tune, Sequence):
+            raise ValueError(
+                f'tune takes a tuple of names, ("depth",) for example; got {self.tune!r}.'
+            )
         tune = tuple(self.tune)
         unknown = [name for name in tune if name not in self._tunable]
         if unknown:
@@ -296,7 +303,7 @@ class _NTK(Estimator):
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
-        _check_uncertainty(self.uncertainty)
+        _checks.uncertainty(self.uncertainty)
         if self.uncertainty == "posterior" and self.reg == 0:
             raise ValueError(
                 'uncertainty="posterior" belongs to the prior GP(0, Theta / reg), whose variance '
@@ -557,6 +564,7 @@ class _Ensemble(Estimator):
             weights = _check_sample_weight(
                 sample_weight, X, dtype=np.float64, ensure_non_negative=True
             )
+            y = self._check_cells(X, y)
             counted = np.flatnonzero(weights)
             self._weights = weights[counted]
             _warn_of_small_weights(self._weights)
@@ -575,6 +583,7 @@ class _Ensemble(Estimator):
         self._weights = np.bincount(member, counts)
         return X[first], targets[first]
 
+    @own_rules()
     def predict_distribution(self, X: ArrayLike) -> SamplePrediction:
         """Latents (logits) of every member at each test point.
 
@@ -628,7 +637,7 @@ class _Ensemble(Estimator):
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
-        _check_uncertainty(self.uncertainty)
+        _checks.uncertainty(self.uncertainty)
         for name in ("n_members", "max_iter"):
             _checks.count(name, getattr(self, name))
         _checks.real("tol", self.tol, minimum=0.0)
@@ -846,6 +855,7 @@ class _Bayesian(Estimator):
     _without_sampling: str
     _output_dim: str
 
+    @own_rules()
     def predict_distribution(
         self, X: ArrayLike, *, joint: bool = False
     ) -> GaussianPrediction | SamplePrediction:
@@ -1259,10 +1269,3 @@ def _numpy_leaves(tree: Any) -> Any:
     return jax.tree.map(
         lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, tree
     )
-
-
-def _check_uncertainty(value: Any) -> None:
-    if value not in ("initialization", "posterior", "none"):
-        raise ValueError(
-            f'uncertainty must be "initialization", "posterior" or "none"; got {value!r}.'
-        )

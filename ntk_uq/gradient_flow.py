@@ -19,6 +19,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._rules import own_rules
 from ntk_uq.analytic import ExactPredictor, GaussianPredictor, shared_predictor
 from ntk_uq.architectures import Kernels
 from ntk_uq.likelihoods import Gaussian, Likelihood
@@ -31,6 +32,7 @@ Floats = NDArray[np.float64]
 _LARGEST_SYSTEM = 8000
 
 
+@own_rules()
 def integrate(
     ntk: ArrayLike,
     y: ArrayLike,
@@ -139,6 +141,7 @@ def _jacobian(alpha, ntk, y, f0, reg, likelihood):
     return -w_ntk.reshape(n * outputs, -1) - reg * jnp.eye(n * outputs)
 
 
+@own_rules()
 def exact_predictor_at(
     predictor: ExactPredictor, ntk: ArrayLike, y: ArrayLike, likelihood: Likelihood, time: float
 ) -> ExactPredictor:
@@ -187,6 +190,7 @@ def exact_predictor_at(
     return replace(predictor, alpha=jnp.asarray(np.stack(alpha)))
 
 
+@own_rules()
 def gaussian_predictor_at(
     kernels: Kernels, y: ArrayLike, reg: float, likelihood: Gaussian, time: float
 ) -> GaussianPredictor:

@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ntk_uq._rules import own_rules
 from ntk_uq.architectures import MLP, BaseArchitecture
 
 _BLOCK_BYTES = 2**28  # For the Jacobian of a block of points; two are held at a time.
 
 
+@own_rules()
 def empirical_ntk(
     architecture: BaseArchitecture,
     params: Any,
@@ -83,6 +85,7 @@ def empirical_ntk(
     return jnp.concatenate(rows)
 
 
+@own_rules()
 def empirical_nngp(
     architecture: BaseArchitecture, params: Any, x1: jax.Array, x2: jax.Array | None = None
 ) -> jax.Array:

@@ -21,6 +21,7 @@ from scipy import stats
 
 from ntk_uq._members import floating
 from ntk_uq._progress import Progress
+from ntk_uq._rules import own_rules
 from ntk_uq.architectures import BaseArchitecture
 from ntk_uq.ensemble import ConvergenceWarning, linearisation, train_ensemble
 from ntk_uq.kernels import empirical_ntk
@@ -127,6 +128,7 @@ def fit_rate(widths: ArrayLike, values: ArrayLike) -> Rate:
     return Rate(float(fit.slope), float(fit.slope - reach), float(fit.slope + reach))
 
 
+@own_rules()
 def measure_laziness(
     key: Array,
     architecture: BaseArchitecture,

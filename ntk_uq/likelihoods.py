@@ -13,6 +13,8 @@ import numpy as np
 from jax import Array
 from jax.scipy.special import gammaln
 
+from ntk_uq._rules import own_rules
+
 __all__ = ["Bernoulli", "Categorical", "Curvature", "Gaussian", "Likelihood", "Poisson", "Weighted"]
 
 
@@ -42,6 +44,7 @@ class Curvature(NamedTuple):
     diagonal: Array
     direction: Array | None
 
+    @own_rules()
     def matvec(self, v: Array) -> Array:
         """Product W v for v of shape [..., n, C]."""
         dv = self.diagonal * v
@@ -51,6 +54,7 @@ class Curvature(NamedTuple):
             self.direction * dv, axis=-1, keepdims=True
         )
 
+    @own_rules()
     def sqrt_matvec(self, z: Array) -> Array:
         """Product R z with R R^T = W, which turns z ~ N(0, I) into label noise N(0, W)."""
         scaled = jnp.sqrt(self.diagonal) * z
@@ -133,7 +137,10 @@ def require_condition(likelihood: Likelihood, y: Array, reg: float) -> None:
 
 @dataclass_transform(frozen_default=True)
 def _likelihood(cls):
-    """Make a frozen dataclass whose fields are pytree leaves."""
+    """Make a frozen dataclass whose fields are pytree leaves, and whose methods broadcast."""
+    for name, method in list(vars(cls).items()):
+        if not name.startswith("_") and callable(method):
+            setattr(cls, name, own_rules()(method))
     return jax.tree_util.register_dataclass(dataclass(frozen=True)(cls))
 
 

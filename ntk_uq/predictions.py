@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import entr, logsumexp, softmax
 from scipy.stats import qmc
 
+from ntk_uq._rules import own_rules
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 
 __all__ = ["GaussianPrediction", "SamplePrediction"]
@@ -190,14 +191,22 @@ class _Prediction(ABC):
         array of shape [m]
             Nats. Its negative mean is the log loss.
         """
+        self._require_targets(y)
         parts = []
         for points in self._chunks:
-            with jax.enable_x64(True):
+            with own_rules(), jax.enable_x64(True):
                 densities = self.likelihood.log_density(
                     jnp.asarray(self._latents(points)), jnp.asarray(y[points])
                 )
             parts.append(logsumexp(np.asarray(densities), axis=0) - np.log(self._n_latents))
         return np.concatenate(parts)
+
+    def _require_targets(self, y: Floats) -> None:
+        if np.shape(y) != self.mean.shape:
+            raise ValueError(
+                f"Targets must have the shape {self.mean.shape} of the latents, for classes as "
+                f"one-hot rows; got {np.shape(y)}."
+            )
 
     def mean_mcse(self, statistic: Callable[[Floats, slice], Floats]) -> float:
         """Monte-Carlo standard error of a statistic averaged over draws and points.
@@ -338,6 +347,7 @@ class GaussianPrediction(_Prediction):
         """Log predictive density of targets [m, C]: [m] nats; in closed form for Gaussian noise."""
         if not isinstance(self.likelihood, Gaussian):
             return super().log_density(y)
+        self._require_targets(y)
         c = self.mean.shape[1]
         noise = np.broadcast_to(np.square(self.likelihood.noise), c)
         factor = np.linalg.cholesky(self.cov + np.diag(noise))
@@ -540,7 +550,7 @@ def _response(likelihood: Likelihood, latents: Floats) -> Floats:
     """Class probabilities of latents [..., C]."""
     if isinstance(likelihood, Categorical):
         return softmax(latents, axis=-1)
-    with jax.enable_x64(True):
+    with own_rules(), jax.enable_x64(True):
         return np.asarray(likelihood.response(jnp.asarray(latents)))
 
 

@@ -24,6 +24,7 @@ from jax.scipy.linalg import solve_triangular
 from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._progress import Progress
+from ntk_uq._rules import own_rules
 from ntk_uq._solver import solve_dual
 from ntk_uq.analytic import (
     Uncertainty,
@@ -70,6 +71,7 @@ _CV_TOLERANCE = 1e-6
 _FURTHEST = 7.0
 
 
+@own_rules()
 @jax.jit
 def log_evidence(ntk: Array, y: Array, reg: Array | float, likelihood: Likelihood) -> Array:
     r"""Laplace's approximation of the log evidence.
@@ -181,6 +183,7 @@ class Optimum(NamedTuple):
     n_evaluations: int
 
 
+@own_rules()
 def maximise_evidence(
     evidence: Callable[[Any], Array],
     start: Any,
@@ -252,6 +255,7 @@ def maximise_evidence(
     return Optimum(parameters, -float(fit.fun), bool(fit.success), int(fit.nfev))
 
 
+@own_rules()
 def cross_validate(
     kernels: Kernels,
     y: ArrayLike,
@@ -438,6 +442,7 @@ class Choice(NamedTuple):
     curve: RegCurve
 
 
+@own_rules()
 def choose(
     rng: np.random.Generator,
     architecture: BaseArchitecture,

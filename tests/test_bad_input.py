@@ -1,10 +1,13 @@
 """What cannot be used is refused: a table of calls, for every estimator, and what each is told."""
 
+import jax
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.exceptions import NotFittedError
 
 import ntk_uq as nuq
+from ntk_uq import analytic, ensemble, metrics
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(12, 3))
@@ -196,3 +199,159 @@ def test_a_failed_fit_leaves_the_estimator_as_it_was(name):
     with pytest.raises(ValueError, match="X contains NaN"):
         estimator.fit(with_value(X, np.nan), Y)
     np.testing.assert_array_equal(estimator.predict(X), before)
+
+
+FRAME = pd.DataFrame(X, columns=["a", "b", "c"])
+DAYS = pd.date_range("2020-01-01", periods=12)
+
+
+def with_column(values):
+    return FRAME.assign(b=values)
+
+
+def gap(values, missing):
+    """Values, and one that is missing in row 3."""
+    return [missing if row == 3 else value for row, value in enumerate(values)]
+
+
+# Frames and arrays that are no numbers, and where that is said to be.
+BAD_FRAMES = [
+    ("dates", with_column(DAYS), "column 'b', holds dates"),
+    ("dates with a zone", with_column(DAYS.tz_localize("UTC")), "column 'b', holds dates"),
+    # NumPy makes numbers of these where no other column forbids it.
+    ("dates only", pd.DataFrame({"b": DAYS}), "column 'b', holds dates"),
+    ("array of dates", DAYS.to_numpy()[:, None], "X holds dates, datetime64"),
+    ("durations", pd.DataFrame({"b": DAYS - DAYS[0]}), "column 'b', holds durations"),
+    ("array of durations", (DAYS - DAYS[0]).to_numpy()[:, None], "holds durations"),
+    ("months", with_column(DAYS.to_period("D")), "column 'b', row 0: .*not 'Period'"),
+    ("one date", with_column(gap(range(12), DAYS[0])), "column 'b', row 3: .*not 'Timestamp'"),
+    ("text", with_column(list("abc") * 4), "column 'b', row 0: .*OneHotEncoder"),
+    ("one text", with_column(gap(range(12), "?")), r"column 'b', row 3: .*'\?'.*fit_table"),
+    ("text dtype", with_column(pd.array(list("abc") * 4, "string")), "column 'b', row 0"),
+    ("categories", with_column(pd.Categorical(list("abc") * 4)), "column 'b', is categorical"),
+    ("numeric categories", with_column(pd.Categorical(Y)), "column 'b', is categorical"),
+    ("NA", with_column(pd.Series(gap(X[:, 0], pd.NA), dtype=object)), "NaN .*column 'b', row 3"),
+    ("None", with_column(pd.Series(gap(X[:, 0], None), dtype=object)), "NaN .*column 'b', row 3"),
+    ("Float64", with_column(pd.array(gap(X[:, 0], pd.NA), "Float64")), "NaN .*column 'b', row 3"),
+    ("boolean", with_column(pd.array(gap(Y > 0, pd.NA), "boolean")), "NaN .*column 'b', row 3"),
+    ("NaN", with_column(gap(X[:, 0], np.nan)), "NaN .*column 'b', row 3.*SimpleImputer"),
+    ("infinite", with_column(gap(X[:, 0], np.inf)), "infinity in column 'b', row 3"),
+    ("objects with NA", np.array([gap(r, 0) for r in X.tolist()] + [[pd.NA] * 3]), "row 12 and 2"),
+]
+NUMERIC_FRAMES = [
+    FRAME.astype("Float64"),
+    FRAME.astype(object),
+    with_column(pd.array(Y, "Int64")),
+    with_column(pd.array(Y > 0, "boolean")),
+    with_column(Y > 0),
+]
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_frames(fitted_to_frame, name):
+    for label, frame, message in BAD_FRAMES:
+        with pytest.raises((ValueError, TypeError), match=message):
+            copy(name).fit(frame, Y[np.arange(len(frame)) % 12])
+        if list(getattr(frame, "columns", ())) == ["a", "b", "c"]:
+            with pytest.raises((ValueError, TypeError), match=message):
+                fitted_to_frame[name].predict(frame)
+        assert label  # of the case, in a traceback
+    for frame in NUMERIC_FRAMES:
+        expected = fitted_to_frame[name].predict(
+            pd.DataFrame(frame.to_numpy(float), columns=[*"abc"])
+        )
+        np.testing.assert_array_equal(fitted_to_frame[name].predict(frame), expected)
+
+
+@pytest.fixture(scope="module")
+def fitted_to_frame():
+    return {name: copy(name).fit(FRAME, Y) for name in ESTIMATORS}
+
+
+WORDS = list("abc") * 4
+BAD_SERIES = [
+    ("NA", pd.Series(gap(WORDS, pd.NA))),
+    ("None", np.array(gap(WORDS, None), object)),
+    ("NaN", np.array(gap(WORDS, np.nan), object)),
+    ("list with NaN", gap(WORDS, np.nan)),  # an array of text would have a class "nan"
+    ("numbers and None", np.array(gap(Y, None), object)),
+    ("Int64", pd.Series(gap(Y, pd.NA), dtype="Int64")),
+    ("boolean", pd.Series(gap(Y > 0, pd.NA), dtype="boolean")),
+    ("string", pd.Series(gap(WORDS, pd.NA), dtype="string")),
+    ("category", pd.Series(gap(WORDS, None), dtype="category")),
+    ("float", np.array(gap(Y, np.nan), float)),
+]
+
+
+@pytest.mark.parametrize(("case", "labels"), BAD_SERIES, ids=[case for case, _ in BAD_SERIES])
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_missing_labels(name, case, labels):
+    with pytest.raises(ValueError, match=r"y contains NaN .* in row 3\. Leave such rows out"):
+        copy(name).fit(X, labels)
+
+
+@pytest.mark.parametrize("name", REGRESSORS)
+def test_missing_targets(name):
+    for values in ([*gap(X[:, 0], None)], pd.Series(gap(X[:, 0], pd.NA), dtype="Float64")):
+        with pytest.raises(ValueError, match=r"y contains NaN .* in row 3"):
+            copy(name).fit(X, values)
+    with pytest.raises(ValueError, match="y, column 'late', holds dates"):
+        copy(name).fit(X, pd.DataFrame({"early": X[:, 0], "late": DAYS}))
+    for values, message in (
+        (DAYS, "y holds dates"), (DAYS - DAYS[0], "y holds durations"),
+        (WORDS, "row 0: .*classifiers"), (pd.Categorical(WORDS), "categorical"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            copy(name).fit(X, values)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_labels_that_are_no_names(name):
+    for labels, message in (
+        (DAYS, "dates or durations"), (DAYS - DAYS[0], "dates or durations"),
+        (["a", 1, "b"] * 4, "mix of text and numbers, 'a' in row 0 and 1 in row 1"),
+        (pd.cut(X[:, 0], 3), r"row 0 is Interval.*astype\(str\)"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            copy(name).fit(X, labels)
+    # scikit-learn makes real numbers of these.
+    for labels in (pd.array(Y, "Int64"), pd.array(Y > 0, "boolean")):
+        classes = copy(name).fit(X, pd.Series(labels)).classes_
+        assert classes.dtype.kind == np.asarray(labels).dtype.kind
+
+
+KERNELS, KEY = NET.kernels(X), jax.random.key(0)
+HOT = np.eye(3)[Y]
+PREDICTION = nuq.SamplePrediction(np.zeros((2, 12, 3)))
+CALLS = [
+    (lambda: nuq.MLP(activation="tanh"), r"relu, erf, gelu.*Architecture\(module\)"),
+    (lambda: nuq.MLP(residual="yes"), "residual must be True or False"),
+    (lambda: nuq.NTKClassifier(NET).fit(np.zeros((12, 4, 4, 1)), Y), "dim 4.*ConvNet"),
+    (lambda: nuq.NTKClassifier(reg="evidence", tune="depth").fit(X, Y), "tune takes a tuple"),
+    (lambda: nuq.NTKClassifier(reg="evidence", tune=None).fit(X, Y), "tune takes a tuple"),
+    (lambda: nuq.EnsembleClassifier(NET, reg="cv").fit(X, Y), "NTK estimators choose it"),
+    (lambda: nuq.EnsembleClassifier(nuq.Architecture(lambda *_, rngs: "net")).fit(X, Y),
+     "must return a flax.nnx.Module; it returned str"),
+    (lambda: NET.kernels(DAYS.to_numpy()[:, None]), "date or a duration"),
+    (lambda: analytic.gaussian_predictor(KERNELS, HOT, 1.0, nuq.Categorical(), "all"),
+     "uncertainty must be"),
+    (lambda: analytic.gaussian_predictor(KERNELS, Y, 1.0, nuq.Categorical(), "none"),
+     "one-hot rows"),
+    (lambda: analytic.gaussian_predictor(KERNELS.ntk, HOT, 1.0, nuq.Categorical(), "none"),
+     r"kernels takes Kernels\(nngp, ntk\)"),
+    (lambda: analytic.exact_predictor(KEY, KERNELS, HOT, 1.0, nuq.Categorical(), "none", 0),
+     "n_draws must be"),
+    (lambda: ensemble.train_ensemble(KEY, NET, X, HOT, nuq.Categorical(), reg=1.0, n_members=0),
+     "n_members must be"),
+    (lambda: metrics.scores(Y, PREDICTION), r"prediction.proba\(\)"),
+    (lambda: PREDICTION.log_density(Y), r"shape \(12, 3\).*one-hot"),
+    # One axis would broadcast to a matrix of all targets at all points.
+    (lambda: nuq.GaussianPrediction(np.zeros((12, 1)), np.ones((12, 1, 1)), nuq.Gaussian())
+     .log_density(X[:, 0]), r"shape \(12, 1\)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "message"), CALLS, ids=range(len(CALLS)))
+def test_calls_of_newcomers(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

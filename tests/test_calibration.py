@@ -9,6 +9,7 @@ from scipy import stats
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold, LeaveOneOut
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -385,3 +386,21 @@ def test_the_page_on_calibration_keeps_its_promises():
     assert abs(held - 0.95) < 4 * spread
     assert names["wrong"][names["accepted"]].mean() < 0.05
     assert names["accepted"].mean() > 0.9
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
+def test_temperature_of_rare_classes():
+    points = np.linspace(0, 1, 12)[:, None]
+    model = nuq.NTKClassifier(NET, reg=1.0, method="gaussian")
+    # Two points of a class are never in one stratified fold; of one, the fold has none to fit.
+    twice, once = np.array([0] * 6 + [1] * 4 + [2] * 2), np.array([0] * 6 + [1] * 5 + [2])
+    for cv in (2, 3, 6):
+        assert calibration.TemperatureScaled(model, cv=cv).fit(points, twice).temperature_ > 0
+    for cv in (2, 5, LeaveOneOut()):
+        with pytest.raises(ValueError, match=r"Class 2 has one point only.*however many folds"):
+            calibration.TemperatureScaled(model, cv=cv).fit(points, once)
+    with pytest.raises(ValueError, match=r"all 6 points of class 0.*stratified"):
+        calibration.TemperatureScaled(model, cv=KFold(2)).fit(points, twice)
+    # A fold that never holds it out is fine.
+    folds = [(np.r_[:8, 11], np.r_[8:11])]
+    assert calibration.TemperatureScaled(model, cv=folds).fit(points, once).temperature_ > 0

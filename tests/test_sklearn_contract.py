@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from flax import nnx
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -143,3 +144,56 @@ def test_weights_that_sum_to_one_are_warned_of():
     # The cure that the warning names.
     weighted = clone(model).fit(X, y, sample_weight=np.full(n, 1 / n) * n)
     np.testing.assert_array_equal(weighted.predict_proba(X), plain)
+
+
+def test_parameters_of_the_network():
+    net = nuq.MLP(width=16, depth=1)
+    model = nuq.NTKClassifier(net, reg=1.0, method="gaussian")
+    assert {"architecture__width", "architecture__w_std"} < set(model.get_params())
+    assert "architecture__width" not in model.get_params(deep=False)
+
+    pipeline = make_pipeline(StandardScaler(), model)
+    grid = {"ntkclassifier__architecture__depth": [1, 2], "ntkclassifier__reg": [0.1, 1.0]}
+    search = GridSearchCV(pipeline, grid, cv=2).fit(X, y)
+    best = search.best_params_["ntkclassifier__architecture__depth"]
+    assert search.best_estimator_[-1].architecture_ == nuq.MLP(width=16, depth=best)
+    # Who holds an architecture keeps it, and a copy is as good as itself.
+    assert clone(model).architecture is model.architecture is net
+    assert net == nuq.MLP(width=16, depth=1)
+    assert hash(net) == hash(nuq.MLP(width=16, depth=1))
+
+    other = clone(model).set_params(architecture__width=8, reg=2.0)
+    assert (other.architecture, other.reg) == (nuq.MLP(width=8, depth=1), 2.0)
+    other.set_params(architecture=nuq.MLP(depth=0), architecture__width=4)
+    assert other.architecture == nuq.MLP(width=4, depth=0)
+    scaled = nuq.TemperatureScaled(model).set_params(estimator__architecture__width=8)
+    assert scaled.estimator.architecture.width == 8
+
+
+@pytest.mark.parametrize(
+    "net", [nuq.MLP(), nuq.ConvNet(), nuq.Architecture(nnx.Linear)], ids=["MLP", "ConvNet", "own"]
+)
+def test_networks_in_diagrams(net):
+    assert type(net)(**net.get_params()) == net == net.set_params()
+    for estimator in (nuq.EnsembleClassifier(net), make_pipeline(nuq.BayesianRegressor(net))):
+        for display in ("diagram", "text"):
+            with config_context(display=display):
+                shown = estimator._repr_mimebundle_()
+            assert type(net).__name__ in shown["text/plain"]
+            assert ("text/html" in shown) == (display == "diagram")
+
+
+def test_parameters_of_a_network_that_are_none():
+    model = nuq.NTKClassifier(nuq.MLP(width=16), reg=1.0)
+    for wrong, message in (
+        ({"architecture__widht": 8}, "Invalid parameter 'widht' for architecture MLP"),
+        ({"architecture__width": 0}, "width must be an integer"),
+        ({"architecture__width": 8, "rge": 1.0}, "Invalid parameter 'rge'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.set_params(**wrong, reg=5.0)
+    assert (model.architecture.width, model.reg) == (16, 1.0)
+    with pytest.raises(ValueError, match=r"architecture=None is MLP\(\).*MLP\(width=8\)"):
+        nuq.NTKClassifier().set_params(architecture__width=8)
+    with pytest.raises(TypeError, match=r"set_params\(architecture__width=8\)"):
+        model.architecture.set_params(width=8)
