@@ -32,15 +32,7 @@ _TARGETS = 16
 
 
 class FirstOrderWarning(UserWarning):
-    """The closed form is far from the distribution that it is the first order of.
-
-    Examples
-    --------
-    >>> import warnings
-    >>> from ntk_uq.analytic import FirstOrderWarning
-    >>> warnings.simplefilter("error", FirstOrderWarning)  # an error in its place
-    >>> warnings.simplefilter("default", FirstOrderWarning)
-    """
+    """The closed form is far from the distribution that it is the first order of."""
 
 
 class Discrepancy(NamedTuple):

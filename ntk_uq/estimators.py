@@ -1251,7 +1251,7 @@ def _warn_of_first_order(found: Any, instead: str, reg: float | None, stacklevel
         return
     wider = "" if reg is None else f"raise reg ({reg:.3g} here), "
     warnings.warn(
-        "The Gaussian about the mode is no approximation here: at the training points its class "
+        "The Gaussian about the mode is a poor approximation: at the training points its class "
         f"probabilities are {error:.2f} from those of exact solutions (mean total variation; "
         f"first order is good for {_LARGEST_ERROR:g}). {instead}, {wider}or scale the "
         "features (about 1 each). `discrepancy_` has the figures.",
