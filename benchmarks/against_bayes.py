@@ -23,7 +23,7 @@ from ntk_uq import MLP, BayesianClassifier, Categorical, EnsembleClassifier, NTK
 from ntk_uq._coordinates import Preconditioned
 from ntk_uq._linalg import cholesky
 from ntk_uq._solver import solve_dual
-from ntk_uq.analytic import ExactPredictor, correct_draws
+from ntk_uq.analytic import ExactPredictor, correct_draws, discrepancy
 from ntk_uq.bayes import SamplingWarning
 from ntk_uq.datasets import Dataset, load_dataset, split
 from ntk_uq.distances import Draws, Estimate, _epistemic_ratios, _Pair, _total_variation
@@ -424,6 +424,38 @@ class Everything:
         return True
 
 
+def trajectories(problems, arguments):
+    """At single points: what first order leaves of the latents' error, and what trajectories do."""
+    for one in problems:
+
+        def prediction(estimator, one=one):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SamplingWarning)
+                return estimator.fit(one.X, one.y).predict_distribution(one.X_test)
+
+        size = {"num_warmup": arguments.warmup, "num_samples": 2 * arguments.samples}
+        nuts = prediction(BayesianClassifier(NET, reg=one.reg, **size))
+        print(f"\n{one}: latents less their mean over classes, against NUTS\n")
+        print_header("draws", "mean error: rms", "largest", "sd ratio: median", "total variation")
+        draws = {
+            f"posterior, {count} trajectories": NTKClassifier(
+                NET, reg=one.reg, uncertainty="posterior", n_trajectories=count,
+                n_draws=4 * arguments.samples,
+            )
+            for count in (0, 1, 3, 16)
+        }  # fmt: skip
+        again = BayesianClassifier(NET, reg=one.reg, random_state=1, **size)
+        for name, estimator in {**draws, "NUTS again": again}.items():
+            found = discrepancy(prediction(estimator), nuts)
+            print_row(
+                name,
+                f"{np.sqrt(np.mean(found.mean_shift**2)):.3f}",
+                f"{np.max(np.abs(found.mean_shift)):.3f}",
+                f"{np.median(found.sd_ratio):.3f}",
+                f"{np.mean(found.total_variation):.4f}",
+            )
+
+
 def widths(problems, arguments):
     """Finite ensembles against the same reference, as width grows."""
     for one in problems:
@@ -480,7 +512,13 @@ def priors(problems, arguments):
             )
 
 
-PARTS = {"methods": methods, "corrections": all_corrections, "widths": widths, "priors": priors}
+PARTS = {
+    "methods": methods,
+    "corrections": all_corrections,
+    "trajectories": trajectories,
+    "widths": widths,
+    "priors": priors,
+}
 PROBLEMS = {
     "methods": [
         *(f"{name}:50:1" for name in ("wine", "breast_cancer", "synthetic", "digits")),
@@ -490,6 +528,7 @@ PROBLEMS = {
         *(f"{name}:500:1" for name in ("breast_cancer", "synthetic", "digits")),
     ],
     "corrections": ["wine:50:0.1", "synthetic:150:0.1", "digits:150:1"],
+    "trajectories": ["synthetic:10:1", "wine:10:1", "wine:50:0.1"],
     "widths": ["wine:50:1"],
     "priors": ["wine:50:1"],
 }

@@ -31,6 +31,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq import _checks
 from ntk_uq._coordinates import Preconditioned
+from ntk_uq._first_order import (
+    CHECK_ITERATIONS,
+    CHECK_TOLERANCE,
+    CHECKED,
+    Discrepancy,
+    FirstOrderWarning,
+    compare_draws,
+    discrepancy,
+    is_exact,
+    no_discrepancy,
+)
 from ntk_uq._linalg import cholesky, interpolation_factor
 from ntk_uq._machine import cores
 from ntk_uq._progress import Progress
@@ -42,6 +53,7 @@ from ntk_uq.likelihoods import Curvature, Likelihood, require_condition
 __all__ = [
     "Discrepancy",
     "ExactPredictor",
+    "FirstOrderWarning",
     "FunctionDraws",
     "GaussianPredictor",
     "Uncertainty",
@@ -89,6 +101,7 @@ def gaussian_predictor(
     *,
     start: Array | None = None,
     tol: float = 1e-12,
+    n_checked: int = CHECKED,
 ) -> "GaussianPredictor":
     r"""Derive the Gaussian distribution of the trained predictor.
 
@@ -116,6 +129,9 @@ def gaussian_predictor(
         Dual coefficients near the mode's, to search from.
     tol : float
         Bound of the distance of the mode's objective to its minimum, in nats.
+    n_checked : int
+        Prior functions that are solved for exactly, to measure how far first order holds: the
+        predictor's `discrepancy`. They are the same in every run. 0 measures nothing.
 
     Returns
     -------
@@ -161,7 +177,42 @@ def gaussian_predictor(
         if uncertainty != "none":
             inverse = cho_solve((factor, True), jnp.eye(len(ntk), dtype=ntk.dtype))
             resolvent = _Shared(inverse, likelihood.identified(jnp.eye(y.shape[1])))
-    return GaussianPredictor(alpha, resolvent, nngp, reg, uncertainty, gap)
+    predictor = GaussianPredictor(alpha, resolvent, nngp, reg, uncertainty, gap)
+    if reg == 0 or uncertainty == "none" or is_exact(likelihood):
+        return replace(predictor, discrepancy=no_discrepancy(y.shape))
+    if n_checked > 0:
+        draws = _coupled_draws(predictor, kernels, y, likelihood, n_checked)
+        predictor = replace(predictor, discrepancy=compare_draws(*draws, likelihood))
+    return predictor
+
+
+def _coupled_draws(
+    predictor: "GaussianPredictor", kernels: Kernels, y: Array, likelihood: Likelihood, n_draws: int
+) -> tuple[Array, Array]:
+    r"""The same draws at the training points, to first order and exactly: [S, n, C] each.
+
+    To first order a draw is
+    :math:`\bar f + f_0 - \Theta\,(reg\,I + W\Theta)^{-1}(W f_0 + \varepsilon)`, and
+    :math:`\varepsilon = R z` with :math:`R R^\top = W` is W times z over the root of W's diagonal
+    part. docs/theory: "The Gaussian predictor".
+    """
+    key = jax.random.key(0, impl="threefry2x32")  # the same in every run
+    draws = _exact_predictor(
+        key, kernels, y, predictor.reg, likelihood, predictor.uncertainty, n_draws,
+        mode=predictor.alpha, tol=CHECK_TOLERANCE, max_iter=CHECK_ITERATIONS,
+    )  # fmt: skip
+    mode = kernels.ntk @ predictor.alpha
+    f0 = jnp.einsum("ij,sjc->sic", draws.factor, draws.whitened)
+    seen = f0
+    if predictor.uncertainty == "posterior":
+        *_, label_noise = _random_variables(key, range(n_draws), y, predictor.uncertainty)
+        d = likelihood.curvature(mode, y).diagonal
+        seen = f0 + jnp.where(d > 0, label_noise / jnp.sqrt(jnp.where(d > 0, d, 1.0)), 0.0)
+    resolvent: Any = predictor.resolvent
+    change = jax.vmap(resolvent.apply)(seen)
+    first_order = mode + f0 - jnp.einsum("ij,sjc->sic", kernels.ntk, change)
+    exact = f0 + jnp.einsum("ij,sjc->sic", kernels.ntk, draws.alpha)
+    return first_order, exact
 
 
 @own_rules()
@@ -185,7 +236,8 @@ def shared_predictor(
     response = jnp.asarray(response, y.dtype)
     resolvent = _Shared(response, jnp.eye(y.shape[1], dtype=y.dtype))
     gap = jnp.zeros((), y.dtype)
-    return GaussianPredictor(response @ y, resolvent, kernels.nngp, reg, "initialization", gap)
+    predictor = GaussianPredictor(response @ y, resolvent, kernels.nngp, reg, "initialization", gap)
+    return replace(predictor, discrepancy=no_discrepancy(y.shape))
 
 
 # G in two structured forms. Of each: `reduction`, what training takes from the prior covariance at
@@ -280,6 +332,11 @@ class GaussianPredictor:
         Which prior functions.
     gap : Array of shape []
         Upper bound of the distance of the mode's objective to its minimum, in nats.
+    discrepancy : Discrepancy or None
+        How far the predictor is from the distribution that it is the first order of, at the n
+        training points: a few of its draws, each against the exact solution for the same prior
+        function (and label noise). Zero where first order is exact: for a Gaussian likelihood,
+        reg = 0 and "none". None where it was not measured.
 
     Examples
     --------
@@ -299,6 +356,7 @@ class GaussianPredictor:
     reg: float
     uncertainty: Uncertainty = field(metadata={"static": True})
     gap: Array
+    discrepancy: "Discrepancy | None" = None
 
     @own_rules()
     @jax.jit
@@ -409,23 +467,40 @@ def exact_predictor(
     """
     _checks.count("n_draws", n_draws)
     _checks.uncertainty(uncertainty)
-    kernels, y = _arrays(kernels, y)
+    problem = (*_arrays(kernels, y), reg, likelihood, uncertainty)
+    return _exact_predictor(key, *problem, n_draws, progress=progress)
+
+
+def _exact_predictor(
+    key: Array,
+    kernels: Kernels,
+    y: Array,
+    reg: float,
+    likelihood: Likelihood,
+    uncertainty: Uncertainty,
+    n_draws: int,
+    *,
+    mode: Array | None = None,
+    progress: Progress | None = None,
+    tol: float = 1e-12,
+    max_iter: int | None = None,
+) -> "ExactPredictor":
+    """`exact_predictor`, to any tolerance; the mode's dual coefficients, where known, to start."""
     require_condition(likelihood, y, reg)
     n, outputs = y.shape
-    dtype = kernels.ntk.dtype
     if uncertainty == "none":
         factor, jitter, n_draws = jnp.zeros_like(kernels.nngp), 0.0, 1
     else:
         prior = kernels.nngp if uncertainty == "initialization" else kernels.ntk / reg
         factor, jitter = cholesky(prior)
 
-    shapes = [(n, outputs), (outputs,)] + [(n, outputs)] * (uncertainty == "posterior")
-    whitened, noise, *label_noise = _standard_normal(key, range(n_draws), *shapes, dtype=dtype)
+    whitened, noise, *label_noise = _random_variables(key, range(n_draws), y, uncertainty)
     f0 = jnp.einsum("ij,sjc->sic", factor, whitened)
     if reg > 0:
-        deflation, near = None, None
+        deflation, near = None, None if mode is None else mode[None]
         if uncertainty != "none" and n >= _DEFLATE_FROM:
-            deflation, near = deflate_at_mode(kernels.ntk, reg, y, likelihood)
+            deflation, found = deflate_at_mode(kernels.ntk, reg, y, likelihood)
+            near = found if near is None else near
         solve = partial(
             solve_dual,
             kernels.ntk,
@@ -433,23 +508,24 @@ def exact_predictor(
             y,
             likelihood=likelihood,
             deflation=deflation,
-            max_iter=_max_iter(n, outputs),
+            tol=tol,
+            max_iter=_max_iter(n, outputs) if max_iter is None else max_iter,
         )
         of_draws = {}
         if uncertainty == "posterior":
-            mode = solve(jnp.zeros_like(y)[None], start=near)
-            curvature = likelihood.curvature(mode.latents[0], y)
+            centre = solve(jnp.zeros_like(y)[None], start=near)
+            curvature = likelihood.curvature(centre.latents[0], y)
             # A wide prior's f0 = L w may be where rates overflow: start where f is the mode, as
             # Theta = reg L L^T.
             undo = jax.vmap(partial(solve_triangular, factor, lower=True, trans=1))(whitened)
             of_draws["linear"] = curvature.sqrt_matvec(label_noise[0])
-            of_draws["start"] = mode.alpha - undo / reg
+            of_draws["start"] = centre.alpha - undo / reg
         alpha, gap, converged = _solve_draws(solve, f0, of_draws, progress)
     else:
         ntk_factor = interpolation_factor(kernels.ntk)
         target = likelihood.optimum(y) - likelihood.identified(f0)
         alpha = jax.vmap(lambda t: cho_solve((ntk_factor, True), t))(target)
-        gap, converged = jnp.zeros(n_draws, dtype), jnp.ones(n_draws, bool)
+        gap, converged = jnp.zeros(n_draws, y.dtype), jnp.ones(n_draws, bool)
     return ExactPredictor(alpha, whitened, noise, factor, jitter, reg, uncertainty, gap, converged)
 
 
@@ -883,73 +959,6 @@ def _conditional_factor(own: Array, weights: Array) -> tuple[Array, float]:
     return cholesky(covariance + rounding * jnp.eye(len(own), dtype=own.dtype))
 
 
-class Discrepancy(NamedTuple):
-    """How far draws are from a Gaussian prediction, for each point and output.
-
-    Of latents less their mean over outputs, for class probabilities: the rest is not seen.
-
-    Attributes
-    ----------
-    mean_shift : array of shape [m, C]
-        Mean of the draws less that of the Gaussian, in standard deviations of the draws.
-    sd_ratio : array of shape [m, C]
-        Standard deviation of the Gaussian over that of the draws.
-    skewness : array of shape [m, C]
-        Third standardised moment of the draws; zero for a Gaussian.
-
-    Examples
-    --------
-    >>> import jax, numpy as np
-    >>> from ntk_uq import Gaussian, GaussianPrediction, SamplePrediction
-    >>> gaussian = GaussianPrediction(np.zeros((3, 1)), np.ones((3, 1, 1)), Gaussian(1.0))
-    >>> draws = SamplePrediction(gaussian.sample(jax.random.key(0), 100), Gaussian(1.0))
-    >>> discrepancy(gaussian, draws).skewness.shape
-    (3, 1)
-    """
-
-    mean_shift: NDArray[np.float64]
-    sd_ratio: NDArray[np.float64]
-    skewness: NDArray[np.float64]
-
-
-@own_rules()
-def discrepancy(gaussian: Any, draws: Any) -> Discrepancy:
-    """Compare the Gaussian predictor with exact draws, at the same points.
-
-    Parameters
-    ----------
-    gaussian : GaussianPrediction
-        Of method="gaussian".
-    draws : SamplePrediction
-        Of method="exact". Its S draws leave standard errors of about 1/sqrt(S) in the shift,
-        1/sqrt(2S) in the ratio and sqrt(6/S) in the skewness.
-
-    Returns
-    -------
-    Discrepancy
-
-    Examples
-    --------
-    >>> import jax, numpy as np
-    >>> from ntk_uq import GaussianPrediction, Gaussian, SamplePrediction
-    >>> gaussian = GaussianPrediction(np.zeros((1, 1)), np.ones((1, 1, 1)), Gaussian(1.0))
-    >>> draws = SamplePrediction(gaussian.sample(jax.random.key(0), 20_000), Gaussian(1.0))
-    >>> bool(abs(discrepancy(gaussian, draws).sd_ratio[0, 0] - 1) < 0.02)
-    True
-    """
-    with jax.enable_x64(True):
-        identity = jnp.eye(gaussian.mean.shape[1])
-        project = np.asarray(gaussian.likelihood.identified(identity))
-    samples = draws.samples @ project
-    mean, sd = samples.mean(axis=0), samples.std(axis=0, ddof=1)
-    variance = np.einsum("dc,mde,ec->mc", project, gaussian.cov, project)
-    return Discrepancy(
-        (mean - gaussian.mean @ project) / sd,
-        np.sqrt(variance) / sd,
-        np.mean(((samples - mean) / sd) ** 3, axis=0),
-    )
-
-
 def _arrays(kernels: Kernels, y: ArrayLike) -> tuple[Kernels, Array]:
     """As JAX arrays, in the precision of the kernels."""
     if not (isinstance(kernels, tuple | list) and len(kernels) == 2):
@@ -980,6 +989,12 @@ def _standard_normal(key: Array, items: range, *shapes: tuple[int, ...], dtype: 
         for array in arrays:
             rng.standard_normal(out=array[row], dtype=array.dtype)
     return [jnp.asarray(array) for array in arrays]
+
+
+def _random_variables(key: Array, draws: range, y: Array, uncertainty: Uncertainty) -> list[Array]:
+    """Of each draw: prior function at the training points and elsewhere, and any label noise."""
+    shapes = [y.shape, y.shape[1:]] + [y.shape] * (uncertainty == "posterior")
+    return _standard_normal(key, draws, *shapes, dtype=y.dtype)
 
 
 def _draws_at_once(n: int, outputs: int) -> int:

@@ -233,7 +233,7 @@ def train_ensemble(
     Nonlinear conjugate gradients (Hestenes-Stiefel) on the whole data. A line search needs one more
     forward pass: it gives the change of the outputs along the direction, and the convex problem
     of the step length is then solved exactly in the outputs. Every update is in the span of the
-    gradients, so that reg = 0 ends where gradient flow does in the lazy regime.
+    gradients, so that reg = 0 ends where gradient flow does as the width grows.
 
     A member is done when the first of these holds; tol is relative to the objective (and is
     never asked of less than 1 nat):

@@ -56,7 +56,9 @@ _MALFORMED = (
 _CLASSES = {
     "ntk_uq.architectures": ("MLP", "ConvNet"),
     "ntk_uq.likelihoods": ("Bernoulli", "Categorical", "Gaussian", "Poisson", "Weighted"),
-    "ntk_uq.analytic": ("ExactPredictor", "GaussianPredictor", "_PerOutput", "_Shared"),
+    "ntk_uq.analytic": (
+        "Discrepancy", "ExactPredictor", "GaussianPredictor", "_PerOutput", "_Shared",
+    ),
     "ntk_uq.ensemble": ("TrainedEnsemble",),
     "ntk_uq.bayes": (
         "Diagnostics", "GaussianProcessPrior", "NetworkLaplace", "NetworkPrior", "PosteriorDraws",

@@ -330,6 +330,7 @@ def cross_validate(
                 _widest(uncertainties),
                 start=start,
                 tol=_CV_TOLERANCE,
+                n_checked=0,
             )
             start = predictor.alpha
             for u, uncertainty in enumerate(uncertainties):

@@ -21,6 +21,7 @@ from ntk_uq import (
     NTKClassifier,
     NTKRegressor,
 )
+from ntk_uq.analytic import FirstOrderWarning
 
 NET = MLP(width=32, depth=1, activation="erf")
 RNG = np.random.default_rng(0)
@@ -162,6 +163,17 @@ def test_laplace_is_the_infinite_ensembles_posterior_mode():
         np.testing.assert_allclose(a.mean, b.mean, atol=1e-6)
         np.testing.assert_allclose(a.cov, b.cov, atol=1e-6)
     np.testing.assert_allclose(a.joint_cov, b.joint_cov, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"reg": 1e-3}, {"prior": "nngp"}, {"prior": "weights"}])
+def test_laplace_warns_where_the_posterior_is_no_gaussian(options):
+    net = MLP(width=4, depth=1, activation="erf", w_std=30.0 if "prior" in options else 1.4)
+    with pytest.warns(FirstOrderWarning, match='sampler="nuts"') as caught:
+        laplace = BayesianClassifier(net, sampler="laplace", **options).fit(X, LABELS)
+    (found,) = [w for w in caught if w.category is FirstOrderWarning]
+    assert found.filename == __file__
+    assert ("raise reg" in str(found.message)) == ("reg" in options)
+    assert np.mean(laplace.discrepancy_.total_variation) > 0.1
 
 
 def test_approximations_have_nothing_to_diagnose():

@@ -13,7 +13,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel
 
 from ntk_uq import MLP, NTKClassifier, NTKRegressor, selection
-from ntk_uq.analytic import gaussian_predictor
+from ntk_uq.analytic import FirstOrderWarning, gaussian_predictor
 from ntk_uq.likelihoods import Categorical, Weighted
 from ntk_uq.plots import plot_reg_curve
 
@@ -267,3 +267,35 @@ def test_a_mode_has_no_spread(method):
     np.testing.assert_array_equal(prediction.proba_mcse(), 0)
     np.testing.assert_allclose(prediction.proba(), softmax(prediction.mean, axis=1), rtol=1e-12)
     np.testing.assert_allclose(prediction.epistemic, 0, atol=1e-12)
+
+
+# The closed form outside first order
+
+
+@pytest.mark.parametrize(
+    ("uncertainty", "factor", "reg"),
+    [("posterior", 1.0, 1e-3), ("posterior", 100.0, 1.0), ("initialization", 100.0, 1.0)],
+)
+def test_closed_form_warns_where_first_order_fails(uncertainty, factor, reg):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        options = {"reg": reg, "uncertainty": uncertainty}
+        closed = NTKClassifier(MLP(), method="gaussian", **options).fit(factor * X, LABELS)
+    (found,) = [w for w in caught if w.category is FirstOrderWarning]
+    assert found.filename == __file__
+    for cure in ('method="exact"', "raise reg", "scale the features"):
+        assert cure in str(found.message)
+    exact = NTKClassifier(MLP(), n_draws=500, **options).fit(factor * X, LABELS)
+    assert exact.discrepancy_ is None
+    a, b = (model.predict_proba(factor * X) for model in (closed, exact))
+    distance = np.mean(np.abs(a - b).sum(axis=1)) / 2
+    # The mean of 32 draws, the differences of which in a probability are below one.
+    assert np.mean(closed.discrepancy_.total_variation) == pytest.approx(distance, abs=0.1)
+    assert distance > 0.1
+
+
+@pytest.mark.parametrize("reg", [0.1, 1.0, 10.0])
+def test_closed_form_is_silent_where_first_order_holds(reg):
+    closed = NTKClassifier(MLP(), method="gaussian", reg=reg).fit(X, LABELS)  # no warning
+    assert np.mean(closed.discrepancy_.total_variation) < 0.05
+    assert closed.predictor_.discrepancy is closed.discrepancy_

@@ -113,6 +113,26 @@ def test_round_trip(cls, options, tmp_path):
     assert_same_predictions(estimator, again.fit(X, targets))
 
 
+def test_files_written_before_the_discrepancy_was_measured(tmp_path):
+    estimator = fit(nuq.NTKClassifier, {"reg": 1.0, "method": "gaussian"})
+    again = round_trip(estimator, tmp_path)
+    for name, values in estimator.discrepancy_._asdict().items():
+        np.testing.assert_array_equal(getattr(again.discrepancy_, name), values)
+    writer = persistence._Writer()
+    model = writer.encode(estimator, "estimator")
+    del model["attributes"]["discrepancy_"]
+    del model["attributes"]["predictor_"]["parameters"]["discrepancy"]
+    tree = {
+        "format": "ntk_uq model", "version": 1, "written by": persistence._versions(),
+        "architecture": None, "model": model,
+    }  # fmt: skip
+    with open(tmp_path / "old.ntk", "w+b") as file:
+        persistence._write(file, tree, writer.arrays)
+    old = nuq.load(tmp_path / "old.ntk")
+    assert old.predictor_.discrepancy is None
+    assert_same_predictions(estimator, old)
+
+
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
 def test_joint_draws_and_functions_are_the_same(uncertainty, tmp_path):
     estimator = fit(nuq.NTKClassifier, {"uncertainty": uncertainty, "reg": 1.0, "n_draws": 4})
