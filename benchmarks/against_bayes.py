@@ -26,7 +26,7 @@ from ntk_uq._solver import solve_dual
 from ntk_uq.analytic import ExactPredictor, correct_draws
 from ntk_uq.bayes import SamplingWarning
 from ntk_uq.datasets import Dataset, load_dataset, split
-from ntk_uq.distances import Draws, Estimate, _epistemic_ratios, _total_variation
+from ntk_uq.distances import Draws, Estimate, _epistemic_ratios, _Pair, _total_variation
 from ntk_uq.ensemble import ConvergenceWarning
 from ntk_uq.predictions import SamplePrediction
 
@@ -277,12 +277,8 @@ class Reference:
         )
 
     def measure(self, prediction, seconds=np.nan) -> Result:
-        draws = Draws(prediction)
-        return Result(
-            _total_variation(draws, self.draws),
-            _epistemic_ratios(draws, self.draws)[0],
-            seconds,
-        )
+        pair = _Pair(Draws(prediction), self.draws)
+        return Result(_total_variation(pair), _epistemic_ratios(pair)[0], seconds)
 
 
 def fitted(problem: Problem, estimator):

@@ -6,10 +6,11 @@ difference, the mutual information between the label and the predictor (Depeweg 
 See docs/theory: "Predictive uncertainty".
 """
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -29,17 +30,72 @@ Floats = NDArray[np.float64]
 _SCRAMBLES, _SOBOL_POINTS = 4, 256
 # Latents held at once while class probabilities are averaged: 2**22 doubles are 32 MiB.
 _CHUNK = 2**22
-# Contiguous batches a chain for batch-means standard errors: enough for a stable estimate, few
-# enough that each is longer than the chain's autocorrelation time.
-_BATCHES_PER_CHAIN = 20
+# Chains are cut in contiguous batches of ten autocorrelation times tau. Batches of b draws miss at
+# most tau / (2 b) of the variance of a mean, and a standard error is at most 2.5% low.
+_TIMES_PER_BATCH = 10
+# No more batches of a chain, as their scatter is known well enough, and no fewer of all chains, as
+# it would not be known at all; where that takes batches under 5 tau, the chains are too short.
+_BATCHES_PER_CHAIN, _FEWEST_BATCHES, _FEWEST_TIMES = 20, 10, 5
+# Series of draws of either kind whose autocorrelation is measured.
+_SUMMARIES = 8
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Contiguous batches of draws that are taken for independent of one another.
+
+    Attributes
+    ----------
+    starts : tuple of int
+        First draw of each of the G batches.
+    n_draws : int
+        Draws in all.
+    labels : tuple of int
+        Names of the batches. Of two methods, batches with one label hold draws that may depend on
+        one another; all others do not.
+    """
+
+    starts: tuple[int, ...]
+    n_draws: int
+    labels: tuple[int, ...]
+
+    @classmethod
+    def of(cls, n_sequences: int, length: int, size: int) -> "Batches":
+        """Cut sequences, one after another, in batches of one size; last ones may be smaller."""
+        starts = np.add.outer(length * np.arange(n_sequences), np.arange(0, length, size)).ravel()
+        return cls(tuple(starts.tolist()), n_sequences * length, tuple(range(len(starts))))
+
+    @cached_property
+    def sizes(self) -> Floats:
+        """Draws in each batch: [G]."""
+        return np.diff(self.starts, append=self.n_draws).astype(np.float64)
+
+    @cached_property
+    def weights(self) -> Floats:
+        """Their shares of all draws: [G]."""
+        return self.sizes / self.n_draws
+
+    def means(self, values: Floats) -> Floats:
+        """Means over the draws of each batch: [G, ...] of [S, ...]."""
+        sums = np.add.reduceat(values, self.starts, axis=0)
+        return sums / self.sizes.reshape(-1, *(1,) * (values.ndim - 1))
+
+    @cached_property
+    def unbiased_weights(self) -> Floats:
+        r"""Weights v that make :math:`\sum_g v_g^2 (x_g - \bar x)^2` a mean's squared error: [G].
+
+        The deviation from a mean that a batch is part of is too small, by its share.
+        """
+        if len(self.starts) < 2:
+            return np.full(len(self.starts), np.nan)
+        return self.weights / np.sqrt(1 - np.sum(self.weights**2))
 
 
 class _Prediction(ABC):
     """Moments of the response, shared by both kinds of prediction.
 
-    A subclass gives `_latents(points)`, draws [S, k, C] at a slice of the points, and
-    `_replicates(p)`, which averages responses of these draws within independent groups [R, k, C]:
-    their scatter measures the Monte-Carlo error.
+    A subclass gives `_latents(points)`, draws [S, k, C] at a slice of the points, and `_batches`,
+    independent groups of these draws: their scatter measures the Monte-Carlo error.
     """
 
     mean: Floats
@@ -53,8 +109,16 @@ class _Prediction(ABC):
     @abstractmethod
     def _latents(self, points: slice) -> Floats: ...
 
+    @property
     @abstractmethod
-    def _replicates(self, p: Floats) -> Floats: ...
+    def _batches(self) -> Batches: ...
+
+    @property
+    def _chunks(self) -> list[slice]:
+        """Slices of the points, so few that their latents can be held at once."""
+        m, c = self.mean.shape
+        step = max(1, _CHUNK // (self._n_latents * c))
+        return [slice(start, start + step) for start in range(0, m, step)]
 
     @property
     def std(self) -> Floats:
@@ -63,19 +127,23 @@ class _Prediction(ABC):
         return np.sqrt(np.maximum(variance, 0.0))  # a closed form's zero may round to below
 
     @cached_property
-    def _response_moments(self) -> tuple[Floats, Floats, Floats]:
-        """Mean response [m, C], its Monte-Carlo standard error [m, C], mean entropy [m]."""
-        m, c = self.mean.shape
-        step = max(1, _CHUNK // (self._n_latents * c))
+    def _response_moments(self) -> tuple[Floats, Floats]:
+        """Mean response [m, C] and mean entropy [m]."""
         parts = []
-        for start in range(0, m, step):
-            latents = self._latents(slice(start, start + step))
-            p = _response(self.likelihood, latents)
-            parts.append(
-                (p.mean(axis=0), _standard_error(self._replicates(p)), _entropy(p).mean(0))
-            )
-        mean, error, entropy = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return mean, error, entropy
+        for points in self._chunks:
+            p = _response(self.likelihood, self._latents(points))
+            parts.append((p.mean(axis=0), _entropy(p).mean(axis=0)))
+        mean, entropy = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return mean, entropy
+
+    @cached_property
+    def _response_error(self) -> Floats:
+        """Monte-Carlo standard error of the mean response: [m, C]."""
+        parts = []
+        for points in self._chunks:
+            p = _response(self.likelihood, self._latents(points))
+            parts.append(standard_error(self._batches, self._batches.means(p)))
+        return np.concatenate(parts)
 
     def proba(self) -> Floats:
         """Mean class probabilities, averaged over the distribution of the latents.
@@ -92,15 +160,22 @@ class _Prediction(ABC):
         """Monte-Carlo standard error of `proba()`.
 
         The error from the finite number of draws (or integration nodes), not the spread of the
-        predictions. Chains are cut into contiguous batches, so autocorrelation is counted.
+        predictions. Chains are cut into contiguous batches of at least ten autocorrelation times,
+        as they are measured, so that autocorrelation is counted but for 2.5% at most.
 
         Returns
         -------
         array of shape [m, C]
             Standard errors, as probabilities.
+
+        Warns
+        -----
+        ntk_uq.bayes.SamplingWarning
+            If chains are too short for such batches, so that the error is more than 5% low.
         """
         self._require_classes("proba_mcse()")
-        return self._response_moments[1]
+        self._warn_of_short_chains()
+        return self._response_error
 
     def log_density(self, y: Floats) -> Floats:
         r"""Log predictive density of targets, :math:`\log \mathrm{E}\,p(y | f)`.
@@ -115,11 +190,8 @@ class _Prediction(ABC):
         array of shape [m]
             Nats. Its negative mean is the log loss.
         """
-        m, c = self.mean.shape
-        step = max(1, _CHUNK // (self._n_latents * c))
         parts = []
-        for start in range(0, m, step):
-            points = slice(start, start + step)
+        for points in self._chunks:
             with jax.enable_x64(True):
                 densities = self.likelihood.log_density(
                     jnp.asarray(self._latents(points)), jnp.asarray(y[points])
@@ -143,15 +215,18 @@ class _Prediction(ABC):
         -------
         float
             Standard error, in the statistic's unit; NaN for a single draw.
+
+        Warns
+        -----
+        ntk_uq.bayes.SamplingWarning
+            If chains are too short to know it; see `proba_mcse`.
         """
-        m, c = self.mean.shape
-        step = max(1, _CHUNK // (self._n_latents * c))
+        self._warn_of_short_chains()
         total = np.zeros(self._n_latents)
-        for start in range(0, m, step):
-            points = slice(start, start + step)
+        for points in self._chunks:
             p = _response(self.likelihood, self._latents(points))
             total += statistic(p, points).sum(axis=1)
-        return float(_standard_error(self._replicates(total)) / m)
+        return float(standard_error(self._batches, self._batches.means(total)) / len(self.mean))
 
     @property
     def total_uncertainty(self) -> Floats:
@@ -162,13 +237,24 @@ class _Prediction(ABC):
     def aleatoric(self) -> Floats:
         """Mean entropy of the class probabilities, what no further data removes: [m] nats."""
         self._require_classes("aleatoric")
-        return self._response_moments[2]
+        return self._response_moments[1]
 
     @property
     def epistemic(self) -> Floats:
         """Mutual information between label and predictor: [m] nats, total minus aleatoric."""
         # Jensen's inequality makes it non-negative; rounding may not.
         return np.maximum(self.total_uncertainty - self.aleatoric, 0.0)
+
+    @property
+    def _too_short(self) -> str | None:
+        """What is wrong with chains too short to know their errors, as a sentence."""
+        return None
+
+    def _warn_of_short_chains(self) -> None:
+        if self._too_short is not None:
+            from ntk_uq._diagnostics import SamplingWarning  # loads ArviZ
+
+            warnings.warn(self._too_short, SamplingWarning, stacklevel=3)
 
     def _require_classes(self, name: str) -> None:
         if not isinstance(self.likelihood, Categorical):
@@ -244,8 +330,9 @@ class GaussianPrediction(_Prediction):
     def _latents(self, points: slice) -> Floats:
         return self.mean[points] + np.einsum("kcd,sd->skc", self._root[points], self._nodes)
 
-    def _replicates(self, p: Floats) -> Floats:
-        return p.reshape(_SCRAMBLES, -1, *p.shape[1:]).mean(axis=1)
+    @property
+    def _batches(self) -> Batches:
+        return Batches.of(1, len(self._nodes), len(self._nodes) // _SCRAMBLES)
 
     def log_density(self, y: Floats) -> Floats:
         """Log predictive density of targets [m, C]: [m] nats; in closed form for Gaussian noise."""
@@ -349,16 +436,76 @@ class SamplePrediction(_Prediction):
     def _latents(self, points: slice) -> Floats:
         return self.samples[:, points]
 
-    def _replicates(self, p: Floats) -> Floats:
+    @cached_property
+    def _batches(self) -> Batches:
         if self.n_chains is None:
-            return p
-        chains = p.reshape(self.n_chains, -1, *p.shape[1:])
-        length = chains.shape[1] // _BATCHES_PER_CHAIN
-        if length == 0:  # too short to see its autocorrelation: the chains are the replicates
-            return chains.mean(axis=1)
-        # Batches of one length: the first draws of a chain, fewer than 20, may not fill one.
-        batches = chains[:, chains.shape[1] - _BATCHES_PER_CHAIN * length :]
-        return batches.reshape(-1, length, *p.shape[1:]).mean(axis=1)
+            return Batches.of(1, len(self.samples), 1)
+        return Batches.of(self.n_chains, self._chain_length, self._batch_size)
+
+    @property
+    def _chain_length(self) -> int:
+        return len(self.samples) // (self.n_chains or 1)
+
+    @cached_property
+    def _batch_size(self) -> int:
+        """Draws in a batch of a chain; see `_TIMES_PER_BATCH`."""
+        length, n_chains = self._chain_length, self.n_chains or 1
+        if length < _BATCHES_PER_CHAIN:  # too short to see its autocorrelation
+            return length
+        fewest = -(-_FEWEST_BATCHES // n_chains)
+        wanted = int(length / (_TIMES_PER_BATCH * self._autocorrelation_time))
+        return -(-length // min(max(wanted, fewest), _BATCHES_PER_CHAIN))
+
+    @property
+    def _too_short(self) -> str | None:
+        if self.n_chains is None or self._chain_length < _BATCHES_PER_CHAIN:
+            return None
+        time = self._autocorrelation_time
+        if self._batch_size >= _FEWEST_TIMES * time:
+            return None
+        return (
+            f"Monte-Carlo standard errors are too small: about {time:.0f} draws of a chain tell as "
+            f"much as one that is independent, and chains of {self._chain_length} are too short to "
+            f"know the error that this leaves. Draw {_FEWEST_TIMES * time / self._batch_size:.1f} "
+            "times as many (num_samples)."
+        )
+
+    @cached_property
+    def _autocorrelation_time(self) -> float:
+        """Draws of a chain that tell as much as an independent one, where they tell little.
+
+        ArviZ's, of the slower ones of several summaries: the slowest of them is so by chance too.
+        """
+        from arviz_stats.base import array_stats  # slow to load, and for chains only
+
+        series = np.concatenate(list(self._summaries()), axis=-1)
+        series = series[:, np.ptp(series, axis=0) > 1e-9 * np.abs(series).max(axis=0)]
+        if series.shape[1] == 0:  # nothing moves
+            return 1.0
+        series = series.reshape(self.n_chains or 1, self._chain_length, -1)
+        ess = array_stats.ess(series, method="mean", chain_axis=0, draw_axis=1)
+        return float(len(self.samples) / np.quantile(ess, 0.25))
+
+    def _summaries(self) -> Iterator[Floats]:
+        """Of response and latents: means over the points, and random sums of their entries."""
+        n_draws, (m, outputs) = len(self.samples), self.mean.shape
+        shown = slice(None, None, -(-outputs // _SUMMARIES))
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (m * outputs, _SUMMARIES))
+        for function in (partial(_response, self.likelihood), self._seen):
+            means, sums = np.zeros((2, 1))
+            for points in self._chunks:
+                values = function(self._latents(points))
+                means = means + values[..., shown].sum(axis=1)
+                here = signs[points.start * outputs :][: values[0].size]
+                sums = sums + values.reshape(n_draws, -1) @ here
+            yield means / m
+            yield sums
+
+    def _seen(self, latents: Floats) -> Floats:
+        """Latents without what the likelihood does not see, the mean over classes."""
+        if isinstance(self.likelihood, Categorical):
+            return latents - latents.mean(axis=-1, keepdims=True)
+        return latents
 
     def sample(self, key: jax.Array, n: int) -> Floats:
         """Draw latents from the empirical distribution, with replacement.
@@ -397,11 +544,28 @@ def _response(likelihood: Likelihood, latents: Floats) -> Floats:
         return np.asarray(likelihood.response(jnp.asarray(latents)))
 
 
-def _standard_error(replicates: Floats) -> Floats:
-    """Standard error of the mean over replicates [R, ...]; NaN where there is only one."""
-    if len(replicates) < 2:
-        return np.full(replicates.shape[1:], np.nan)
-    return replicates.std(axis=0, ddof=1) / np.sqrt(len(replicates))
+def standard_error(batches: Batches, means: Floats) -> Floats:
+    """Standard error of a mean from its batches [G, ...]; NaN where there is only one."""
+    return np.sqrt(squared_error((batches, means)))
+
+
+def squared_error(*terms: tuple[Batches, Floats]) -> Floats:
+    """Variance of the sum of means [...], each known by its batches [G, ...].
+
+    Batches with one label add up before they are squared, since their draws may depend on one
+    another. Whether they do need not be known.
+    """
+    if all(batches.labels == terms[0][0].labels for batches, _ in terms):
+        return np.sum(sum(_errors(*term) for term in terms) ** 2, axis=0)
+    errors = [dict(zip(term[0].labels, _errors(*term), strict=True)) for term in terms]
+    labels = sorted(set().union(*errors))
+    return sum(sum(error[label] for error in errors if label in error) ** 2 for label in labels)
+
+
+def _errors(batches: Batches, means: Floats) -> Floats:
+    """What each batch adds to the error of the mean: [G, ...]."""
+    deviations = means - np.tensordot(batches.weights, means, axes=1)
+    return batches.unbiased_weights.reshape(-1, *(1,) * (means.ndim - 1)) * deviations
 
 
 @lru_cache(maxsize=8)

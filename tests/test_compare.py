@@ -1,3 +1,4 @@
+import warnings
 from dataclasses import replace
 from functools import cache
 from itertools import permutations
@@ -14,9 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from stand_ins import StandIn
 
 from ntk_uq.architectures import MLP
+from ntk_uq.bayes import SamplingWarning
 from ntk_uq.calibration import TemperatureScaled
 from ntk_uq.compare import Comparison, ComparisonWarning, _epistemic_se, compare
-from ntk_uq.distances import Draws, _total_variation
+from ntk_uq.distances import Draws, _Pair, _total_variation
 from ntk_uq.estimators import NTKClassifier, NTKRegressor
 from ntk_uq.metrics import regression_scores, scores
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
@@ -25,7 +27,7 @@ N_POINTS, N_CLASSES = 12, 3
 
 
 def _tv(first, second):
-    return _total_variation(Draws(first), Draws(second))
+    return _total_variation(_Pair(Draws(first), Draws(second)))
 
 
 def latent_mean(seed=0):
@@ -307,6 +309,55 @@ def test_functions_are_drawn_jointly_at_some_of_many_points():
     assert np.isfinite(energies["energy"]).all()
     assert abs(energies.loc["b", "energy"]) < 3 * energies.loc["b", "energy_se"]
     assert energies.loc["c", "energy"] > 5 * energies.loc["c", "energy_se"]
+
+
+def test_errors_with_one_seed_and_with_different_seeds():
+    """The spread over seeds is what is reported, and the energy distance has no bias."""
+    rng = np.random.default_rng(0)
+    X, y, X_test = rng.standard_normal((12, 2)), rng.integers(0, 3, 12), rng.standard_normal((8, 2))
+    repeats = 25
+    first, second = (
+        [
+            NTKClassifier(MLP(width=16, depth=1), reg=reg, n_draws=64, random_state=seed).fit(X, y)
+            for seed in range(repeats)
+        ]
+        for reg in (1.0, 0.8)
+    )
+    names = ("tv", "bures_wasserstein", "energy", "epistemic_ratio")
+    found = {}
+    for apart in (0, 1):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ComparisonWarning)
+            compared = [
+                compare({"a": a, "b": b}, X_test).distance("a", "b")
+                for a, b in zip(first, np.roll(second, apart), strict=True)
+            ]
+        for name in names:
+            estimates = [getattr(distance, name) for distance in compared]
+            value, se = np.array([(estimate.value, estimate.se) for estimate in estimates]).T
+            found[apart, name] = value
+            # The spread is known within 1 / sqrt(2 * 25); linearisation may be an eighth too small.
+            ratio = np.sqrt(np.mean(se**2)) / value.std(ddof=1)
+            slack = 4 / np.sqrt(2 * repeats)
+            assert 7 / 8 - slack < ratio < 1 + slack
+    shared, apart = found[0, "energy"], found[1, "energy"]
+    error = np.hypot(shared.std(), apart.std()) / np.sqrt(repeats)
+    assert abs(shared.mean() - apart.mean()) < 4 * error
+    assert shared.mean() > 10 * shared.std() / np.sqrt(repeats)
+    for name in names:  # what is common cancels
+        assert found[0, name].std() < 0.5 * found[1, name].std()
+
+
+def test_chains_too_short_are_said():
+    rng = np.random.default_rng(4)
+    methods = {
+        "slow": StandIn(sample_prediction(rng, 400, latent_mean(), 2, 0.99)),
+        "fast": StandIn(sample_prediction(rng, 400, latent_mean(), 2, 0.0)),
+    }
+    with pytest.warns(SamplingWarning, match="standard errors are too small"):
+        compared = compare(methods, np.zeros((N_POINTS, 2)))
+    assert "too short" in compared.methods["slow"].warnings[0]
+    assert compared.methods["fast"].warnings == ()
 
 
 def test_pipelines_are_their_last_step():

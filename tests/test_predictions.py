@@ -11,6 +11,7 @@ from scipy import stats
 from scipy.special import entr, expit, softmax
 
 from ntk_uq import predictions
+from ntk_uq.bayes import SamplingWarning
 from ntk_uq.likelihoods import Gaussian
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
@@ -264,33 +265,75 @@ def test_standard_error_of_independent_draws(n_draws):
     assert stats.kstest(z, stats.t(n_draws - 1).cdf).pvalue > 1e-3
 
 
-@pytest.mark.parametrize(("rho", "n_chains"), [(0.0, 1), (0.6, 2), (0.9, 4), (-0.4, 2)])
+@pytest.mark.parametrize(
+    ("rho", "n_chains"), [(0.0, 1), (0.6, 2), (0.8, 2), (0.9, 4), (0.95, 4), (-0.4, 2)]
+)
 def test_standard_error_of_chains(rho, n_chains):
+    """Against the error of an AR(1) chain's mean, in closed form."""
     rng = np.random.default_rng(1)
-    repetitions, length = 1500, 1600
+    repetitions, length = 1500, 2000
     chains = [autoregressive(rng, rho, length, repetitions) for _ in range(n_chains)]
-    z = standardised_errors(np.concatenate(chains), n_chains=n_chains)
-    # Neighbouring batches are correlated at their common edge: of the variance, with batches of
-    # b draws, 2 rho / (1 - rho^2) / b is missed.
-    batch = length / predictions._BATCHES_PER_CHAIN
-    missed = 2 * max(rho, 0) / (1 - rho**2) / batch
-    degrees = n_chains * predictions._BATCHES_PER_CHAIN - 1
-    expected = stats.t(degrees).var()
-    error = expected * np.sqrt(2 / repetitions)
-    assert expected - 4 * error < np.var(z) < expected / (1 - missed) + 4 * error
-    if rho > 0.5:  # taken for independent, they would be far off
-        naive = standardised_errors(np.concatenate(chains))
-        assert np.var(naive) > 3 * expected
+    prediction = SamplePrediction(
+        np.concatenate(chains)[..., None], Gaussian(1.0), n_chains=n_chains
+    )
+    # Of the variance, batches of b draws miss 2 rho / (1 - rho^2) / b at their edges.
+    time, edge = (1 + rho) / (1 - rho), 2 * rho / (1 - rho**2)
+    batch, n_batches = prediction._batch_size, len(prediction._batches.starts)
+    true = (time - edge / length) / (n_chains * length)
+    found = np.mean(prediction._response_error**2)
+    missed = edge / batch * (1 + 1 / n_batches)
+    error = np.sqrt(2 / (n_batches - 1) / repetitions)
+    assert found / true == pytest.approx(1 - missed, abs=4 * error + 0.1 * abs(missed))
+    # Batches are as long as they should be, and so errors less than 2.5% low.
+    assert batch > 0.8 * predictions._TIMES_PER_BATCH * time or rho < 0
+    assert found / true > 1 - 0.06 - 4 * error
+    assert prediction._too_short is None
 
 
-def test_batches_leave_out_the_first_draws_of_each_chain():
-    per_batch, rest = 3, 7
-    length = predictions._BATCHES_PER_CHAIN * per_batch + rest
+@pytest.mark.parametrize("rho", [0.8, 0.9])
+def test_standard_error_of_few_slow_draws(rho):
+    """Two chains of 500, each measuring its own autocorrelation: the true one in closed form."""
+    rng = np.random.default_rng(2)
+    n_chains, length, repetitions = 2, 500, 60
+    true = (1 + rho) / (1 - rho) / (n_chains * length)
+    squares, short = [], 0
+    for _ in range(repetitions):
+        chains = np.concatenate([autoregressive(rng, rho, length, 8, 1) for _ in range(n_chains)])
+        prediction = SamplePrediction(chains, Gaussian(1.0), n_chains=n_chains)
+        squares.append(np.mean(prediction._response_error**2) / true)
+        short += prediction._too_short is not None
+    # Batches of five autocorrelation times at least miss a tenth of the variance at most. Chains of
+    # 26 such times hardly have ten of them, and may say so; those of 55 rarely.
+    error = np.std(squares) / np.sqrt(repetitions)
+    assert 0.9 - 4 * error < np.mean(squares) < 1 + 4 * error
+    if rho == 0.8:
+        assert short < 0.2 * repetitions
+
+
+def test_chains_too_short_say_so():
+    rng = np.random.default_rng(3)
+    slow = autoregressive(rng, 0.99, 1000, 4, 3)
+    prediction = SamplePrediction(slow, n_chains=2)
+    for error in (prediction.proba_mcse, lambda: prediction.mean_mcse(first_class)):
+        with pytest.warns(SamplingWarning, match="errors are too small: about .* draws of a chain"):
+            error()
+    fast = SamplePrediction(rng.normal(size=(1000, 4, 3)), n_chains=2)
+    assert np.all(np.isfinite(fast.proba_mcse()))
+
+
+def test_batches_of_chains():
+    """Contiguous, within chains, the last of them shorter."""
+    size = 50
+    length = predictions._BATCHES_PER_CHAIN * size - 1
     samples = np.random.default_rng(0).normal(size=(2, length, 5, 3))
     whole = SamplePrediction(samples.reshape(-1, 5, 3), n_chains=2)
-    batches = softmax(samples[:, rest:], axis=-1).reshape(-1, per_batch, 5, 3).mean(axis=1)
-    expected = batches.std(axis=0, ddof=1) / np.sqrt(len(batches))
-    np.testing.assert_allclose(whole.proba_mcse(), expected, rtol=1e-12)
+    p = softmax(samples, axis=-1)
+    batches = [c[start : start + size] for c in p for start in range(0, length, size)]
+    shares = np.array([len(batch) for batch in batches]) / (2 * length)
+    means = np.stack([batch.mean(axis=0) for batch in batches])
+    variance = np.tensordot(shares**2, (means - p.mean(axis=(0, 1))) ** 2, axes=1)
+    expected = np.sqrt(variance / (1 - np.sum(shares**2)))
+    np.testing.assert_allclose(whole._response_error, expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("together", [True, False])
