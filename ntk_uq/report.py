@@ -509,12 +509,17 @@ def _latent_figures(comparison: Comparison) -> list[Picture]:
 
 def _small_ensembles(comparison: Comparison) -> list[str]:
     """How well the draws of the two methods in the pictures of latents know a spread."""
-    return [
-        f"The {method.n_draws} draws of {name} know each standard deviation within about "
-        f"{1 / np.sqrt(2 * (method.n_draws - 1)):.0%}."
-        for name, method in list(comparison.methods.items())[:2]
-        if method.n_draws is not None and 1 < method.n_draws < 100
-    ]
+    found = []
+    for name, method in list(comparison.methods.items())[:2]:
+        if method.n_draws is None:
+            continue
+        effective = np.fmin(method.n_draws, method.n_effective)
+        if 1 < effective < 100:
+            found.append(
+                f"The {method.n_draws} draws of {name} know each standard deviation within about "
+                f"{1 / np.sqrt(2 * (effective - 1)):.0%}."
+            )
+    return found
 
 
 def _point_figures(

@@ -366,7 +366,8 @@ class RegCurve:
         Log evidence of the data, or mean log predictive density of a held-out point, in nats; one
         row a depth.
     errors : array of shape [K, R] or None
-        Standard error of the mean over points; None for the evidence.
+        Standard error of the mean over points, as if those of one fold, which share a fit, were
+        independent; None for the evidence.
     names : tuple of K strings
         What each row belongs to.
     criterion : {"evidence", "cv"}

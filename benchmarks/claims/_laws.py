@@ -1,6 +1,7 @@
 """What the experiments on distributions share: the law at infinite width, and tests against it.
 
-A sample has shape [S, d]: S draws, or networks, of d latents.
+A sample has shape [S, d]: S draws, or networks, of d latents. Tests and noise levels take the draws
+of a sample and of its reference for independent: no chains, and no random numbers in common.
 """
 
 from typing import NamedTuple
