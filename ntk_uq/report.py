@@ -232,7 +232,8 @@ class RegChoice:
     posterior_curve : RegCurve, optional
         Where the posterior itself predicts best, by `selection.cross_validate_posterior`.
     own : Comparison, optional
-        One method at the same test points: the posterior where it predicts best.
+        One method at the same test points: the posterior, or draws that are near it, where it
+        predicts best.
 
     Examples
     --------
@@ -553,7 +554,10 @@ def calibration_findings(comparison: Comparison, choice: RegChoice | None = None
         if name not in comparison.methods:
             assert choice is not None
             assert choice.posterior is not None
-            sentences.append(_log_loss_finding(everything, name, choice.posterior))
+            sentences += [
+                "This is the posterior under the prior with which it predicts best.",
+                _log_loss_finding(everything, name, choice.posterior),
+            ]
         found[name] = " ".join(sentences)
     return found
 

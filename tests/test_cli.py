@@ -58,9 +58,9 @@ def test_compare_writes_a_report(tmp_path, table, capsys, monkeypatch):
     assert "reg = 1 is the Bayesian scale" in text
     assert "predicts held-out training points best at reg = " in text
     (own,) = [line.split(",")[0] for line in err if line.endswith("the posterior predicts best")]
-    assert own == "NUTS at reg = 0.5"
+    assert own == "Infinite (posterior) at reg = 0.5"
     assert own in out
-    assert f"Can {own} be trusted" in text
+    assert own in text
     assert "different problems" not in text
     assert {path.name for path in tmp_path.iterdir()} == {"out.html", "table.csv"}
 
