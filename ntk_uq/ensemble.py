@@ -494,8 +494,8 @@ def _solve_member(architecture, uncertainty, key, i, X, y, likelihood, reg, mode
     loss = jnp.sum(noise * latents) - jnp.sum(likelihood.log_density(latents, y))
     value = loss + 0.5 * reg * vdot(displacement, displacement)
     (gradient,) = pull_back(noise - likelihood.gradient(latents, y) + reg * alpha)
-    reg, tol = jnp.asarray(reg, X.dtype), jnp.asarray(_TOL, X.dtype)
-    problem = Problem(architecture.apply, X, y, likelihood, reg, tol)
+    settings = jnp.asarray(reg, X.dtype), jnp.asarray(_TOL, X.dtype)
+    problem = Problem(architecture.apply, X, y, likelihood, *settings)
     gap = certificate(problem, value, vdot(gradient, gradient)) / scale_of(problem, value)
     return _Results(
         params=jax.tree.map(jnp.add, initial, displacement),

@@ -259,7 +259,7 @@ class _NTK(Estimator):
         if not told.all():
             noise = np.array(cast(Gaussian, self._likelihood).noise)
             noise[told] = cast(Gaussian, likelihood).noise
-            likelihood = Gaussian(noise)
+            likelihood = Gaussian(cast(Any, noise))
         self._set_likelihood(likelihood)
 
     def _check_reg(self) -> None:
