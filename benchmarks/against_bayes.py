@@ -20,9 +20,9 @@ from jax import lax
 from sklearn.datasets import make_classification
 
 from ntk_uq import MLP, BayesianClassifier, Categorical, EnsembleClassifier, NTKClassifier
-from ntk_uq._coordinates import Preconditioned
-from ntk_uq._linalg import cholesky
-from ntk_uq._solver import solve_dual
+from ntk_uq._common.coordinates import Preconditioned
+from ntk_uq._common.linalg import cholesky
+from ntk_uq._common.solver import solve_dual
 from ntk_uq.analytic import ExactPredictor, correct_draws, discrepancy
 from ntk_uq.bayes import SamplingWarning
 from ntk_uq.datasets import Dataset, load_dataset, split

@@ -16,7 +16,8 @@ import optax
 from _timing import digits, heading, take_turns
 
 from ntk_uq import MLP, Categorical, ensemble
-from ntk_uq._training import ConjugateGradients, Member, Problem, objective
+from ntk_uq.ensemble.conjugate_gradients import ConjugateGradients
+from ntk_uq.ensemble.objective import Member, Problem, objective
 
 ACCURACIES = (1e-2, 2e-3)
 

@@ -11,8 +11,10 @@ from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 
 from ntk_uq import MLP, Categorical
-from ntk_uq._solver import deflate_at_mode, solve_dual
-from ntk_uq.analytic import _DEFLATE_FROM, _DRAWS_A_CORE, _draws_at_once, exact_predictor
+from ntk_uq._common.solver import deflate_at_mode, solve_dual
+from ntk_uq.analytic import exact_predictor
+from ntk_uq.analytic.budget import _DRAWS_A_CORE, _draws_at_once
+from ntk_uq.analytic.exact import _DEFLATE_FROM
 
 TOL = 1e-12  # nats, the default of solve_dual: both stop at this gap
 # Beyond this many numbers a draw, the matrix of a dense solve takes gigabytes and minutes.

@@ -8,7 +8,7 @@ import numpy as np
 from _timing import heading, take_turns
 
 from ntk_uq import MLP
-from ntk_uq._neural_tangents import stax
+from ntk_uq.networks.neural_tangents import stax
 
 
 def stax_kernel_fn(net):

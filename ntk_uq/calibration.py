@@ -22,7 +22,7 @@ from sklearn.utils import _safe_indexing, get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, indexable
 
-from ntk_uq import _checks
+from ntk_uq._common import checks
 from ntk_uq.likelihoods import Categorical
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
@@ -115,7 +115,7 @@ class RejectionRule:
 
     def accepts(self, uncertainty: ArrayLike) -> NDArray[np.bool_]:
         """Whether each point is accepted, from its uncertainty [m]."""
-        return _checks.numbers("uncertainty", uncertainty) < self.threshold
+        return checks.numbers("uncertainty", uncertainty) < self.threshold
 
 
 @overload
@@ -169,7 +169,7 @@ def temper(prediction: Any, temperature: float) -> Any:
         raise ValueError(f"temperature must be positive and finite, got {temperature!r}.")
     if not isinstance(prediction, Prediction):
         array = np.asarray(prediction, dtype=np.float64)
-        _checks.probabilities(array.reshape(-1, *array.shape[-1:]))
+        checks.probabilities(array.reshape(-1, *array.shape[-1:]))
         with np.errstate(divide="ignore"):
             return softmax(np.log(array) / temperature, axis=-1)
     if not isinstance(prediction.likelihood, Categorical):
@@ -432,8 +432,8 @@ def conformal_quantile(scores: ArrayLike, level: float = 0.9) -> float:
     >>> conformal_quantile([0.3, 0.1, 0.2], level=0.9)
     inf
     """
-    values = _checks.numbers("scores", scores)
-    level = _checks.level_between("level", level)
+    values = checks.numbers("scores", scores)
+    level = checks.level_between("level", level)
     rank = _conformal_rank(len(values), level)
     return float(np.sort(values)[rank - 1]) if rank <= len(values) else math.inf
 
@@ -491,7 +491,7 @@ def conformal_threshold(
     array([[ True, False],
            [ True,  True]])
     """
-    labels, proba, _ = _checks.labelled_probabilities(y_true, proba, classes)
+    labels, proba, _ = checks.labelled_probabilities(y_true, proba, classes)
     # The quantile of 1 - p, without its rounding: a held-out label at the threshold is in its set.
     quantile = conformal_quantile(-proba[np.arange(len(labels)), labels], level)
     return -quantile if math.isfinite(quantile) else 0.0
@@ -527,7 +527,7 @@ def prediction_sets(proba: ArrayLike, threshold: float) -> NDArray[np.bool_]:
     """
     if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
         raise ValueError(f"threshold is a probability, between 0 and 1; got {threshold!r}.")
-    return _checks.probabilities(proba) >= threshold
+    return checks.probabilities(proba) >= threshold
 
 
 def rejection_rule(
@@ -603,13 +603,13 @@ def rejection_rule(
     array([ True, False])
     """
     for name, value in (("max_error", max_error), ("confidence", confidence)):
-        _checks.level_between(name, value)
-    n_thresholds = _checks.count("n_thresholds", n_thresholds)
-    labels, proba, _ = _checks.labelled_probabilities(y_true, proba, classes)
+        checks.level_between(name, value)
+    n_thresholds = checks.count("n_thresholds", n_thresholds)
+    labels, proba, _ = checks.labelled_probabilities(y_true, proba, classes)
     wrong = proba.argmax(axis=1) != labels
     if uncertainty is None:
         uncertainty = 1.0 - proba.max(axis=1)
-    uncertainty = _checks.numbers("uncertainty", uncertainty, shape=labels.shape)
+    uncertainty = checks.numbers("uncertainty", uncertainty, shape=labels.shape)
 
     n, delta = len(wrong), (1 - confidence) / n_thresholds
     fewest = math.ceil(math.log(delta) / math.log1p(-max_error))
@@ -659,10 +659,10 @@ def _log_loss(
 ) -> Callable[[float], Floats]:
     """Log loss of each point [m], in nats, as a function of the temperature."""
     if isinstance(prediction, Prediction):
-        columns, names = _checks.class_columns(y_true, prediction.mean.shape, classes)
+        columns, names = checks.class_columns(y_true, prediction.mean.shape, classes)
         targets = np.eye(len(names))[columns]
         return lambda t: -temper(prediction, t).log_density(targets)
-    columns, proba, _ = _checks.labelled_probabilities(y_true, prediction, classes)
+    columns, proba, _ = checks.labelled_probabilities(y_true, prediction, classes)
     # As scikit-learn's log loss: certainty is clipped to the float's precision.
     proba = np.clip(proba, np.finfo(np.float64).eps, 1.0)
     proba /= proba.sum(axis=1, keepdims=True)

@@ -621,8 +621,8 @@ def _choose_reg(
     import jax
     import numpy as np
 
-    from ntk_uq._progress import progress_bar
-    from ntk_uq.estimators import NTKClassifier
+    from ntk_uq._common.progress import progress_bar
+    from ntk_uq.estimators.ntk import NTKClassifier
     from ntk_uq.likelihoods import Categorical
     from ntk_uq.report import RegChoice
     from ntk_uq.selection import cross_validate_posterior
@@ -650,13 +650,15 @@ def _choose_reg(
 
 
 def _network(arguments: argparse.Namespace) -> Any:
-    from ntk_uq.architectures import MLP
+    from ntk_uq.networks.mlp import MLP
 
     return MLP(width=arguments.width, depth=arguments.depth)
 
 
 def _estimator(name: str, arguments: argparse.Namespace, reg: float) -> Any:
-    from ntk_uq.estimators import BayesianClassifier, EnsembleClassifier, NTKClassifier
+    from ntk_uq.estimators.bayesian import BayesianClassifier
+    from ntk_uq.estimators.ensemble import EnsembleClassifier
+    from ntk_uq.estimators.ntk import NTKClassifier
 
     shared = {
         "architecture": _network(arguments),
@@ -758,7 +760,13 @@ def _fit(arguments: argparse.Namespace) -> None:
     _check_output(arguments.output, arguments.table)
 
     # What is wrong with the table is said before the seconds that JAX takes to import.
-    from ntk_uq._reading import check_columns, decimal_points, guess_task, model_frame, read_table
+    from ntk_uq.tables.reading import (
+        check_columns,
+        decimal_points,
+        guess_task,
+        model_frame,
+        read_table,
+    )
 
     name = "standard input" if arguments.table == "-" else arguments.table
     table = read_table(arguments.table, separator=arguments.separator, missing=arguments.missing)
@@ -775,7 +783,7 @@ def _fit(arguments: argparse.Namespace) -> None:
     frame = model_frame(table, target, task, drop=drop, categorical=categorical, name=name)
 
     from ntk_uq.persistence import save
-    from ntk_uq.tables import fit_frame
+    from ntk_uq.tables.model import fit_frame
 
     estimator = _new_estimator(arguments.producer, task, options)
     model = fit_frame(frame, estimator, conformal=arguments.conformal, seed=arguments.seed)
@@ -852,7 +860,7 @@ def _predict(arguments: argparse.Namespace) -> None:
 
     import pandas as pd
 
-    from ntk_uq._reading import check_columns, decimal_points, read_table
+    from ntk_uq.tables.reading import check_columns, decimal_points, read_table
 
     name = "standard input" if arguments.table == "-" else arguments.table
     table = read_table(arguments.table, separator=arguments.separator, missing=arguments.missing)
@@ -860,7 +868,8 @@ def _predict(arguments: argparse.Namespace) -> None:
     kept = table[arguments.keep].reset_index(drop=True)
 
     from ntk_uq.persistence import load
-    from ntk_uq.tables import TableModel, write_table
+    from ntk_uq.tables.model import TableModel
+    from ntk_uq.tables.writing import write_table
 
     model = load(arguments.model)
     if not isinstance(model, TableModel):
@@ -901,11 +910,11 @@ def _lazy(arguments: argparse.Namespace) -> None:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from ntk_uq._progress import progress_bar
-    from ntk_uq.architectures import MLP
+    from ntk_uq._common.progress import progress_bar
     from ntk_uq.datasets import load_dataset, split
     from ntk_uq.lazy import measure_laziness
     from ntk_uq.likelihoods import Categorical
+    from ntk_uq.networks.mlp import MLP
     from ntk_uq.plots import plot_laziness
 
     dataset = load_dataset(arguments.data, arguments.target, **_reading(arguments))
@@ -981,7 +990,7 @@ def _check_output(path: Path, *inputs: str) -> None:
 
 def _check_nuts(arguments: argparse.Namespace, parts: "Split") -> str:
     """Say what NUTS will take where that is long, and refuse what would take too long."""
-    from ntk_uq.bayes import estimate_cost
+    from ntk_uq.bayes.cost import estimate_cost
 
     n_train, n_classes = len(parts.y_train), len(set(parts.y_train.tolist()))
     cost = estimate_cost(

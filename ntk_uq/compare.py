@@ -30,7 +30,7 @@ from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 if TYPE_CHECKING:  # load matplotlib and NumPyro
     from matplotlib.figure import Figure
 
-    from ntk_uq.bayes import Diagnostics
+    from ntk_uq.bayes.convergence import Diagnostics
     from ntk_uq.report import RegChoice
 
 __all__ = ["Comparison", "ComparisonWarning", "Distance", "Estimate", "MethodSummary", "compare"]

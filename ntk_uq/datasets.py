@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ntk_uq._reading import (
+from ntk_uq.tables.reading import (
     abridged,
     check_columns,
     check_named,

@@ -19,13 +19,14 @@ from jax import Array
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from ntk_uq._members import floating
-from ntk_uq._progress import Progress
-from ntk_uq._rules import own_rules
-from ntk_uq.architectures import BaseArchitecture
-from ntk_uq.ensemble import ConvergenceWarning, linearisation, train_ensemble
-from ntk_uq.kernels import empirical_ntk
+from ntk_uq._common.progress import Progress
+from ntk_uq._common.rules import own_rules
+from ntk_uq.ensemble.members import floating
+from ntk_uq.ensemble.train import train_ensemble
+from ntk_uq.ensemble.trained import ConvergenceWarning, linearisation
 from ntk_uq.likelihoods import Likelihood
+from ntk_uq.networks.architecture import BaseArchitecture
+from ntk_uq.networks.empirical import empirical_ntk
 
 __all__ = ["Laziness", "Rate", "fit_rate", "measure_laziness"]
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jax.scipy.special import gammaln
 
-from ntk_uq._rules import own_rules
+from ntk_uq._common.rules import own_rules
 
 __all__ = ["Bernoulli", "Categorical", "Curvature", "Gaussian", "Likelihood", "Poisson", "Weighted"]
 

@@ -25,8 +25,8 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from ntk_uq import _checks
-from ntk_uq._checks import labelled_probabilities, level_between, numbers
+from ntk_uq._common import checks
+from ntk_uq._common.checks import labelled_probabilities, level_between, numbers
 
 __all__ = [
     "BrierDecomposition",
@@ -468,7 +468,7 @@ def brier_decomposition(
     """
     labels, proba, _ = labelled_probabilities(y_true, proba, classes)
     if n_bins is not None:
-        _checks.count("n_bins", n_bins)
+        checks.count("n_bins", n_bins)
     n_classes = proba.shape[1]
     parts = np.zeros(5)
     for c in range(n_classes):
@@ -1228,7 +1228,7 @@ def coverage_curve(
     pit = numbers("pit", pit)
     if pit.min() < 0 or pit.max() > 1:
         raise ValueError("pit must hold values between 0 and 1, from pit_gaussian or pit_samples.")
-    n_levels = _checks.count("n_levels", n_levels)
+    n_levels = checks.count("n_levels", n_levels)
     level = np.arange(1, n_levels + 1) / (n_levels + 1)
     coverage = np.mean(np.abs(2 * pit[:, None] - 1) <= level, axis=0)
     lower, upper = _wilson_interval(
@@ -1282,7 +1282,7 @@ def _brier_scale(n_classes: int) -> float:
 
 def _edges(values: Floats, n_bins: int, binning: Binning) -> Floats:
     """Edges of bins between 0 and 1."""
-    n_bins = _checks.count("n_bins", n_bins)
+    n_bins = checks.count("n_bins", n_bins)
     if binning == "width":
         return np.linspace(0.0, 1.0, n_bins + 1)
     if binning != "mass":

@@ -29,10 +29,10 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from ntk_uq._checkpoint import write_atomically
-from ntk_uq._members import in_features
-from ntk_uq._rules import own_rules
-from ntk_uq.architectures import BaseArchitecture
+from ntk_uq._common.files import write_atomically
+from ntk_uq._common.rules import own_rules
+from ntk_uq.ensemble.members import in_features
+from ntk_uq.networks.architecture import BaseArchitecture
 
 __all__ = ["load", "save"]
 
@@ -79,6 +79,11 @@ _CLASSES = {
         "StandardScaler",
     ),
 }  # fmt: skip
+
+# Where a class lives that its package does not show.
+_HOMES = dict.fromkeys(
+    ("ntk_uq.analytic._PerOutput", "ntk_uq.analytic._Shared"), "ntk_uq.analytic.resolvent"
+)
 
 # In the place of an architecture that a file cannot hold.
 _SUPPLIED = "supplied"
@@ -347,7 +352,7 @@ def _class(name: str) -> type:
     module, _, attribute = name.rpartition(".")
     if attribute not in _CLASSES.get(module, ()):
         raise ValueError(f"unknown class {name}")
-    return getattr(importlib.import_module(module), attribute)
+    return getattr(importlib.import_module(_HOMES.get(name, module)), attribute)
 
 
 # Architectures of the user's, which files do not hold.

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from ntk_uq._checks import count, numbers
+from ntk_uq._common.checks import count, numbers
 from ntk_uq.compare import Comparison, MethodSummary
 from ntk_uq.metrics import (
     CoverageCurve,
@@ -30,7 +30,7 @@ from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 if TYPE_CHECKING:  # loads NumPyro
     from xarray import DataTree
 
-    from ntk_uq.bayes import Diagnostics
+    from ntk_uq.bayes.convergence import Diagnostics
     from ntk_uq.calibration import TemperatureFit
     from ntk_uq.lazy import Laziness
     from ntk_uq.selection import RegCurve

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import entr, logsumexp, softmax
 from scipy.stats import qmc
 
-from ntk_uq._rules import own_rules
+from ntk_uq._common.rules import own_rules
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 
 __all__ = ["GaussianPrediction", "SamplePrediction"]
@@ -261,7 +261,7 @@ class _Prediction(ABC):
 
     def _warn_of_short_chains(self) -> None:
         if self._too_short is not None:
-            from ntk_uq._diagnostics import SamplingWarning  # loads ArviZ
+            from ntk_uq._common.warnings import SamplingWarning
 
             warnings.warn(self._too_short, SamplingWarning, stacklevel=3)
 

@@ -37,7 +37,7 @@ from ntk_uq.plots import (
 )
 
 if TYPE_CHECKING:  # loads NumPyro
-    from ntk_uq.bayes import Diagnostics
+    from ntk_uq.bayes.convergence import Diagnostics
     from ntk_uq.selection import RegCurve
 
 __all__ = [

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib
 
-from ntk_uq._machine import cores, free_memory
+from ntk_uq._common.machine import cores, free_memory
 
 matplotlib.use("agg")
 

@@ -14,7 +14,7 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from ntk_uq import MLP, Categorical
-from ntk_uq._coordinates import Preconditioned
+from ntk_uq._common.coordinates import Preconditioned
 from ntk_uq.analytic import exact_predictor
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "against_bayes.py"

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 from scipy.special import log_softmax, softmax
 
-from ntk_uq import _solver, analytic
-from ntk_uq._solver import deflate_at_mode, solve_dual
+from ntk_uq import analytic
+from ntk_uq._common import solver as _solver
+from ntk_uq._common.solver import deflate_at_mode, solve_dual
 from ntk_uq.analytic import (
     FunctionDraws,
     correct_draws,
@@ -18,8 +19,9 @@ from ntk_uq.analytic import (
     exact_predictor,
     gaussian_predictor,
 )
-from ntk_uq.architectures import MLP, Kernels
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson
+from ntk_uq.networks.architecture import Kernels
+from ntk_uq.networks.mlp import MLP
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
 N, M, C = 12, 7, 3

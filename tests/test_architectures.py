@@ -10,9 +10,12 @@ import pytest
 from flax import nnx
 from scipy import signal, special, stats
 
-from ntk_uq._neural_tangents import stax
-from ntk_uq.architectures import MLP, Architecture, ConvNet, mlp_kernel_diag, mlp_kernels
 from ntk_uq.kernels import empirical_nngp, empirical_ntk
+from ntk_uq.networks.convnet import ConvNet
+from ntk_uq.networks.infinite_width import mlp_kernel_diag, mlp_kernels
+from ntk_uq.networks.mlp import MLP
+from ntk_uq.networks.neural_tangents import stax
+from ntk_uq.networks.own import Architecture
 
 ACTIVATIONS = ["relu", "erf", "gelu"]
 

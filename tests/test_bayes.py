@@ -12,7 +12,7 @@ from scipy import stats
 from scipy.special import softmax
 
 from ntk_uq import MLP, bayes
-from ntk_uq._solver import solve_dual
+from ntk_uq._common.solver import solve_dual
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, Weighted
 
 

@@ -13,9 +13,9 @@ import optax
 import pytest
 
 from ntk_uq import ensemble
-from ntk_uq._checkpoint import Checkpoint
-from ntk_uq._training import update_rule
+from ntk_uq._common.checkpoint import Checkpoint
 from ntk_uq.ensemble import train_ensemble
+from ntk_uq.ensemble.optax_method import update_rule
 
 # Two chunks of members; the second is not full.
 MEMBERS = 10
@@ -23,7 +23,7 @@ SETUP = f"""
 import os, signal, sys
 import jax, jax.numpy as jnp, numpy as np
 from ntk_uq import ensemble
-from ntk_uq.architectures import MLP
+from ntk_uq.networks.mlp import MLP
 from ntk_uq.likelihoods import Categorical
 random = np.random.default_rng(0)
 X = jnp.asarray(random.normal(size=(8, 3)), jnp.float32)

@@ -14,13 +14,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from stand_ins import StandIn
 
-from ntk_uq.architectures import MLP
 from ntk_uq.bayes import SamplingWarning
 from ntk_uq.calibration import TemperatureScaled
 from ntk_uq.compare import Comparison, ComparisonWarning, _epistemic_se, compare
 from ntk_uq.distances import Draws, _Pair, _total_variation
 from ntk_uq.estimators import NTKClassifier, NTKRegressor
 from ntk_uq.metrics import regression_scores, scores
+from ntk_uq.networks.mlp import MLP
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
 N_POINTS, N_CLASSES = 12, 3

@@ -12,9 +12,10 @@ from scipy import optimize
 from sklearn.datasets import load_wine
 
 from ntk_uq.analytic import exact_predictor, gaussian_predictor
-from ntk_uq.architectures import MLP, Kernels
 from ntk_uq.ensemble import ConvergenceWarning, solve_linearised, train_ensemble
 from ntk_uq.likelihoods import Categorical, Gaussian
+from ntk_uq.networks.architecture import Kernels
+from ntk_uq.networks.mlp import MLP
 
 # Few points in many dimensions: the NTK is well conditioned, so parameters move little against
 # the width and finite-width corrections are small.

@@ -8,11 +8,12 @@ import pytest
 from scipy import optimize
 
 from ntk_uq import Architecture
-from ntk_uq._members import draw, label_noise, prior_function
 from ntk_uq.analytic import exact_predictor, gaussian_predictor
-from ntk_uq.architectures import MLP, Kernels
 from ntk_uq.ensemble import PathWarning, solve_linearised, train_ensemble
+from ntk_uq.ensemble.members import draw, label_noise, prior_function
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, Weighted
+from ntk_uq.networks.architecture import Kernels
+from ntk_uq.networks.mlp import MLP
 
 N, M, D, C = 8, 4, 3, 2
 MODES = ["initialization", "posterior", "none"]

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from ntk_uq._solver import solve_dual
+from ntk_uq._common.solver import solve_dual
 from ntk_uq.analytic import exact_predictor, gaussian_predictor
-from ntk_uq.architectures import MLP, Kernels
 from ntk_uq.gradient_flow import exact_predictor_at, gaussian_predictor_at, integrate
 from ntk_uq.likelihoods import Categorical, Gaussian
+from ntk_uq.networks.architecture import Kernels
+from ntk_uq.networks.mlp import MLP
 
 N, M, C = 9, 4, 3
 RNG = np.random.default_rng(0)

@@ -9,8 +9,9 @@ import pytest
 from flax import nnx
 
 from ntk_uq import kernels
-from ntk_uq.architectures import MLP, Architecture
 from ntk_uq.kernels import empirical_nngp, empirical_ntk
+from ntk_uq.networks.mlp import MLP
+from ntk_uq.networks.own import Architecture
 
 
 def points(n, d=3, seed=0):

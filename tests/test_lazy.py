@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ntk_uq import Architecture
-from ntk_uq.architectures import MLP
 from ntk_uq.cli import main
 from ntk_uq.lazy import fit_rate, measure_laziness
 from ntk_uq.likelihoods import Categorical
+from ntk_uq.networks.mlp import MLP
 from ntk_uq.plots import plot_laziness
 
 _RNG = np.random.default_rng(0)

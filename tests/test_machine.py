@@ -4,7 +4,7 @@ import conftest
 import psutil
 import pytest
 
-from ntk_uq._machine import cores, free_memory, memory_limit
+from ntk_uq._common.machine import cores, free_memory, memory_limit
 
 MEBI = 2**20
 UNLIMITED = 2**63 - 4096  # what version 1 says where there is no limit

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ntk_uq._neural_tangents import neural_tangents as nt
+from ntk_uq.networks.neural_tangents import neural_tangents as nt
 
 NAMESPACES = "[jax, jax.core, jax.random, jax.interpreters.ad]"
 # Public names of JAX's namespaces, submodules aside: those appear with any import.

@@ -1,4 +1,4 @@
-from ntk_uq._progress import progress_bar
+from ntk_uq._common.progress import progress_bar
 
 
 def test_bar_counts_on_standard_error(capsys):

@@ -8,11 +8,13 @@ from arviz_stats.base import array_stats
 from scipy import stats
 
 from ntk_uq import bayes
-from ntk_uq._coordinates import Preconditioned
-from ntk_uq._samplers import EllipticalSlices, Whitened, fit_mean_field
+from ntk_uq._common.coordinates import Preconditioned
 from ntk_uq.analytic import gaussian_predictor
-from ntk_uq.architectures import Kernels
+from ntk_uq.bayes.mean_field import fit_mean_field
+from ntk_uq.bayes.posterior import Whitened
+from ntk_uq.bayes.slices import EllipticalSlices
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, Weighted
+from ntk_uq.networks.architecture import Kernels
 
 
 @pytest.fixture(autouse=True)

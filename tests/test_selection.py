@@ -7,10 +7,12 @@ import pytest
 from scipy import optimize, stats
 
 from ntk_uq import selection
-from ntk_uq._solver import solve_dual
+from ntk_uq._common.solver import solve_dual
 from ntk_uq.analytic import gaussian_predictor
-from ntk_uq.architectures import MLP, Kernels, mlp_kernels
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson
+from ntk_uq.networks.architecture import Kernels
+from ntk_uq.networks.infinite_width import mlp_kernels
+from ntk_uq.networks.mlp import MLP
 from ntk_uq.predictions import GaussianPrediction
 from ntk_uq.selection import (
     choose,

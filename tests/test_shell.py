@@ -20,9 +20,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import train_test_split
 
 import ntk_uq as nuq
-from ntk_uq._reading import read_csv
 from ntk_uq.cli import main
 from ntk_uq.tables import fit_table, read_table
+from ntk_uq.tables.reading import read_csv
 
 PAGE = Path(__file__).parents[1] / "docs" / "shell.md"
 RNG = np.random.default_rng(0)

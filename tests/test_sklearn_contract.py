@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import ntk_uq as nuq
-from ntk_uq import _tasks
+from ntk_uq.estimators import tasks as _tasks
 
 NET = nuq.MLP(width=16, depth=1, activation="erf")
 FEW = {"num_warmup": 20, "num_samples": 20}

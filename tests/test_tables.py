@@ -19,7 +19,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
 import ntk_uq as nuq
-from ntk_uq._reading import (
+from ntk_uq.datasets import load_dataset
+from ntk_uq.tables import fit_table, read_table
+from ntk_uq.tables.reading import (
     as_known,
     as_text,
     decimal_points,
@@ -30,8 +32,6 @@ from ntk_uq._reading import (
     numbers,
     read_csv,
 )
-from ntk_uq.datasets import load_dataset
-from ntk_uq.tables import fit_table, read_table
 
 N = 24
 

@@ -14,9 +14,9 @@ from scipy import stats
 
 from ntk_uq import bayes
 from ntk_uq.analytic import Uncertainty, correct_draws, exact_predictor, gaussian_predictor
-from ntk_uq.architectures import BaseArchitecture, Kernels
 from ntk_uq.distances import energy_distance
 from ntk_uq.likelihoods import Likelihood
+from ntk_uq.networks.architecture import BaseArchitecture, Kernels
 
 Floats = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from ntk_uq import MLP, Categorical, ConvNet
-from ntk_uq._solver import solve_dual
+from ntk_uq._common.solver import solve_dual
 from ntk_uq.ensemble import solve_linearised, train_ensemble
 
 NETWORKS: dict[str, Any] = {

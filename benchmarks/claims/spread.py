@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from ntk_uq import MLP, Categorical, ConvNet
-from ntk_uq.architectures import BaseArchitecture
 from ntk_uq.ensemble import solve_linearised, train_ensemble
+from ntk_uq.networks.architecture import BaseArchitecture
 
 REG, SMOOTHED = "one-hot, reg = 1", "smoothed by 0.2, reg = 0"
 PROBABILITIES = np.array([0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95,

@@ -1,0 +1,1 @@
+"""What all wings share: solver, linear algebra, memory, files, progress, checks."""

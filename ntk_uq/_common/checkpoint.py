@@ -1,0 +1,102 @@
+"""Results of a long run so far, in a directory: a run that was killed goes on from there."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ntk_uq._common.files import write_atomically
+
+_RUN = "run.json"
+
+
+class Checkpoint:
+    """Results of one run, in a directory.
+
+    Parameters
+    ----------
+    directory : path
+        Made if it is not there.
+    run : dict of str to str
+        What the results depend on. A directory of another run is refused.
+
+    Raises
+    ------
+    ValueError
+        If the directory holds something else: another run, or other files.
+    """
+
+    def __init__(self, directory: str | os.PathLike, run: dict[str, str]):
+        self.directory = Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / _RUN
+        if path.exists():
+            self._check_same_run(path, run)
+            for left_by_a_killed_process in self.directory.glob("*.tmp"):
+                left_by_a_killed_process.unlink(missing_ok=True)
+            return
+        foreign = [entry.name for entry in self.directory.iterdir() if entry.suffix != ".tmp"]
+        if foreign:
+            raise ValueError(
+                f"{self.directory} is no checkpoint: it has files, {foreign[0]!r} for example, and "
+                f"no {_RUN}. Give an empty or new directory."
+            )
+        write_atomically(path, lambda file: file.write(json.dumps(run, indent=2).encode()))
+
+    def load(self, name: str, like: Any) -> Any:
+        """What was saved under a name, in the structure of `like`; None if nothing was.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged.
+        """
+        path = self.directory / f"{name}.npz"
+        if not path.exists():
+            return None
+        leaves, structure = jax.tree.flatten(like)
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = [archive[str(i)] for i in range(len(leaves))]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}). Delete this file to train its members again; the "
+                "other files stay good."
+            ) from error
+        for array, leaf in zip(arrays, leaves, strict=True):
+            if array.shape != leaf.shape or array.dtype != leaf.dtype:
+                raise ValueError(
+                    f"{path} is from another run: it has {array.dtype}{list(array.shape)} where "
+                    f"{leaf.dtype}{list(leaf.shape)} belongs. Use another directory."
+                )
+        return jax.tree.unflatten(structure, arrays)
+
+    def save(self, name: str, tree: Any) -> None:
+        """Save arrays under a name, in place of what it held."""
+        arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
+        write_atomically(self.directory / f"{name}.npz", lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+
+    def remove(self, name: str) -> None:
+        """Remove what was saved under a name, if anything was."""
+        (self.directory / f"{name}.npz").unlink(missing_ok=True)
+
+    @staticmethod
+    def _check_same_run(path: Path, run: dict[str, str]) -> None:
+        try:
+            there = json.loads(path.read_bytes())
+            different = [name for name in run if there.get(name) != run[name]]
+        except (ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}): what run its directory belongs to cannot be said. "
+                "Use another directory."
+            ) from error
+        if different:
+            raise ValueError(
+                f"{path.parent} is the checkpoint of another run: "
+                + "; ".join(f"{n} is {run[n]}, there {there.get(n)}" for n in different)
+                + ". Use another directory, or the same data and arguments."
+            )

@@ -1,0 +1,65 @@
+"""What an infinite ensemble takes, known before the work: memory, draws at once, iterations."""
+
+import numpy as np
+
+from ntk_uq._common.uncertainty import Uncertainty
+
+__all__ = ["estimate_memory"]
+
+# Draws solved together, and the numbers in one array over points, outputs and draws: 2**22 doubles
+# are 32 MiB. More only cost memory: a few hundred columns already make products with Theta run at
+# the machine's rate, and progress is seen between chunks.
+_DRAWS_AT_ONCE = 128
+_NUMBERS_AT_ONCE = 2**22
+# Of these, what a core of a CPU solves together: arrays stay in its cache.
+_DRAWS_A_CORE = 32
+# Iterations of the solver: so many at least, and more, for hard problems, where they cost little:
+# up to so many, and products with Theta of so many operations.
+_ITERATIONS, _MOST_ITERATIONS, _MOST_OPERATIONS = 5000, 50_000, 2e12
+# What predictions take besides, a block of test points after the other: 5 arrays of 64 MiB.
+_WORK_SPACE = 5 * 2**26
+
+
+def estimate_memory(
+    n: int, outputs: int, n_draws: int, method: str, uncertainty: Uncertainty
+) -> int:
+    """Memory that fitting takes at its peak, in bytes, in double precision.
+
+    Parameters
+    ----------
+    n, outputs : int
+        Training points and outputs C.
+    n_draws : int
+        Draws of method "exact".
+    method : {"exact", "gaussian"}
+        Which predictor.
+    uncertainty : str
+        As in `gaussian_predictor`.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> f"{estimate_memory(10_000, 10, 256, 'exact', 'initialization') / 2**30:.1f} GiB"
+    '7.2 GiB'
+    """
+    # Counted in n x n matrices and in latents [n, C]; measured in benchmarks/size.py.
+    if method == "exact":
+        matrices, latents = 7, 24 * min(n_draws, _draws_at_once(n, outputs)) + 5 * n_draws
+    else:
+        matrices, latents = 4, 24
+        if uncertainty != "none":
+            matrices += outputs + 9
+    return 8 * (matrices * n * n + latents * n * outputs) + _WORK_SPACE
+
+
+def _draws_at_once(n: int, outputs: int) -> int:
+    return max(1, min(_DRAWS_AT_ONCE, _NUMBERS_AT_ONCE // (n * outputs)))
+
+
+def _max_iter(n: int, outputs: int) -> int:
+    """Iterations that the solver may take."""
+    affordable = _MOST_OPERATIONS / (2 * n**2 * outputs * _DRAWS_A_CORE)
+    return int(np.clip(affordable, _ITERATIONS, _MOST_ITERATIONS))

@@ -1,0 +1,323 @@
+"""Exact push-forward: draws of the prior function, each with its convex problem solved.
+
+docs/theory: "Exact push-forward".
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.linalg import cho_solve, solve_triangular
+from numpy.typing import ArrayLike
+
+from ntk_uq._common import checks
+from ntk_uq._common.linalg import cholesky, interpolation_factor
+from ntk_uq._common.machine import cores
+from ntk_uq._common.progress import Progress
+from ntk_uq._common.rules import own_rules
+from ntk_uq._common.solver import DualSolution, deflate_at_mode, solve_dual
+from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq.analytic.budget import _DRAWS_A_CORE, _draws_at_once, _max_iter
+from ntk_uq.analytic.inputs import _arrays
+from ntk_uq.likelihoods import Likelihood, require_condition
+from ntk_uq.networks.architecture import Kernels
+
+__all__ = ["ExactPredictor", "exact_predictor"]
+# From this many points on a deflation saves more products with Theta than it costs.
+_DEFLATE_FROM = 1000
+
+
+@own_rules()
+def exact_predictor(
+    key: Array,
+    kernels: Kernels,
+    y: ArrayLike,
+    reg: float,
+    likelihood: Likelihood,
+    uncertainty: Uncertainty,
+    n_draws: int,
+    *,
+    progress: Progress | None = None,
+) -> "ExactPredictor":
+    """Draw prior functions and solve the convex problem of each.
+
+    docs/theory: "Exact push-forward". Draw i has a random stream of its own, so more draws keep the
+    earlier ones.
+
+    Parameters
+    ----------
+    key : Array
+        PRNG key.
+    kernels, y, reg, likelihood, uncertainty
+        As in `gaussian_predictor`.
+    n_draws : int
+        Number of draws S. "none" has one solution, whatever is asked for.
+    progress : callable, optional
+        ``progress(done, total)`` is told the draws solved.
+
+    Returns
+    -------
+    ExactPredictor
+
+    Raises
+    ------
+    ValueError
+        If reg = 0, and the NTK of the training points is singular or targets are degenerate.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import MLP, Categorical
+    >>> kernels, y = MLP().kernel_block(jnp.array([[-1.0], [1.0]])), jnp.eye(2)
+    >>> key = jax.random.key(0)
+    >>> draws = exact_predictor(key, kernels, y, 1.0, Categorical(), "initialization", 4)
+    >>> draws.alpha.shape, bool(draws.converged.all())
+    ((4, 2, 2), True)
+    """
+    checks.count("n_draws", n_draws)
+    checks.uncertainty(uncertainty)
+    problem = (*_arrays(kernels, y), reg, likelihood, uncertainty)
+    return _exact_predictor(key, *problem, n_draws, progress=progress)
+
+
+def _exact_predictor(
+    key: Array,
+    kernels: Kernels,
+    y: Array,
+    reg: float,
+    likelihood: Likelihood,
+    uncertainty: Uncertainty,
+    n_draws: int,
+    *,
+    mode: Array | None = None,
+    progress: Progress | None = None,
+    tol: float = 1e-12,
+    max_iter: int | None = None,
+) -> "ExactPredictor":
+    """`exact_predictor`, to any tolerance; the mode's dual coefficients, where known, to start."""
+    require_condition(likelihood, y, reg)
+    n, outputs = y.shape
+    if uncertainty == "none":
+        factor, jitter, n_draws = jnp.zeros_like(kernels.nngp), 0.0, 1
+    else:
+        prior = kernels.nngp if uncertainty == "initialization" else kernels.ntk / reg
+        factor, jitter = cholesky(prior)
+
+    whitened, noise, *label_noise = _random_variables(key, range(n_draws), y, uncertainty)
+    f0 = jnp.einsum("ij,sjc->sic", factor, whitened)
+    if reg > 0:
+        deflation, near = None, None if mode is None else mode[None]
+        if uncertainty != "none" and n >= _DEFLATE_FROM:
+            deflation, found = deflate_at_mode(kernels.ntk, reg, y, likelihood)
+            near = found if near is None else near
+        solve = partial(
+            solve_dual,
+            kernels.ntk,
+            reg,
+            y,
+            likelihood=likelihood,
+            deflation=deflation,
+            tol=tol,
+            max_iter=_max_iter(n, outputs) if max_iter is None else max_iter,
+        )
+        of_draws = {}
+        if uncertainty == "posterior":
+            centre = solve(jnp.zeros_like(y)[None], start=near)
+            curvature = likelihood.curvature(centre.latents[0], y)
+            # A wide prior's f0 = L w may be where rates overflow: start where f is the mode, as
+            # Theta = reg L L^T.
+            undo = jax.vmap(partial(solve_triangular, factor, lower=True, trans=1))(whitened)
+            of_draws["linear"] = curvature.sqrt_matvec(label_noise[0])
+            of_draws["start"] = centre.alpha - undo / reg
+        alpha, gap, converged = _solve_draws(solve, f0, of_draws, progress)
+    else:
+        ntk_factor = interpolation_factor(kernels.ntk)
+        target = likelihood.optimum(y) - likelihood.identified(f0)
+        alpha = jax.vmap(lambda t: cho_solve((ntk_factor, True), t))(target)
+        gap, converged = jnp.zeros(n_draws, y.dtype), jnp.ones(n_draws, bool)
+    return ExactPredictor(alpha, whitened, noise, factor, jitter, reg, uncertainty, gap, converged)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ExactPredictor:
+    """Draws of the trained predictor, ready for any test point.
+
+    Attributes
+    ----------
+    alpha : Array of shape [S, n, C]
+        Dual coefficients of each draw.
+    whitened : Array of shape [S, n, C]
+        Standard normal variables of the prior function at the training points.
+    noise : Array of shape [S, C]
+        Standard normal variables of the prior function at a test point, given the training points:
+        the same at every point, so that a draw's latent is a function of the point alone.
+    factor : Array of shape [n, n]
+        Cholesky factor of the prior covariance, plus `jitter` on its diagonal.
+    jitter : float
+        See `factor`; zero unless the covariance was singular.
+    reg : float
+        Regularisation.
+    uncertainty : str
+        Which prior functions.
+    gap : Array of shape [S]
+        Upper bound of each objective's distance to its minimum, in nats.
+    converged : Array of shape [S]
+        Whether each draw's problem was solved to the tolerance.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import MLP, Categorical
+    >>> net, X, x = MLP(), jnp.array([[-1.0], [1.0]]), jnp.array([[0.0], [2.0], [3.0]])
+    >>> problem = net.kernel_block(X), jnp.eye(2), 1.0, Categorical(), "initialization"
+    >>> draws = exact_predictor(jax.random.key(0), *problem, 4)
+    >>> cross = net.kernel_block(x, X)
+    >>> draws.latents(cross, net.kernel_diag_block(x)).shape  # right at each point
+    (4, 3, 2)
+    >>> draws.joint_latents(jax.random.key(1), cross, net.kernel_block(x)).shape  # functions
+    (4, 3, 2)
+    """
+
+    alpha: Array
+    whitened: Array
+    noise: Array
+    factor: Array
+    jitter: float
+    reg: float
+    uncertainty: Uncertainty = field(metadata={"static": True})
+    gap: Array
+    converged: Array
+
+    @own_rules()
+    @jax.jit
+    def latents(self, cross: Kernels, diagonal: Kernels) -> Array:
+        """Draws of the latents at m test points: [S, m, C].
+
+        The distribution at each point is right; over several points the draws share their random
+        numbers, and are not draws of functions. `joint_latents` gives these.
+
+        Parameters
+        ----------
+        cross : Kernels
+            Kernels between test and training points, [m, n].
+        diagonal : Kernels
+            Kernels of each test point with itself, [m].
+        """
+        if self.uncertainty == "none":
+            return self._trained(cross)
+        prior_cross, prior_diagonal = self._prior(cross), self._prior(diagonal)
+        weights = solve_triangular(self.factor, prior_cross.T, lower=True)  # L^-1 k_Xx, [n, m]
+        variance = prior_diagonal - jnp.sum(weights**2, axis=0)
+        scale = jnp.sqrt(jnp.maximum(variance, 0.0))
+        prior = jnp.einsum("im,sic->smc", weights, self.whitened)
+        return prior + scale[:, None] * self.noise[:, None, :] + self._trained(cross)
+
+    @own_rules()
+    def joint_latents(self, key: Array, cross: Kernels, test: Kernels) -> Array:
+        """Draws of functions, jointly over m test points: [S, m, C].
+
+        Parameters
+        ----------
+        key : Array
+            PRNG key for the prior functions at the test points, given those at the training points.
+        cross : Kernels
+            Kernels between test and training points, [m, n].
+        test : Kernels
+            Kernels of the test points, [m, m].
+        """
+        if self.uncertainty == "none":
+            return self._trained(cross)
+        weights = solve_triangular(self.factor, self._prior(cross).T, lower=True)
+        conditional, _ = _conditional_factor(self._prior(test), weights)
+        shape = (len(conditional), self.alpha.shape[-1])
+        (fresh,) = _standard_normal(key, range(len(self.alpha)), shape, dtype=conditional.dtype)
+        prior = jnp.einsum("im,sic->smc", weights, self.whitened)
+        return prior + jnp.einsum("mk,skc->smc", conditional, fresh) + self._trained(cross)
+
+    def _trained(self, cross: Kernels) -> Array:
+        return jnp.einsum("mi,sic->smc", cross.ntk, self.alpha)
+
+    def _prior(self, kernels: Kernels) -> Array:
+        return kernels.nngp if self.uncertainty == "initialization" else kernels.ntk / self.reg
+
+
+def _conditional_factor(own: Array, weights: Array) -> tuple[Array, float]:
+    """Cholesky factor of a conditional covariance, relative to the rounding of the prior's."""
+    covariance = own - weights.T @ weights
+    # Where points coincide with known ones nothing is left but rounding, of the size of the prior.
+    rounding = 100 * float(jnp.finfo(own.dtype).eps) * float(jnp.trace(own))
+    return cholesky(covariance + rounding * jnp.eye(len(own), dtype=own.dtype))
+
+
+def _standard_normal(key: Array, items: range, *shapes: tuple[int, ...], dtype: Any) -> list[Array]:
+    """Standard normal arrays [len(items), *shape], one for each shape.
+
+    Those of item i depend on the key and i only. By NumPy's counter-based generator: to compile
+    JAX's takes a CPU longer than to solve for the draws.
+    """
+    seed = np.asarray(jax.random.key_data(key), np.uint64).tolist()
+    arrays = [np.empty((len(items), *shape), dtype) for shape in shapes]
+    for row, i in enumerate(items):
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([*seed, i])))
+        for array in arrays:
+            rng.standard_normal(out=array[row], dtype=array.dtype)
+    return [jnp.asarray(array) for array in arrays]
+
+
+def _random_variables(key: Array, draws: range, y: Array, uncertainty: Uncertainty) -> list[Array]:
+    """Of each draw: prior function at the training points and elsewhere, and any label noise."""
+    shapes = [y.shape, y.shape[1:]] + [y.shape] * (uncertainty == "posterior")
+    return _standard_normal(key, draws, *shapes, dtype=y.dtype)
+
+
+def _solve_draws(
+    solve: Callable[..., DualSolution],
+    f0: Array,
+    of_draws: dict[str, Array],
+    progress: Progress | None,
+) -> tuple[Array, Array, Array]:
+    """Solve chunk by chunk, so that progress is seen and an interrupt is heard.
+
+    Prior functions f0, and what else the problems take, are of shape [S, n, C].
+
+    On a CPU the chunks run side by side: what is not a matrix product keeps one core busy only.
+    """
+    n_draws, at_once, threads = len(f0), _draws_at_once(*f0.shape[1:]), 1
+    if jax.default_backend() == "cpu":
+        threads = min(cores(), n_draws, at_once)
+        at_once = min(at_once // threads, _DRAWS_A_CORE)
+    size = min(n_draws, at_once)  # one for all, whatever n_draws: draws keep their values
+    double = f0.dtype == jnp.float64
+    done = 0
+
+    def solve_chunk(start: int) -> tuple[Array, Array, Array]:
+        chunk = slice(start, start + size)
+        missing = start + size - min(start + size, n_draws)
+        fill = ((0, missing), (0, 0), (0, 0))
+        with own_rules(), jax.enable_x64(double):  # settings of each thread
+            s = solve(
+                jnp.pad(f0[chunk], fill),
+                **{name: jnp.pad(array[chunk], fill) for name, array in of_draws.items()},
+            )
+            return jax.block_until_ready((s.alpha, s.gap, s.converged))
+
+    starts = range(0, n_draws, size)
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            parts = []
+            for part in pool.map(solve_chunk, starts) if threads > 1 else map(solve_chunk, starts):
+                parts.append(part)
+                done = min(done + size, n_draws)
+                if progress is not None:
+                    progress(done, n_draws)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    alpha, gap, converged = (jnp.concatenate(part)[:n_draws] for part in zip(*parts, strict=True))
+    return alpha, gap, converged

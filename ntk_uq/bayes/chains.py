@@ -1,0 +1,122 @@
+"""Markov chains, one thread each, that are heard when interrupted."""
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array, lax
+from numpy.typing import NDArray
+
+from ntk_uq._common.machine import cores
+from ntk_uq._common.progress import Progress
+from ntk_uq._common.rules import own_rules
+from ntk_uq.bayes.posterior import Floats
+
+__all__ = ["Chains", "run_chains"]
+
+# Draws between two looks at the interrupt flag and two reports of progress. The last block of a
+# chain is cut to length, so at most this many draws less one are wasted.
+_BLOCK = 20
+_REPORT_SECONDS = 0.1
+
+
+class Chains(NamedTuple):
+    """Draws [chain, draw, ...] and what they took."""
+
+    whitened: Floats
+    latents: Floats
+    sample_stats: Mapping[str, NDArray]
+    seconds: float
+
+
+@partial(jax.jit, static_argnames="sampler")
+def _start(key: Array, posterior: Any, sampler: Any) -> Any:
+    return sampler.init(key, posterior)
+
+
+@partial(jax.jit, static_argnames="sampler")
+def _advance(state: Any, posterior: Any, sampler: Any) -> Any:
+    """Make a block of draws: the new state, and (z, f, statistics) of each."""
+    step = sampler.stepper(state, posterior)
+
+    def draw(state: Any, _: None) -> tuple[Any, tuple]:
+        state, position, stats = step(state)
+        return state, (*posterior.outcome(position), stats)
+
+    return lax.scan(draw, state, length=_BLOCK)
+
+
+def run_chains(
+    key: Array,
+    posterior: Any,
+    sampler: Any,
+    *,
+    num_warmup: int,
+    num_samples: int,
+    num_chains: int,
+    progress: Progress | None,
+    double: bool,
+) -> Chains:
+    """Run the chains, one thread each; JAX lets go of the interpreter while it computes.
+
+    Parameters
+    ----------
+    key : Array
+        PRNG key. Chain i uses ``fold_in(key, i)``.
+    posterior : Whitened or Preconditioned
+        What is sampled.
+    sampler : NoUTurn or EllipticalSlices
+        How.
+    num_warmup, num_samples, num_chains : int
+        Draws that are dropped and kept, of each chain, and chains.
+    progress : callable or None
+        ``progress(done, total)`` is told draws over all chains, warm-up included.
+    double : bool
+        Whether chains run in double precision.
+    """
+    length = num_warmup + num_samples
+    drawn = [0] * num_chains
+    stop = threading.Event()
+
+    def run_chain(index: int):
+        # JAX's settings are a thread's own, so every thread makes them.
+        with own_rules(), jax.enable_x64(double):
+            state = _start(jax.random.fold_in(key, index), posterior, sampler)
+            kept = []
+            while drawn[index] < length:
+                if stop.is_set():
+                    return None
+                state, block = jax.block_until_ready(_advance(state, posterior, sampler))
+                # Draws of this block past the warm-up, and not past the end.
+                first = max(num_warmup - drawn[index], 0)
+                last = min(length - drawn[index], _BLOCK)
+                if first < last:
+                    kept.append(
+                        jax.tree.map(lambda x, s=slice(first, last): np.asarray(x)[s], block)
+                    )
+                drawn[index] += last
+            return jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(min(num_chains, cores())) as pool:
+        chains = [pool.submit(run_chain, index) for index in range(num_chains)]
+        try:
+            running = set(chains)
+            while running:
+                ended, running = wait(running, _REPORT_SECONDS, return_when=FIRST_EXCEPTION)
+                for chain in ended:
+                    chain.result()
+                if progress is not None:
+                    progress(sum(drawn), num_chains * length)
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+    whitened, latents, stats = jax.tree.map(
+        lambda *parts: np.stack(parts), *(chain.result() for chain in chains)
+    )
+    return Chains(whitened, latents, sampler.complete(stats), time.perf_counter() - start)

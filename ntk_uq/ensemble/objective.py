@@ -1,0 +1,150 @@
+"""The objective that a member minimises, and the arithmetic of parameters."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ntk_uq.likelihoods import Likelihood
+
+# A member that no longer gains may be at its minimum, or stuck: where Newton's method predicts more
+# than this share of the objective, it is stuck. Minima on the kinks of relu networks have 0.0005 to
+# 0.01, those of smooth networks 1e-5; relu networks stuck on unscaled features 0.09 to 1000.
+STUCK = 0.05
+# Products with the Hessian that this may take. Each adds to what is predicted, and features that
+# are badly scaled show in the first few.
+_NEWTON_PRODUCTS = 50
+
+
+class Problem(NamedTuple):
+    """What all members have in common."""
+
+    apply: Callable[[Any, Array], Array]  # (params, X) -> outputs [n, C]
+    X: Array
+    y: Array
+    likelihood: Likelihood
+    reg: Array
+    tol: Array
+
+
+class Member(NamedTuple):
+    """What makes a member; a leading axis of all leaves is the ensemble."""
+
+    initial: Any  # parameters theta_0
+    shift: Array  # added to the outputs at the training points, [n, C]
+    noise: Array  # the linear term e of the loss, label noise, [n, C]
+    key: Array  # of the order of mini-batches
+
+
+class Method(Protocol):
+    """How an objective is minimised. Hashable, so that a program is compiled once for it."""
+
+    def start(self, problem: Problem, member: Member) -> Any:
+        """State before the first iteration."""
+
+    def step(self, problem: Problem, member: Member, state: Any) -> Any:
+        """State after one more iteration."""
+
+
+def outputs(problem: Problem, member: Member, params: Any) -> Array:
+    """The member's outputs at the training points, its shift included: [n, C]."""
+    return problem.apply(params, problem.X) + member.shift
+
+
+def objective(problem: Problem, member: Member, params: Any) -> tuple[Array, Array]:
+    """L(theta) in nats, and the outputs at the training points."""
+    latents = outputs(problem, member, params)
+    loss = jnp.sum(member.noise * latents) - jnp.sum(
+        problem.likelihood.log_density(latents, problem.y)
+    )
+    return loss + penalty(problem, member, params), latents
+
+
+def penalty(problem: Problem, member: Member, params: Any) -> Array:
+    """The regulariser, reg / 2 times the squared distance from the initial parameters."""
+    displacement = jax.tree.map(jnp.subtract, params, member.initial)
+    return 0.5 * problem.reg * vdot(displacement, displacement)
+
+
+def scale_of(problem: Problem, value: Array) -> Array:
+    """What the tolerance is relative to: the objective, 1 nat for a small one or reg = 0.
+
+    Above the least loss: densities have a constant, large where the noise is small.
+    """
+    excess = jnp.abs(value - least_loss(problem))
+    return jnp.where(problem.reg > 0, jnp.maximum(excess, 1.0), 1.0)
+
+
+def certificate(problem: Problem, value: Array, squared_norm: Array) -> Array:
+    """Bound on the distance to the minimum of a linearised network's objective, in nats."""
+    reg = problem.reg
+    return jnp.where(reg > 0, squared_norm / (2 * reg), value - least_loss(problem))
+
+
+def is_stuck(problem: Problem, member: Member, params: Any) -> Array:
+    r"""Whether Newton's method predicts a decrease that training has not found.
+
+    With outputs linear in the parameters the objective has the Hessian
+    :math:`H = J^\top W J + reg\,I`, and a Newton step decreases its quadratic model by
+    :math:`\tfrac12 \nabla L^\top H^{-1} \nabla L`. Conjugate gradients approach that from below,
+    and their residual r leaves at most :math:`\|r\|^2 / (2\,reg)`, so that few products decide,
+    and none where the gradient is small.
+    """
+    (value, latents), gradient = jax.value_and_grad(objective, 2, has_aux=True)(
+        problem, member, params
+    )
+    allowed = jnp.maximum(problem.tol, STUCK) * scale_of(problem, value)
+    curvature = problem.likelihood.curvature(latents, problem.y)
+    _, push = jax.linearize(partial(outputs, problem, member), params)
+    pull = jax.linear_transpose(push, params)
+
+    def undecided(state):
+        k, _, _, squared_norm, predicted, left = state
+        open_ = (predicted <= allowed) & (predicted + left > allowed) & (squared_norm > 0)
+        return open_ & (k < _NEWTON_PRODUCTS)
+
+    def product(state):
+        k, residual, direction, squared_norm, predicted, _ = state
+        (pulled,) = pull(curvature.matvec(push(direction)))
+        image = _move(pulled, problem.reg, direction)
+        step = squared_norm / (vdot(direction, image) + 1e-30)
+        residual = _move(residual, -step, image)
+        new = vdot(residual, residual)
+        direction = _move(residual, new / squared_norm, direction)
+        left = jnp.where(problem.reg > 0, new / (2 * problem.reg), jnp.inf)
+        return k + 1, residual, direction, new, predicted + 0.5 * step * squared_norm, left
+
+    squared_norm = vdot(gradient, gradient)
+    left = certificate(problem, value, squared_norm)
+    start = (jnp.int32(0), gradient, gradient, squared_norm, jnp.zeros_like(value), left)
+    predicted = lax.while_loop(undecided, product, start)[4]
+    return (predicted > allowed) | ~jnp.isfinite(value)
+
+
+def least_loss(problem: Problem) -> Array:
+    """The least loss that any outputs have: the entropy of soft targets, zero for one-hot ones."""
+    likelihood, y = problem.likelihood, problem.y
+    best = likelihood.log_density(likelihood.optimum(y), y)
+    return -jnp.sum(jnp.where(likelihood.degenerate(y), 0.0, best))
+
+
+def _select(condition, a, b):
+    return jax.tree.map(partial(jnp.where, condition), a, b)
+
+
+def _move(a, t, b):
+    """A + t b."""
+    return jax.tree.map(lambda x, y: x + t * y, a, b)
+
+
+def vdot(a, b) -> Array:
+    """Inner product of two pytrees."""
+    return jax.tree.reduce(jnp.add, jax.tree.map(jnp.vdot, a, b))
+
+
+def norm(a) -> Array:
+    """Euclidean norm of a pytree."""
+    return jnp.sqrt(vdot(a, a))

@@ -1,0 +1,253 @@
+"""Trains members chunk by chunk, spread over devices, with checkpoints between blocks."""
+
+import hashlib
+import os
+import re
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from numpy.typing import NDArray
+
+from ntk_uq._common.checkpoint import Checkpoint
+from ntk_uq._common.progress import Progress
+from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq.ensemble.members import (
+    batch_key,
+    draw,
+    in_features,
+    label_noise,
+    prior_function,
+)
+from ntk_uq.ensemble.objective import (
+    Member,
+    Method,
+    Problem,
+    is_stuck,
+    norm,
+    objective,
+)
+from ntk_uq.ensemble.optax_method import Optax, update_rule
+from ntk_uq.likelihoods import Likelihood
+from ntk_uq.networks.architecture import BaseArchitecture
+
+_MEMBERS = "members"  # the axis over which devices share the work
+# Iterations between two looks from outside: at progress, interrupts, and whether all are done.
+_BLOCK = 5
+# Seconds between two checkpoints of members in training; finished ones are saved at once.
+_CHECKPOINT_SECONDS = 60.0
+
+
+class _Data(NamedTuple):
+    """The arrays of a `Problem`."""
+
+    X: Array
+    y: Array
+    likelihood: Likelihood
+    reg: Array
+    tol: Array
+
+
+class _Results(NamedTuple):
+    """What is kept of trained members; a leading axis of all leaves is the ensemble."""
+
+    params: Any
+    n_iter: Any
+    converged: Any
+    objective: Any
+    grad_norm: Any
+    latents: Any  # at the training points
+
+
+@dataclass(frozen=True)
+class _Trainer:
+    """Trains any members, chunk by chunk.
+
+    A chunk is always of the same shape, and a member always at the same place of it: programs for
+    other shapes round differently, in the last bits of vectorised functions.
+    """
+
+    architecture: BaseArchitecture
+    method: Method
+    key: Array
+    data: _Data
+    max_iter: int
+    mesh: Mesh
+    chunk: int
+
+    def train(
+        self,
+        members: range,
+        uncertainty: Uncertainty,
+        mode: NDArray | None,
+        run: Checkpoint | None,
+        name: str,
+        progress: Progress | None = None,
+    ) -> _Results:
+        """Train consecutive members."""
+        first = members.start // self.chunk * self.chunk
+        chunks = []
+        for start in range(first, max(members.stop, first + 1), self.chunk):
+            wanted = range(max(start, members.start), min(start + self.chunk, members.stop))
+            report = None
+            if progress is not None:
+                report = partial(_report, progress, wanted.start, members.stop)
+            name_of_chunk = f"{name}-{wanted.start}-{wanted.stop}"
+            results = self._train_chunk(
+                start, wanted, uncertainty, mode, run, name_of_chunk, report
+            )
+            places = _within(wanted, start)
+            chunks.append(jax.tree.map(lambda leaf, places=places: leaf[places], results))
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+
+    def _train_chunk(self, start, wanted, uncertainty, mode, run, name, report) -> _Results:
+        indices = jnp.arange(self.chunk, dtype=jnp.uint32) + jnp.uint32(start)
+        settings = (self.architecture, self.method, self.mesh)
+        members, state = _start(*settings, uncertainty, self.key, indices, self.data, mode)
+        # Places of members that are not asked for are idle.
+        idle = np.ones(self.chunk, bool)
+        idle[_within(wanted, start)] = False
+        state = state._replace(converged=state.converged | idle)
+        results_like = jax.eval_shape(partial(_finish, *settings), members, state, self.data)
+        if run is not None:
+            results = run.load(name, results_like)
+            if results is not None:
+                return results
+            saved_state = run.load(f"{name}-training", state)
+            state = state if saved_state is None else saved_state
+        saved = time.monotonic()
+        while True:
+            taken = int(jnp.max(state.n_iter))
+            limit = min(taken + _BLOCK, self.max_iter)
+            state = _advance(*settings, members, state, self.data, limit)
+            converged = np.asarray(state.converged)  # waits for the block
+            if report is not None:
+                report(converged & ~idle, np.asarray(state.gap)[~idle & ~converged])
+            if converged.all() or limit == self.max_iter:
+                break
+            if run is not None and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                run.save(f"{name}-training", state)
+                saved = time.monotonic()
+        results = jax.tree.map(np.asarray, _finish(*settings, members, state, self.data))
+        if run is not None:
+            run.save(name, results)
+            run.remove(f"{name}-training")
+        return results
+
+    def _optimizer(self) -> dict[str, str]:
+        if not isinstance(self.method, Optax):
+            return {}
+        rule = _name(update_rule(self.method.optimizer))
+        return {"optimizer": hashlib.sha256(rule.encode()).hexdigest()[:16]}
+
+    def checkpoint(self, directory: str | os.PathLike, uncertainty: Uncertainty) -> Checkpoint:
+        """Checkpoint for what this trains, labelled with all that its results depend on."""
+        X, y, likelihood, reg, tol = self.data
+        return Checkpoint(
+            directory,
+            {
+                "architecture": _name(self.architecture),
+                "method": _name(self.method),
+                **self._optimizer(),
+                "X": _digest(X),
+                "y": _digest(y),
+                "likelihood": f"{type(likelihood).__name__} {_digest(likelihood)}",
+                "uncertainty": uncertainty,
+                "reg": repr(float(reg)),
+                "tol": repr(float(tol)),
+                "max_iter": str(self.max_iter),
+                "key": _digest(jax.random.key_data(self.key)),
+                "members at once": str(self.chunk),
+            },
+        )
+
+
+def _within(members: range, start: int) -> slice:
+    """Places of members in the chunk that starts at `start`."""
+    return slice(members.start - start, members.stop - start)
+
+
+def _report(progress: Progress, first: int, total: int, done: NDArray, gaps: NDArray) -> None:
+    progress(first + int(done.sum()), total, gap=float(gaps.max(initial=0.0)))
+
+
+def _name(thing: Any) -> str:
+    """Representation without addresses in memory."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
+
+
+def _digest(arrays: Any) -> str:
+    sha = hashlib.sha256()
+    for leaf in jax.tree.leaves(arrays):
+        sha.update(np.ascontiguousarray(leaf).tobytes())
+    return sha.hexdigest()[:16]
+
+
+# Programs. Each device runs its own part of a chunk, with its own loop.
+
+
+def _on_each_device(mesh: Mesh, function, *args, everywhere: Any = ()):
+    """function(*args, *everywhere) with the leading axis of `args` spread over the devices."""
+    specs = (*[P(_MEMBERS)] * len(args), *[P()] * len(everywhere))
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=specs, out_specs=P(_MEMBERS), check_vma=False
+    )(*args, *everywhere)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _start(architecture, method, mesh, uncertainty, key, indices, data: _Data, mode):
+    """Members and the state in which they start."""
+    X, y, likelihood, reg, _ = data
+
+    def one(i, key, data, mode):
+        initial, tangent = draw(architecture, key, i, in_features(X), y.shape[1])
+        shift = prior_function(architecture, uncertainty, initial, tangent, reg, X)
+        noise = label_noise(uncertainty, key, i, likelihood, mode, y)
+        shift = jnp.broadcast_to(shift, y.shape)
+        member = Member(initial, shift, noise, batch_key(key, i))
+        return member, method.start(Problem(architecture.apply, *data), member)
+
+    def device(indices, *everywhere):
+        return jax.vmap(one, (0, None, None, None))(indices, *everywhere)
+
+    return _on_each_device(mesh, device, indices, everywhere=(key, data, mode))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
+def _advance(architecture, method, mesh, members, state, data: _Data, limit):
+    """Iterate until `limit` iterations were taken or every member has converged."""
+
+    def device(members, state, data, limit):
+        step = jax.vmap(partial(method.step, Problem(architecture.apply, *data)))
+
+        def unfinished(state):
+            return jnp.any(~state.converged & (state.n_iter < limit))
+
+        return lax.while_loop(unfinished, lambda state: step(members, state), state)
+
+    return _on_each_device(mesh, device, members, state, everywhere=(data, limit))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _finish(architecture, method, mesh, members, state, data: _Data) -> _Results:
+    """What is kept of members that are done."""
+
+    def one(member, state, data):
+        problem = Problem(architecture.apply, *data)
+        (value, latents), gradient = jax.value_and_grad(objective, 2, has_aux=True)(
+            problem, member, state.params
+        )
+        converged = state.converged & ~is_stuck(problem, member, state.params)
+        return _Results(state.params, state.n_iter, converged, value, norm(gradient), latents)
+
+    def device(members, state, data):
+        return jax.vmap(one, (0, 0, None))(members, state, data)
+
+    return _on_each_device(mesh, device, members, state, everywhere=(data,))

@@ -1,0 +1,371 @@
+"""The finite ensemble as scikit-learn estimators."""
+
+import os
+import warnings
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils import _safe_indexing, indexable
+from sklearn.utils.validation import _check_sample_weight
+
+from ntk_uq import ensemble
+from ntk_uq._common import checks
+from ntk_uq._common.progress import progress_bar
+from ntk_uq._common.rules import own_rules
+from ntk_uq.estimators.ntk import Floats
+from ntk_uq.estimators.tasks import Estimator, Regressor, SmoothedClassifier
+from ntk_uq.likelihoods import Weighted
+from ntk_uq.networks.architecture import BaseArchitecture
+from ntk_uq.predictions import SamplePrediction
+
+__all__ = ["EnsembleClassifier", "EnsembleRegressor"]
+
+
+class _Ensemble(Estimator):
+    """The finite ensemble as a producer."""
+
+    _too_large = 1e18  # of single precision
+    n_members: int
+    uncertainty: ensemble.Uncertainty
+    tol: float
+    max_iter: int
+    optimizer: Any
+    batch_size: int | None
+    memory: int | None
+    warm_start: bool
+    checkpoint: str | os.PathLike | None
+    ensemble_: ensemble.TrainedEnsemble
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Fit to training data.
+
+        Parameters
+        ----------
+        X : array-like of shape [n, d], or images [n, h, w, c] for an architecture that takes them
+            Training points, numeric and finite.
+        y : array-like of shape [n], or [n, C] for regression on C outputs
+            Class labels, or real targets.
+        sample_weight : array-like of shape [n], optional
+            Weights of the points' losses: 2 counts a point twice, 0 leaves it out. Their sum is
+            how many points there are, against which `reg` stands: weights k times as large are
+            `reg` k times as small. Weights that sum to one, as AdaBoost's, make `reg` n times too
+            strong: multiply them by n, or divide `reg` by n where they are not yours to change.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the data or an argument cannot be used; the message says why and what to do.
+
+        Warns
+        -----
+        UserWarning
+            If the weights' sum is below a tenth of the number of points: `reg` is then ten times
+            as strong as without weights, or more.
+        """
+        self._weights = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(
+                sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            )
+            y = self._check_cells(X, y)
+            counted = np.flatnonzero(weights)
+            self._weights = weights[counted]
+            _warn_of_small_weights(self._weights)
+            X, y = (_safe_indexing(values, counted) for values in indexable(X, y))
+        return super().fit(X, y)
+
+    def _counted(self, X: Floats, targets: Floats) -> tuple[Floats, Floats]:
+        """Points in an order of their own, equal ones as one of their weight.
+
+        So a fit meets the same problem in whatever order points come, repeated or weighted:
+        rounding would otherwise lead relu networks to other minima.
+        """
+        rows = np.concatenate([X.reshape(len(X), -1), targets], axis=1)
+        _, first, member = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+        counts = np.ones(len(X)) if self._weights is None else self._weights
+        self._weights = np.bincount(member, counts)
+        return X[first], targets[first]
+
+    @own_rules()
+    def predict_distribution(self, X: ArrayLike) -> SamplePrediction:
+        """Latents (logits) of every member at each test point.
+
+        Parameters
+        ----------
+        X : array-like of shape [m, d]
+            Test points.
+
+        Returns
+        -------
+        SamplePrediction
+            Its draws are functions, jointly over the test points.
+        """
+        X = self._validated(X)
+        # Trained in single, evaluated in double precision: a point's logits are then the same to
+        # all digits that matter, whatever the batch that it comes in.
+        with jax.enable_x64(True):
+            latents = self.ensemble_.latents(jnp.asarray(X))
+        return self._sample_prediction(latents, joint=True)
+
+    def _fit(self, X: Floats, targets: Floats) -> None:
+        likelihood = self._likelihood
+        if np.any(self._weights != 1):
+            likelihood = Weighted(likelihood, jnp.asarray(self._weights, jnp.float32))
+        with (
+            jax.enable_x64(False),
+            progress_bar("finite ensemble", self.n_members, self.progress) as progress,
+        ):
+            self.ensemble_ = ensemble.train_ensemble(
+                self._key(),
+                self.architecture_,
+                jnp.asarray(X, jnp.float32),
+                jnp.asarray(targets, jnp.float32),
+                likelihood,
+                reg=self.reg,
+                n_members=self.n_members,
+                uncertainty=self.uncertainty,
+                tol=self.tol,
+                max_iter=self.max_iter,
+                optimizer=self.optimizer,
+                batch_size=self.batch_size,
+                memory=self.memory,
+                warm_start=getattr(self, "ensemble_", None) if self.warm_start else None,
+                checkpoint=self.checkpoint,
+                progress=progress,
+            )
+        self.n_iter_ = self.ensemble_.n_iter
+        self.converged_ = self.ensemble_.converged
+        self.objective_ = self.ensemble_.objective
+        self.grad_norm_ = self.ensemble_.grad_norm
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        checks.uncertainty(self.uncertainty)
+        for name in ("n_members", "max_iter"):
+            checks.count(name, getattr(self, name))
+        checks.real("tol", self.tol, minimum=0.0)
+        for name in ("batch_size", "memory"):
+            if getattr(self, name) is not None:
+                checks.count(name, getattr(self, name))
+        if self.optimizer is not None and not hasattr(self.optimizer, "update"):
+            raise ValueError(
+                "optimizer takes an optax optimizer, optax.adam(0.01) for example, or None; got "
+                f"{self.optimizer!r}."
+            )
+
+
+class EnsembleClassifier(_Ensemble, SmoothedClassifier):
+    r"""Finite ensemble: wide networks trained from independent random initialisations.
+
+    Each minimises the softmax cross-entropy plus :math:`\tfrac{reg}{2}\|\theta - \theta_0\|^2` to
+    convergence; all are trained side by side, in single precision.
+
+    Parameters
+    ----------
+    architecture : MLP or other architecture, optional
+        The network. None takes ``MLP()`` on features that are standardised by the mean and
+        standard deviation of the training data; a network that you give sees the features as
+        they are.
+    n_members : int, default 32
+        Number of networks.
+    reg : float, default 1.0
+        As in `NTKClassifier`.
+    uncertainty : {"initialization", "posterior", "none"}, default "initialization"
+        Whose spread. "initialization": that of networks over their random initialisation.
+        "posterior": approximate posterior samples, members start from functions of the tangent
+        kernel's prior, and their labels carry noise. "none": shifted networks f - f0, each the
+        posterior mode.
+    label_smoothing : float, default 0.0
+        As in `NTKClassifier`.
+    tol, max_iter : float, int, default 1e-4, 1000
+        Criterion of convergence, and the limit of iterations: `ensemble.train_ensemble` says what
+        they promise.
+    optimizer : optax.GradientTransformation, optional
+        Takes the place of conjugate gradients, which need no learning rate.
+    batch_size : int, optional
+        Points in a mini-batch of `optimizer`.
+    memory : int, optional
+        Bytes that training may take on each device. None takes half of what is free.
+    warm_start : bool, default False
+        Whether `fit` keeps the members of the last `fit`, on the same data, and trains only those
+        that `n_members` has more.
+    checkpoint : path, optional
+        Directory of the results so far: a `fit` that was killed goes on from there.
+    random_state : int, RandomState or None, default 0
+        Decides the initialisations. A larger ensemble keeps the members of a smaller one.
+    progress : bool or None, default None
+        Progress bar; None shows it at a terminal only.
+
+    Attributes
+    ----------
+    classes_ : array of shape [C]
+        Class labels.
+    ensemble_ : ensemble.TrainedEnsemble
+        The trained networks.
+    n_iter_, converged_, objective_, grad_norm_ : arrays of shape [n_members]
+        Iterations taken, whether the criterion of `ensemble.train_ensemble` was met, objective in
+        nats, and norm of its gradient.
+    n_features_in_, feature_names_in_, fit_seconds_
+        Number and names of features, wall seconds of `fit`.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Names members that did not converge.
+
+    References
+    ----------
+    docs/theory, "Objective", "Relation to Bayes" and "Training finite networks".
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from ntk_uq import MLP, EnsembleClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = EnsembleClassifier(MLP(width=64), n_members=4).fit(X[::2], y[::2])
+    >>> clf.predict_distribution(X[1::2]).samples.shape
+    (4, 75, 3)
+    """
+
+    def __init__(
+        self,
+        architecture: BaseArchitecture | None = None,
+        n_members: int = 32,
+        reg: float = 1.0,
+        uncertainty: ensemble.Uncertainty = "initialization",
+        label_smoothing: float = 0.0,
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+        optimizer: Any = None,
+        batch_size: int | None = None,
+        memory: int | None = None,
+        warm_start: bool = False,
+        checkpoint: str | os.PathLike | None = None,
+        random_state: Any = 0,
+        progress: bool | None = None,
+    ):
+        self.architecture = architecture
+        self.n_members = n_members
+        self.reg = reg
+        self.uncertainty = uncertainty
+        self.label_smoothing = label_smoothing
+        self.tol = tol
+        self.max_iter = max_iter
+        self.optimizer = optimizer
+        self.batch_size = batch_size
+        self.memory = memory
+        self.warm_start = warm_start
+        self.checkpoint = checkpoint
+        self.random_state = random_state
+        self.progress = progress
+
+
+class EnsembleRegressor(_Ensemble, Regressor):
+    r"""Finite ensemble for regression: wide networks trained from random initialisations.
+
+    Each minimises squared error / (2 noise^2) plus :math:`\tfrac{reg}{2}\|\theta - \theta_0\|^2`
+    to convergence; all are trained side by side, in single precision.
+
+    Parameters
+    ----------
+    architecture : MLP or other architecture, optional
+        The network. None takes ``MLP()``, on features and targets that are standardised by the
+        mean and standard deviation of the training data; a network that you give sees both as
+        they are.
+    n_members : int, default 32
+        Number of networks.
+    reg : float, default 1.0
+        As in `NTKRegressor`.
+    uncertainty : {"initialization", "posterior", "none"}, default "initialization"
+        As in `EnsembleClassifier`.
+    noise : float, optional
+        As in `NTKRegressor`; None needs an architecture with a kernel.
+    tol, max_iter, optimizer, batch_size, memory, warm_start, checkpoint, random_state, progress
+        As in `EnsembleClassifier`.
+
+    Attributes
+    ----------
+    noise_ : array of shape [C]
+        Standard deviation of the observation noise of each output, in the units of the target.
+    ensemble_, n_iter_, converged_, objective_, grad_norm_
+        As in `EnsembleClassifier`.
+    n_features_in_, feature_names_in_, fit_seconds_
+        Number and names of features, wall seconds of `fit`.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Names members that did not converge.
+
+    References
+    ----------
+    docs/theory, "Gaussian likelihood".
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from ntk_uq import MLP, EnsembleRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> reg = EnsembleRegressor(n_members=4, noise=50.0).fit(X[::4], y[::4])
+    >>> mean, std = reg.predict(X[1::4], return_std=True)
+    >>> mean.shape, std.shape
+    ((111,), (111,))
+    """
+
+    def __init__(
+        self,
+        architecture: BaseArchitecture | None = None,
+        n_members: int = 32,
+        reg: float = 1.0,
+        uncertainty: ensemble.Uncertainty = "initialization",
+        noise: float | None = None,
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+        optimizer: Any = None,
+        batch_size: int | None = None,
+        memory: int | None = None,
+        warm_start: bool = False,
+        checkpoint: str | os.PathLike | None = None,
+        random_state: Any = 0,
+        progress: bool | None = None,
+    ):
+        self.architecture = architecture
+        self.n_members = n_members
+        self.reg = reg
+        self.uncertainty = uncertainty
+        self.noise = noise
+        self.tol = tol
+        self.max_iter = max_iter
+        self.optimizer = optimizer
+        self.batch_size = batch_size
+        self.memory = memory
+        self.warm_start = warm_start
+        self.checkpoint = checkpoint
+        self.random_state = random_state
+        self.progress = progress
+
+
+def _warn_of_small_weights(weights: Floats) -> None:
+    """Of normalised weights: of n points they make one.
+
+    Weights that count, balance classes or correct for sampling sum to about n. A tenth moves `reg`
+    by more than the steps in which it is chosen; two points or more that count as one are
+    normalised, however few they are.
+    """
+    n, total = len(weights), float(np.sum(weights))
+    if n > 1 and total < max(n / 10, 1 + 1e-6):
+        warnings.warn(
+            f"sample_weight sums to {total:.3g} over {n} points: the data count as {total:.3g} "
+            f"points, and reg is {n / total:.3g} times as strong as without weights. Weights that "
+            f"were normalised (as AdaBoost's are) must be multiplied by {n / total:.3g}, or reg be "
+            "divided by it.",
+            UserWarning,
+            stacklevel=3,
+        )

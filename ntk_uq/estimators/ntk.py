@@ -1,0 +1,537 @@
+"""The infinite ensemble as scikit-learn estimators."""
+
+import numbers
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ntk_uq import analytic, ensemble, selection
+from ntk_uq._common import checks
+from ntk_uq._common.machine import memory_limit
+from ntk_uq._common.progress import progress_bar
+from ntk_uq._common.rules import own_rules
+from ntk_uq.estimators.tasks import Estimator, Regressor, SmoothedClassifier
+from ntk_uq.likelihoods import Gaussian
+from ntk_uq.networks.architecture import BaseArchitecture, Kernels
+from ntk_uq.networks.mlp import MLP
+from ntk_uq.predictions import GaussianPrediction, SamplePrediction
+
+__all__ = ["NTKClassifier", "NTKRegressor"]
+
+Floats = NDArray[np.float64]
+
+# Above this distance to the optimum, in nats, latents may be off by a hundredth of a posterior
+# standard deviation, and the user is told.
+_LARGEST_GAP = 5e-5
+# Above this one they may be off by a standard deviation: that is no solution.
+_USELESS_GAP = 0.5
+# Above this total variation of class probabilities, in the mean over training points, the closed
+# form is no approximation: docs, "Closed form or draws".
+_LARGEST_ERROR = 0.1
+# Test points whose kernels with the training points are held at once.
+_POINTS_AT_ONCE = 1024
+# And numbers in an array over test points, training points and outputs: 2**23 doubles are 64 MiB.
+_ENTRIES_AT_ONCE = 2**23
+
+
+class _NTK(Estimator):
+    """The infinite ensemble as a producer."""
+
+    uncertainty: analytic.Uncertainty
+    method: Literal["exact", "gaussian"]
+    n_draws: int
+    tune: Sequence[str]
+    predictor_: Any
+    # How reg is chosen when nothing is said, and what else may be.
+    _criterion: Literal["evidence", "cv"]
+    _tunable = ("depth", "w_std", "b_std", "scales")
+
+    @own_rules()
+    def predict_distribution(
+        self, X: ArrayLike, *, joint: bool = False
+    ) -> GaussianPrediction | SamplePrediction:
+        """Distribution of the latents (logits) at each test point.
+
+        Parameters
+        ----------
+        X : array-like of shape [m, d]
+            Test points.
+        joint : bool, default False
+            Whether the prediction is of functions, jointly over the test points: draws of
+            method="exact", and `joint_cov` of method="gaussian". By default it is right at each
+            point, and a function of that point alone.
+
+        Returns
+        -------
+        GaussianPrediction or SamplePrediction
+            By `method`; of uncertainty="none" the former, without spread.
+        """
+        X = self._validated(X)
+        if joint:
+            return self._joint_prediction(X)
+        entries = len(self._X) * self.predictor_.alpha.shape[-1]
+        size = min(_POINTS_AT_ONCE, max(1, _ENTRIES_AT_ONCE // entries))
+        blocks = [X[start : start + size] for start in range(0, len(X), size)]
+        with jax.enable_x64(True):
+            if self.method == "gaussian":
+                parts = [self.predictor_.moments(*self._kernels_at(block)) for block in blocks]
+                means, covs = zip(*parts, strict=True)
+                return self._gaussian_prediction(np.concatenate(means), np.concatenate(covs))
+            draws = [self.predictor_.latents(*self._kernels_at(block)) for block in blocks]
+            return self._of_draws(np.concatenate(draws, axis=1), joint=False)
+
+    def _of_draws(self, latents: Any, *, joint: bool) -> GaussianPrediction | SamplePrediction:
+        """The one solution of "none" is known to have no spread, as a single draw is not."""
+        if self.uncertainty != "none":
+            return self._sample_prediction(latents, joint=joint)
+        mean = np.asarray(latents)[0]
+        return self._gaussian_prediction(mean, np.zeros((*mean.shape, mean.shape[1])))
+
+    @own_rules()
+    def sample_functions(self) -> Any:
+        """Draws of the predictor as functions, to be evaluated anywhere, later, and consistently.
+
+        Returns
+        -------
+        callable
+            ``functions(X)`` gives the latents (logits) of every draw at m points, [S, m, C]. The
+            functions remember where they were evaluated: points of different calls are jointly
+            distributed as points of one. Needs method="exact". See `analytic.FunctionDraws`.
+        """
+        check_is_fitted(self)
+        if self.method != "exact":
+            raise ValueError(f'Functions are drawn by method="exact"; this is {self.method!r}.')
+
+        def kernels(x1: Any, x2: Any) -> Kernels:
+            return self.architecture_.kernels(x1, x2)
+
+        with jax.enable_x64(True):
+            key = jax.random.fold_in(self._draw_key, 1)
+            draws = analytic.FunctionDraws(key, kernels, self._X, self.predictor_)
+
+        def functions(X: ArrayLike) -> Floats:
+            inputs = self._validated(X) * self.feature_scales_
+            with jax.enable_x64(True):
+                return self._sample_prediction(draws(inputs)).samples
+
+        return functions
+
+    def _kernels_at(self, X: Floats) -> tuple[Kernels, Kernels]:
+        """Kernels of test points with the training points, and of each with itself."""
+        X = X * self.feature_scales_
+        return self.architecture_.kernels(X, self._X), self.architecture_.kernel_diag(X)
+
+    def _joint_prediction(self, X: Floats) -> GaussianPrediction | SamplePrediction:
+        X = X * self.feature_scales_
+        kernels = self.architecture_.kernels(X, self._X), self.architecture_.kernels(X)
+        with jax.enable_x64(True):
+            if self.method == "gaussian":
+                mean, joint = self.predictor_.joint_moments(*kernels)
+                cov = np.einsum("mcmd->mcd", joint)
+                return self._gaussian_prediction(mean, cov, joint)
+            key = jax.random.fold_in(self._draw_key, 1)
+            latents = self.predictor_.joint_latents(key, *kernels)
+            return self._of_draws(latents, joint=True)
+
+    def _fit(self, X: Floats, targets: Floats) -> None:
+        self._refuse_too_large(*targets.shape)
+        self._choose(X, targets)
+        self._X = X * self.feature_scales_
+        self.discrepancy_ = None
+        with progress_bar("kernels", 1, self.progress) as progress:
+            kernels = self.architecture_.kernels(self._X, progress=progress)
+        with jax.enable_x64(True):
+            problem = (kernels, jnp.asarray(targets), self.reg_, self._likelihood, self.uncertainty)
+            if self.method == "gaussian":
+                self.predictor_ = _numpy_leaves(analytic.gaussian_predictor(*problem))
+                self.jitter_ = 0.0
+                self._check_solution(self.predictor_.gap[None])
+                self.discrepancy_ = self.predictor_.discrepancy
+                _warn_of_first_order(self.discrepancy_, 'Use method="exact"', self.reg_)
+                return
+            self._draw_key = self._key()
+            with progress_bar("infinite ensemble", self.n_draws, self.progress) as progress:
+                predictor = analytic.exact_predictor(
+                    jax.random.fold_in(self._draw_key, 0), *problem, self.n_draws, progress=progress
+                )
+            if self._n_corrections:
+                correction_key = jax.random.fold_in(self._draw_key, 2)
+                predictor = analytic.correct_draws(
+                    correction_key, predictor, targets, self._likelihood, self._n_corrections
+                )
+            self.predictor_ = _numpy_leaves(predictor)
+            self.jitter_ = self.predictor_.jitter
+            self._check_solution(self.predictor_.gap)
+
+    def _check_solution(self, gap: Floats) -> None:
+        """Right or refused: no silent half-solution where a kernel is too wide for its reg."""
+        leaves = jax.tree.leaves(self.predictor_)
+        if not all(np.isfinite(leaf).all() for leaf in leaves):
+            raise ValueError(
+                f"reg={self.reg_:.3g} is too small for kernels this large: their range exceeds "
+                "double precision. Raise reg, or scale the features (about 1 each)."
+            )
+        unsolved = gap > _LARGEST_GAP
+        if np.any(unsolved):
+            message = (
+                f"{np.sum(unsolved)} of {len(gap)} solutions are up to {np.max(gap):.1g} nats from "
+                f"their optimum: with reg={self.reg_:.3g} the problem is too ill-conditioned for "
+                "the solver. Raise reg, or scale the features (about 1 each), or see whether equal "
+                "rows contradict each other."
+            )
+            if np.max(gap) > _USELESS_GAP:
+                raise ValueError(message)
+            warnings.warn(message, ensemble.ConvergenceWarning, stacklevel=4)
+
+    def _refuse_too_large(self, n: int, outputs: int) -> None:
+        needed = analytic.estimate_memory(n, outputs, self.n_draws, self.method, self.uncertainty)
+        present = memory_limit()
+        if needed > present:
+            raise MemoryError(
+                f"{n} training points with {outputs} outputs take {needed / 2**30:.1f} GiB by "
+                f"method={self.method!r}, and this machine has {present / 2**30:.1f} GiB. Fit a "
+                "part of the points (memory grows with their square), "
+                + (
+                    "fewer draws, or train a finite ensemble."
+                    if self.method == "exact"
+                    else 'or use method="exact", or train a finite ensemble.'
+                )
+            )
+
+    def _choose(self, X: Floats, targets: Floats) -> None:
+        """Settle reg, and the parameters of the kernel where asked."""
+        self.feature_scales_: Any = 1.0
+        automatic = self.reg is None and self.architecture is None
+        criterion = self._criterion if automatic else self.reg
+        told = np.any(targets != 0, axis=0)  # an output that never moves has no say
+        if criterion is None or isinstance(criterion, numbers.Real) or not told.any():
+            self.reg_ = float(criterion) if isinstance(criterion, numbers.Real) else 1.0
+            return
+        likelihood: Any = self._likelihood
+        if not told.all():
+            targets, likelihood = targets[:, told], Gaussian(likelihood.noise[told])
+        tune = ("depth",) if automatic else tuple(self.tune)
+        if criterion == "evidence" and getattr(self, "noise", 1.0) is None:
+            tune = (*tune, "noise")
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        with jax.enable_x64(True), progress_bar("choosing reg", 1, self.progress) as progress:
+            choice = selection.choose(
+                np.random.default_rng(seed),
+                self.architecture_,
+                X,
+                self._outcomes(targets),
+                likelihood,
+                criterion,
+                uncertainty=self.uncertainty,
+                tune=tune,
+                targets=targets,
+                progress=progress,
+            )
+        self.architecture_, self.reg_, self.reg_curve_ = (
+            choice.architecture,
+            choice.reg,
+            choice.curve,
+        )
+        self.feature_scales_ = choice.scales
+        likelihood = choice.likelihood
+        if not told.all():
+            noise = np.array(cast(Gaussian, self._likelihood).noise)
+            noise[told] = cast(Gaussian, likelihood).noise
+            likelihood = Gaussian(cast(Any, noise))
+        self._set_likelihood(likelihood)
+
+    def _check_reg(self) -> None:
+        if isinstance(self.tune, str) or not isinstance(self.tune, Sequence):
+            raise ValueError(
+                f'tune takes a tuple of names, ("depth",) for example; got {self.tune!r}.'
+            )
+        tune = tuple(self.tune)
+        unknown = [name for name in tune if name not in self._tunable]
+        if unknown:
+            raise ValueError(f"tune takes names among {self._tunable}; got {unknown[0]!r}.")
+        if self.reg is None and self.architecture is None and not tune:
+            return
+        if not isinstance(self.reg, str):
+            if tune:
+                raise ValueError(
+                    f'tune={tune} needs a criterion: reg="evidence", or reg="cv" for the depth; '
+                    f"got reg={self.reg!r}."
+                )
+            if self.reg is not None:
+                super()._check_reg()
+            return
+        if self.reg not in ("evidence", "cv"):
+            raise ValueError(f'reg must be a number, "evidence" or "cv"; got {self.reg!r}.')
+        if self.reg == "cv" and set(tune) - {"depth"}:
+            raise ValueError(
+                f'reg="cv" can tune the depth only, by trying each; got tune={tune}. The others '
+                'are found by a gradient, that of reg="evidence".'
+            )
+        self._check_tunable(MLP() if self.architecture is None else self.architecture, tune)
+        if self.reg == "evidence" and getattr(self, "label_smoothing", 0) > 0:
+            raise ValueError(
+                'reg="evidence" needs labels as they are: of smoothed ones there is no probability '
+                'of the data. Use reg="cv", or label_smoothing=0.'
+            )
+
+    def _check_tunable(self, network: Any, tune: tuple[str, ...]) -> None:
+        missing = [name for name in tune if name != "scales" and not hasattr(network, name)]
+        fixed = {"w_std", "b_std"} & set(tune) if not isinstance(network, MLP) else set()
+        if missing or fixed:
+            raise ValueError(
+                f"{type(network).__name__} has no {(missing or sorted(fixed))[0]} to tune; an MLP "
+                "has depth, w_std and b_std, and any architecture can have scales tuned."
+            )
+        if "b_std" in tune and network.b_std == 0:
+            raise ValueError("b_std=0 stays 0 on a logarithmic scale: start from 0.1, or so.")
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        checks.uncertainty(self.uncertainty)
+        if self.uncertainty == "posterior" and self.reg == 0:
+            raise ValueError(
+                'uncertainty="posterior" belongs to the prior GP(0, Theta / reg), whose variance '
+                "is infinite at reg=0. Set reg > 0."
+            )
+        if self.method not in ("exact", "gaussian"):
+            raise ValueError(f'method must be "exact" or "gaussian"; got {self.method!r}.')
+        checks.count("n_draws", self.n_draws)
+        if self._n_corrections:
+            checks.count("n_trajectories", self._n_corrections)
+            if (self.uncertainty, self.method) != ("posterior", "exact"):
+                raise ValueError(
+                    'n_trajectories is for uncertainty="posterior" and method="exact", whose draws '
+                    "they bring nearer to the posterior; set it to 0."
+                )
+
+    @property
+    def _n_corrections(self) -> int:
+        return getattr(self, "n_trajectories", 0)  # a regressor's draws are exact
+
+
+class NTKClassifier(_NTK, SmoothedClassifier):
+    r"""Infinite ensemble of wide networks, from the NTK and the NNGP kernel.
+
+    The distribution, over random initialisations, of a network of infinite width trained on
+    softmax cross-entropy with :math:`\tfrac{reg}{2}\|\theta - \theta_0\|^2`, without training one.
+
+    Parameters
+    ----------
+    architecture : MLP or other architecture, optional
+        The network. None takes ``MLP()`` on features that are standardised by the mean and
+        standard deviation of the training data; a network that you give sees the features as
+        they are.
+    reg : float, "evidence", "cv" or None, default None
+        Strength of the pull towards the initialisation, against a sum over data of the loss in
+        nats; 1 is the Bayesian prior N(theta_0, I). Zero needs `label_smoothing` > 0.
+        "evidence" maximises Laplace's approximation of the evidence, "cv" the log probability of
+        held-out labels in 5 folds; both use at most 600 points, taken at random. None is 1.0 for
+        an architecture that you give; without one it is "cv", the depth being chosen too.
+    uncertainty : {"initialization", "posterior", "none"}, default "initialization"
+        Whose spread: "initialization" is that of networks over their random initialisation;
+        "posterior" that of the Bayesian posterior, to first order; "none" has none, and is the
+        posterior's mode. See docs/theory, "Relation to Bayes".
+    method : {"exact", "gaussian"}, default "exact"
+        "exact" solves the convex problem for each of `n_draws` prior functions; "gaussian" is the
+        closed form, exact for reg=0 and to first order in the prior function otherwise.
+    n_draws : int, default 256
+        Number of draws of method="exact".
+    n_trajectories : int, default 0
+        Hamiltonian trajectories that bring each draw of uncertainty="posterior" nearer to the
+        posterior, beyond first order: see `analytic.correct_draws`. One removes most of what first
+        order leaves, for a sixth more time to as much again; for reg far below 1 take 16.
+    label_smoothing : float, default 0.0
+        Targets are (1 - label_smoothing) one-hot + label_smoothing / C.
+    tune : sequence of {"depth", "w_std", "b_std", "scales"}, default ()
+        What to choose together with `reg`: the depth by either criterion; by the evidence, whose
+        gradient finds them, the scales of weights and biases of an `MLP`, and a scale for each
+        feature (automatic relevance determination).
+    random_state : int, RandomState or None, default 0
+        Decides the draws of method="exact".
+    progress : bool or None, default None
+        Progress bar; None shows it at a terminal only.
+
+    Attributes
+    ----------
+    classes_ : array of shape [C]
+        Class labels.
+    reg_ : float
+        Regularisation.
+    architecture_ : architecture
+        The network, with what was chosen of it.
+    feature_scales_ : array of shape [d], or 1.0
+        Factor of each feature.
+    reg_curve_ : selection.RegCurve
+        Where `reg` was chosen: the criterion along it, for `plots.plot_reg_curve`.
+    predictor_ : analytic.ExactPredictor or analytic.GaussianPredictor
+        The functional layer's predictor, which takes kernels.
+    jitter_ : float
+        What was added to the diagonal of the training points' NNGP kernel to draw from it; zero
+        unless it was singular, as with duplicate rows.
+    discrepancy_ : analytic.Discrepancy or None
+        With method="gaussian": how far the closed form is from exact solutions, measured at the
+        training points on 32 draws. None with method="exact".
+    n_features_in_, feature_names_in_, fit_seconds_
+        Number and names of features, wall seconds of `fit`.
+
+    Warns
+    -----
+    FirstOrderWarning
+        If the closed form's class probabilities are far from those of exact solutions: by more
+        than 0.1 in total variation, in the mean over training points.
+
+    References
+    ----------
+    docs/theory, "The Gaussian predictor" and "Exact push-forward".
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from ntk_uq import NTKClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = NTKClassifier().fit(X[::2], y[::2])
+    >>> bool(clf.score(X[1::2], y[1::2]) > 0.9)
+    True
+    >>> pred = clf.predict_distribution(X[1::2])
+    >>> pred.mean.shape, pred.epistemic.shape
+    ((75, 3), (75,))
+    """
+
+    _criterion = "cv"
+
+    def __init__(
+        self,
+        architecture: BaseArchitecture | None = None,
+        reg: float | Literal["evidence", "cv"] | None = None,
+        uncertainty: analytic.Uncertainty = "initialization",
+        method: Literal["exact", "gaussian"] = "exact",
+        n_draws: int = 256,
+        n_trajectories: int = 0,
+        label_smoothing: float = 0.0,
+        tune: Sequence[str] = (),
+        random_state: Any = 0,
+        progress: bool | None = None,
+    ):
+        self.architecture = architecture
+        self.reg = reg
+        self.uncertainty = uncertainty
+        self.method = method
+        self.n_draws = n_draws
+        self.n_trajectories = n_trajectories
+        self.tune = tune
+        self.label_smoothing = label_smoothing
+        self.random_state = random_state
+        self.progress = progress
+
+
+class NTKRegressor(_NTK, Regressor):
+    r"""Infinite ensemble of wide networks for regression, from the NTK and the NNGP kernel.
+
+    The posterior of a Gaussian process with the kernel Theta / reg; with
+    ``uncertainty="initialization"``, the distribution over random initialisations of a network of
+    infinite width trained on squared error / (2 noise^2) with
+    :math:`\tfrac{reg}{2}\|\theta - \theta_0\|^2`. Both are exactly Gaussian.
+
+    Parameters
+    ----------
+    architecture : MLP or other architecture, optional
+        The network. None takes ``MLP()``, on features and targets that are standardised by the
+        mean and standard deviation of the training data; a network that you give sees both as
+        they are.
+    reg : float, "evidence", "cv" or None, default None
+        As in `NTKClassifier`, but that it is "evidence" when neither `reg` nor `architecture` is
+        given.
+    uncertainty : {"posterior", "initialization", "none"}, default "posterior"
+        As in `NTKClassifier`. The posterior's is the default: its intervals are calibrated where
+        `reg` and noise are chosen by the evidence, those over initialisations are too narrow.
+    noise : float, optional
+        Standard deviation of the observation noise, in the units of the target. None estimates it
+        by the evidence, for each output.
+    method : {"gaussian", "exact"}, default "gaussian"
+        The closed form, or `n_draws` draws from it.
+    n_draws : int, default 256
+        Number of draws of method="exact".
+    tune : sequence of str, default ()
+        As in `NTKClassifier`.
+    random_state : int, RandomState or None, default 0
+        Decides the draws of method="exact".
+    progress : bool or None, default None
+        Progress bar; None shows it at a terminal only.
+
+    Attributes
+    ----------
+    noise_ : array of shape [C]
+        Standard deviation of the observation noise of each output, in the units of the target.
+    architecture_, reg_, reg_curve_, feature_scales_, predictor_, jitter_, discrepancy_
+        As in `NTKClassifier`; the closed form is exact here, and its discrepancy zero.
+    n_features_in_, feature_names_in_, fit_seconds_
+        As in `NTKClassifier`.
+
+    References
+    ----------
+    docs/theory, "Gaussian likelihood".
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from ntk_uq import NTKRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> reg = NTKRegressor().fit(X[::2], y[::2])
+    >>> mean, std = reg.predict(X[1::2], return_std=True)
+    >>> mean.shape, std.shape
+    ((221,), (221,))
+    """
+
+    _criterion = "evidence"
+
+    def __init__(
+        self,
+        architecture: BaseArchitecture | None = None,
+        reg: float | Literal["evidence", "cv"] | None = None,
+        uncertainty: analytic.Uncertainty = "posterior",
+        noise: float | None = None,
+        method: Literal["exact", "gaussian"] = "gaussian",
+        n_draws: int = 256,
+        tune: Sequence[str] = (),
+        random_state: Any = 0,
+        progress: bool | None = None,
+    ):
+        self.architecture = architecture
+        self.reg = reg
+        self.uncertainty = uncertainty
+        self.noise = noise
+        self.method = method
+        self.n_draws = n_draws
+        self.tune = tune
+        self.random_state = random_state
+        self.progress = progress
+
+
+def _warn_of_first_order(found: Any, instead: str, reg: float | None, stacklevel: int = 4) -> None:
+    """Name the cure where the Gaussian at the mode is far from what it approximates."""
+    error = float(np.mean(found.total_variation))
+    if error <= _LARGEST_ERROR:
+        return
+    wider = "" if reg is None else f"raise reg ({reg:.3g} here), "
+    warnings.warn(
+        "The Gaussian about the mode is a poor approximation: at the training points its class "
+        f"probabilities are {error:.2f} from those of exact solutions (mean total variation; "
+        f"first order is good for {_LARGEST_ERROR:g}). {instead}, {wider}or scale the "
+        "features (about 1 each). `discrepancy_` has the figures.",
+        analytic.FirstOrderWarning,
+        stacklevel=stacklevel,
+    )
+
+
+def _numpy_leaves(tree: Any) -> Any:
+    """JAX arrays as NumPy's: unpickled without x64, JAX would round them to single precision."""
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, tree
+    )

@@ -1,0 +1,314 @@
+"""One specification of an architecture: the finite Flax network and its infinite-width kernels.
+
+An architecture makes Flax NNX modules (the finite network) and knows the covariance of its output
+over random initialisations (NNGP kernel) and its neural tangent kernel (NTK) in the limit of
+infinite width. Both come from one object, so that finite and infinite ensembles cannot disagree
+about which network they mean.
+
+Derivations: docs/theory, "Architectures and their kernels".
+"""
+
+import abc
+import math
+from dataclasses import fields, is_dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from numpy.typing import ArrayLike
+
+from ntk_uq._common import checks
+from ntk_uq._common.progress import Progress
+from ntk_uq._common.rules import own_rules
+
+_TILE = 256  # Rows of a kernel block: some float64 blocks fit a core's cache, dispatch is hidden.
+
+
+class Kernels(NamedTuple):
+    """NNGP kernel and NTK on the same pairs of points.
+
+    Both are per output: with C outputs the kernels are these times the identity of size C.
+
+    Attributes
+    ----------
+    nngp : array
+        Covariance of the output at initialisation, [n1, n2]; its diagonal [n] from `kernel_diag`.
+    ntk : array
+        Inner product of the gradients with respect to the parameters, same shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import MLP
+    >>> nngp, ntk = MLP(depth=1).kernels(np.array([[1.0], [2.0], [3.0]]))
+    >>> nngp.shape, bool(np.all(ntk.diagonal() > nngp.diagonal()))
+    ((3, 3), True)
+    """
+
+    nngp: Any
+    ntk: Any
+
+
+class ModuleFactory(Protocol):
+    """What makes a network: ``module(in_features, out_features, rngs=rngs)``, a Flax NNX module.
+
+    `in_features` is the number of features, or the shape (h, w, c) of an image.
+    """
+
+    def __call__(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
+        """Build one randomly initialised network."""
+
+
+def standard_normal_like(key: jax.Array, tree: Any) -> Any:
+    """Independent standard normal numbers in the shapes of a pytree.
+
+    One call of the generator for all leaves: each would take a third of a second to compile.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    sizes = np.array([math.prod(leaf.shape) for leaf in leaves])
+    numbers = jax.random.normal(key, (sizes.sum(),), jnp.result_type(*leaves))
+    parts = jnp.split(numbers, np.cumsum(sizes)[:-1])
+    return jax.tree.unflatten(
+        structure, [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
+    )
+
+
+class BaseArchitecture(abc.ABC):
+    """What every architecture offers: networks of finite width, and kernels of infinite width.
+
+    An architecture never changes: compiled programs and fitted estimators know it by its value. So
+    scikit-learn's tools see its parameters, and where they set one, the estimator that holds it
+    takes another: ``clf.set_params(architecture__width=64)``.
+    """
+
+    module: ModuleFactory
+    ndim: ClassVar[int | None] = 2  # axes of the points: 2 for tables, 4 for images, None for both
+    # Whether every parameter starts as N(0, 1), as the NTK parameterisation has it.
+    _standard_normal: ClassVar[bool] = True
+
+    def tile_rows(self, point: np.ndarray) -> int:
+        """Points on a side of a kernel's block that is computed at once."""
+        return _TILE
+
+    @abc.abstractmethod
+    def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
+        """Kernels [n1, n2] as JAX arrays in the points' dtype; of `x1` with itself without `x2`."""
+
+    @abc.abstractmethod
+    def kernel_diag_block(self, x: jax.Array) -> Kernels:
+        """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
+
+    @own_rules()
+    def init(self, key: jax.Array, in_features: Any, out_features: int) -> nnx.Module:
+        """Draw the parameters of one network.
+
+        Parameters
+        ----------
+        key : PRNG key
+            Decides every parameter; ``jax.vmap`` over keys gives an ensemble.
+        in_features, out_features : int
+            Number of inputs d and of outputs C; for images [h, w, c] `in_features` is this shape.
+
+        Returns
+        -------
+        nnx.Module
+            The network itself. A Flax module is a pytree: its leaves are the parameters, and
+            gradients, optimizers and ``jax.vmap`` take it as they take a dict of arrays.
+
+        Raises
+        ------
+        ValueError
+            If the module holds state besides its parameters, as batch normalisation and dropout do.
+        """
+        if self._standard_normal:
+            return standard_normal_like(
+                key,
+                jax.eval_shape(lambda: self.module(in_features, out_features, rngs=nnx.Rngs(0))),
+            )
+        module = self.module(in_features, out_features, rngs=nnx.Rngs(key))
+        if not isinstance(module, nnx.Module):
+            raise ValueError(
+                "module(in_features, out_features, rngs=rngs) must return a flax.nnx.Module; it "
+                f"returned {type(module).__name__}."
+            )
+        other_state = nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.Param)))
+        kinds = sorted({type(variable).__name__ for _, variable in other_state})
+        if kinds:
+            raise ValueError(
+                f"{type(module).__name__} holds state besides its parameters ({', '.join(kinds)}), "
+                "as batch normalisation and dropout do. An output that depends on the rest of the "
+                "batch, or on fresh noise, is no function of parameters and input, and has no "
+                "tangent kernel: take these layers out."
+            )
+        return module
+
+    @own_rules()
+    def apply(self, params: Any, x: ArrayLike) -> jax.Array:
+        """Outputs (logits) [n, C] of the network `params` at the points `x` [n, d]."""
+        return params(x)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters by name, as scikit-learn's tools ask for them.
+
+        Parameters
+        ----------
+        deep : bool
+            Makes no difference: no parameter has parameters of its own.
+
+        Returns
+        -------
+        dict
+            The fields of a dataclass, as all architectures of this package are; else empty.
+        """
+        if not is_dataclass(self):
+            return {}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.init}
+
+    def set_params(self, **params: Any) -> Self:
+        """Refused with any parameter: an architecture never changes.
+
+        Raises
+        ------
+        TypeError
+            Says what to use instead.
+        """
+        if params:
+            name, value = next(iter(params.items()))
+            raise TypeError(
+                f"{self!r} cannot be changed: others may hold it, and compiled programs know it by "
+                f"its value. Make another, dataclasses.replace(net, {name}={value!r}), or let the "
+                f"estimator do it: estimator.set_params(architecture__{name}={value!r})."
+            )
+        return self
+
+    def __sklearn_clone__(self) -> Self:
+        # What never changes is its own copy, and keeps its compiled programs.
+        return self
+
+    @own_rules()
+    def kernels(
+        self, X1: ArrayLike, X2: ArrayLike | None = None, *, progress: Progress | None = None
+    ) -> Kernels:
+        """NNGP kernel and NTK of the infinitely wide network.
+
+        Computed in float64 whatever JAX's configuration, block by block.
+
+        Parameters
+        ----------
+        X1 : array of shape [n1, d], or images [n1, h, w, c]
+            Points.
+        X2 : array of shape [n2, d] or [n2, h, w, c], optional
+            Points. Left out: those of `X1`; each pair is then computed once.
+        progress : callable, optional
+            ``progress(done, total)`` is told rows of blocks.
+
+        Returns
+        -------
+        Kernels
+            NumPy float64 arrays ``.nngp`` and ``.ntk`` of shape [n1, n2], exactly symmetric where
+            `X2` is left out.
+
+        Raises
+        ------
+        ValueError
+            If an array is not numeric, of the right number of axes, non-empty and finite, or the
+            points differ in shape.
+        """
+        rows = _as_points(X1, "X1", self.ndim)
+        columns = rows if X2 is None else _as_points(X2, "X2", self.ndim)
+        if rows.shape[1:] != columns.shape[1:]:
+            sizes = [x.shape[1] if x.ndim == 2 else x.shape[1:] for x in (rows, columns)]
+            raise ValueError(
+                f"X1 has {sizes[0]} features, X2 has {sizes[1]}: points of one space "
+                "are needed. Rows are points, columns are features."
+            )
+        size = self.tile_rows(rows[0])
+        blocks = Kernels(*(np.empty((len(rows), len(columns))) for _ in Kernels._fields))
+        with jax.enable_x64(True):
+            for i in range(0, len(rows), size):
+                for j in range(i if X2 is None else 0, len(columns), size):
+                    diagonal = X2 is None and i == j
+                    tile = self.kernel_block(
+                        _tile(rows, i, size), None if diagonal else _tile(columns, j, size)
+                    )
+                    for block, values in zip(blocks, tile, strict=True):
+                        target = block[i : i + size, j : j + size]
+                        target[...] = np.asarray(values)[: target.shape[0], : target.shape[1]]
+                        if diagonal:
+                            target[...] = (target + target.T) / 2
+                        elif X2 is None:
+                            block[j : j + size, i : i + size] = target.T
+                if progress is not None:
+                    progress(i // size + 1, -(-len(rows) // size))
+        return blocks
+
+    @own_rules()
+    def kernel_diag(self, X: ArrayLike) -> Kernels:
+        """Diagonals of ``kernels(X)``, in time and memory proportional to n.
+
+        Parameters
+        ----------
+        X : array of shape [n, d], or images [n, h, w, c]
+            Points.
+
+        Returns
+        -------
+        Kernels
+            Prior variance ``.nngp`` and squared norm of the gradient ``.ntk`` at each point, NumPy
+            float64 of shape [n].
+        """
+        points = _as_points(X, "X", self.ndim)
+        size = self.tile_rows(points[0])
+        diagonals = Kernels(*(np.empty(len(points)) for _ in Kernels._fields))
+        with jax.enable_x64(True):
+            for i in range(0, len(points), size):
+                tile = self.kernel_diag_block(_tile(points, i, size))
+                for diagonal, values in zip(diagonals, tile, strict=True):
+                    target = diagonal[i : i + size]
+                    target[...] = np.asarray(values)[: len(target)]
+        return diagonals
+
+
+def _as_points(X: ArrayLike, name: str, ndim: int | None) -> np.ndarray:
+    """Numeric, finite points of `ndim` axes in all; None allows tables and images."""
+    try:
+        points = checks.floats(X)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must be a numeric array of shape [n, d], but {error}. "
+            "Encode text and categories as numbers first, and give every row the same length."
+        ) from error
+    if ndim == 4 and points.ndim != 4:
+        raise ValueError(
+            f"{name} must be images, [points, height, width, channels]; its shape is "
+            f"{points.shape}. Use X.reshape(n, height, width, channels), channels 1 for grey."
+        )
+    if points.ndim != ndim and not (ndim is None and points.ndim in (2, 4)):
+        raise ValueError(
+            f"{name} must be two-dimensional, [points, features]; its shape is {points.shape}. "
+            "Use X.reshape(-1, 1) for a single feature, X.reshape(1, -1) for a single point."
+        )
+    if points.size == 0:
+        raise ValueError(f"{name} is empty: its shape is {points.shape}.")
+    if not np.isfinite(points).all():
+        raise ValueError(f"{name} contains NaN or infinite values: impute or drop those rows.")
+    return points
+
+
+def _tile(points: np.ndarray, start: int, size: int) -> jax.Array:
+    """Rows from `start`, filled up with zeros to one shape, so that JAX compiles once."""
+    rows = points[start : start + size]
+    fill = [(0, size - len(rows)), *[(0, 0)] * (points.ndim - 1)]
+    return jnp.asarray(np.pad(rows, fill))
+
+
+def _along(bias: jax.Array, x: jax.Array) -> jax.Array:
+    """A bias [units] with as many axes as x, whose last one it is."""
+    return bias.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def _check_integers(architecture: Any, **least: int) -> None:
+    for name, minimum in least.items():
+        checks.count(name, getattr(architecture, name), minimum)
