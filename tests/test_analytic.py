@@ -579,12 +579,12 @@ def test_discrepancy_is_zero_where_first_order_is_exact(problem, monkeypatch, un
 def test_first_order_draws_neglect_the_second_order(problem, monkeypatch, likelihood, uncertainty):
     """The error falls with the square of the prior functions; of the posterior, divided by reg.
 
-    There prior functions are of order reg^(-1/2), and all that training changes of order 1 / reg.
+    There, prior functions are of order reg^(-1/2), and all that training changes of order 1 / reg.
     """
     train, *_, y = problem
     monkeypatch.setattr(analytic, "CHECK_TOLERANCE", 1e-20)
     errors = []
-    for size in (0.03, 0.01):
+    for size in (0.1, 0.03):
         kernels, reg, power = Kernels(size**2 * train.nngp, train.ntk), 0.7, 2
         if uncertainty == "posterior":
             kernels, reg, power = train, size**-2, 4
@@ -592,7 +592,9 @@ def test_first_order_draws_neglect_the_second_order(problem, monkeypatch, likeli
         predictor = gaussian_predictor(*args, n_checked=0)
         draws = analytic._coupled_draws(predictor, *args[:2], likelihood, 8)
         errors.append(np.max(np.abs(np.subtract(*draws))))
-    assert errors[0] / errors[1] == pytest.approx(3**power, rel=0.25)
+    # Higher orders are a few times the size, relative to the leading one; Bernoulli's curvature has
+    # no slope at zero, so its error falls faster. A fault of first order falls by a power less.
+    assert errors[0] / errors[1] > 0.6 * (10 / 3) ** power
 
 
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])

@@ -221,8 +221,8 @@ SLOW = optax.sgd(1e-9)  # so small a rate that nothing is gained, far from the m
     ("points", "likelihood", "reg", "options", "stuck"),
     [
         (STANDARDISED, Categorical(), 1.0, {}, False),
-        (STANDARDISED, Gaussian(0.1), 1.0, {}, False),
-        (100 * WINE.data, Categorical(), 1.0, {}, True),
+        (STANDARDISED, Gaussian(0.5), 1.0, {"activation": "erf"}, False),
+        (100 * WINE.data, Categorical(), 1.0, {"depth": 2}, True),
         (STANDARDISED, Categorical(), 1.0, {"optimizer": SLOW}, True),
         (STANDARDISED, Gaussian(0.1), 1.0, {"optimizer": SLOW}, True),
         (STANDARDISED, Categorical(), 0.0, {"optimizer": SLOW}, True),
@@ -232,7 +232,10 @@ SLOW = optax.sgd(1e-9)  # so small a rate that nothing is gained, far from the m
 )
 def test_a_stall_is_no_convergence(points, likelihood, reg, options, stuck):
     """What counts as converged has a small Newton step; what does not, is told with a cure."""
-    net, points = MLP(width=16, depth=1), points[::6].astype(np.float32)
+    network = {"depth": 1, **{k: options[k] for k in options.keys() & {"depth", "activation"}}}
+    net = MLP(width=16, **network)
+    options = {k: options[k] for k in options.keys() - network.keys()}
+    points = points[::6].astype(np.float32)
     y = np.eye(3, dtype=np.float32)[WINE.target[::6]]
     y = y if reg > 0 else 0.7 * y + 0.1
     problem = jax.random.key(0), net, jnp.asarray(points), jnp.asarray(y), likelihood
@@ -240,17 +243,19 @@ def test_a_stall_is_no_convergence(points, likelihood, reg, options, stuck):
         warnings.simplefilter("always")
         trained = train_ensemble(*problem, reg=reg, n_members=3, max_iter=300, **options)
     shares = [newton_share(net, points, y, likelihood, reg, trained, i) for i in range(3)]
-    assert [share > 0.05 for share in shares] == [stuck] * 3
-    assert trained.converged.tolist() == [not stuck] * 3
+    # Within what single precision and the bound from below leave open.
+    assert np.all(np.array(shares)[trained.converged] < 0.051)
+    assert np.all(np.array(shares)[~trained.converged & (trained.n_iter < 300)] > 0.049)
+    assert trained.converged.all() == (not stuck)
     said = " ".join(str(w.message) for w in record if w.category is ConvergenceWarning)
     assert ("cale the features" in said) == stuck
 
 
 def test_linearised_networks_that_are_not_solved_are_told():
     net = MLP(width=16, depth=1)
-    with pytest.warns(ConvergenceWarning, match=r"2 of 2 linearised .* float32. Use double"):
+    with pytest.warns(ConvergenceWarning, match=r"2 of 2 linearised .* float32\. Use double"):
         solved = solve_linearised(
-            jax.random.key(0), net, jnp.asarray(1e3 * X), jnp.asarray(Y), Categorical(), reg=1e-9,
+            jax.random.key(0), net, jnp.asarray(1e3 * X), jnp.asarray(Y), Gaussian(1.0), reg=1e-9,
             n_members=2,
         )  # fmt: skip
     assert not solved.converged.any()

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq.analytic.first_order import CHECKED
 
 __all__ = ["estimate_memory"]
 
@@ -47,12 +48,13 @@ def estimate_memory(
     """
     # Counted in n x n matrices and in latents [n, C]; measured in benchmarks/size.py.
     if method == "exact":
-        matrices, latents = 7, 24 * min(n_draws, _draws_at_once(n, outputs)) + 5 * n_draws
-    else:
-        matrices, latents = 4, 24
-        if uncertainty != "none":
-            matrices += outputs + 9
-    return 8 * (matrices * n * n + latents * n * outputs) + _WORK_SPACE
+        peaks = [(7, 24 * min(n_draws, _draws_at_once(n, outputs)) + 5 * n_draws)]
+    elif uncertainty == "none":
+        peaks = [(4, 24)]
+    else:  # its factors, and then the draws that measure its error
+        peaks = [(outputs + 13, 24), (outputs + 9, 29 * CHECKED)]
+    numbers = max(matrices * n * n + latents * n * outputs for matrices, latents in peaks)
+    return 8 * numbers + _WORK_SPACE
 
 
 def _draws_at_once(n: int, outputs: int) -> int:

@@ -208,7 +208,8 @@ class GaussianPredictor:
     discrepancy : Discrepancy or None
         How far the predictor is from the distribution that it is the first order of, at the n
         training points: a few of its draws, each against the exact solution for the same prior
-        function (and label noise). Zero where first order is exact: for a Gaussian likelihood,
+        function (and label noise). Where it is large these are solved roughly, and only its total
+        variation is to be trusted. Zero where first order is exact: for a Gaussian likelihood,
         reg = 0 and "none". None where it was not measured.
 
     Examples

@@ -48,8 +48,8 @@ def correct_draws(
     likelihood : Likelihood
         Observation model, of which the draws are.
     n_trajectories : int
-        Trajectories of each draw. One serves for reg near 1; where the prior is wide, for small
-        reg, draws start farther away, and 16 are safe.
+        Trajectories of each draw. One mends most of the spread for reg near 1, and little of the
+        means; where the prior is wide, for small reg, draws start farther away, and 16 are safe.
 
     Returns
     -------

@@ -271,7 +271,7 @@ def _warn_unconverged(what: str, results: Any, max_iter: int, optimizer: Any) ->
     """Tell of members that met no criterion, and of those that stand still where they must not."""
     late = ~results.converged & (results.n_iter >= max_iter)
     stuck = ~results.converged & ~late
-    scale = "scale the features (about 1 each), or raise reg"
+    scale = "scale the features (about 1 each), widen the network, or raise reg"
     if optimizer is None:
         cure = f"{scale[0].upper()}{scale[1:]}."
     else:

@@ -345,8 +345,9 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         Number of draws of method="exact".
     n_trajectories : int, default 0
         Hamiltonian trajectories that bring each draw of uncertainty="posterior" nearer to the
-        posterior, beyond first order: see `analytic.correct_draws`. One removes most of what first
-        order leaves, for a sixth more time to as much again; for reg far below 1 take 16.
+        posterior, beyond first order: see `analytic.correct_draws`. One mends most of the spread
+        and of the class probabilities, and little or nothing of the latents' means, which take 3 to
+        16; it costs a sixth more time to as much again. For reg far below 1 take 16.
     label_smoothing : float, default 0.0
         Targets are (1 - label_smoothing) one-hot + label_smoothing / C.
     tune : sequence of {"depth", "w_std", "b_std", "scales"}, default ()
