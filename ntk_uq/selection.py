@@ -25,12 +25,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
-from ntk_uq._common.solver import solve_dual
+from ntk_uq._common.solver import LARGEST_GAP, solve_dual
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.exact import exact_predictor
 from ntk_uq.analytic.gaussian import gaussian_predictor
 from ntk_uq.analytic.resolvent import curvature_resolvent
 from ntk_uq.analytic.trajectories import correct_draws
+from ntk_uq.ensemble import ConvergenceWarning
 from ntk_uq.likelihoods import Curvature, Gaussian, Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels
 from ntk_uq.networks.infinite_width import mlp_kernels
@@ -66,9 +67,14 @@ _POSTERIOR_REGS = tuple(float(reg) for reg in np.logspace(2, -4, 7))
 _MOST_POINTS_DRAWN, _CV_DRAWS = 150, 32
 # Held-out scores need no more: a thousandth of a posterior standard deviation.
 _CV_TOLERANCE = 1e-6
+# An evidence is off by no more than its mode's gap: nats.
+_EVIDENCE_GAP = 1e-2
 # Parameters are fitted on a logarithmic scale, at most this far from where they start: a factor of
 # exp(7), about 1000. A scale that the data would send to zero or infinity stops here.
 _FURTHEST = 7.0
+# Nats that an iteration has to gain, and derivatives by the logarithm of a parameter that are as
+# good as zero, or certainly not: a hundredth of a nat decides nothing.
+_LEAST_RISE, _FLAT, _STEEP = 1e-4, 1e-3, 0.1
 # The least noise that is estimated, relative to the targets: less explains no more, and costs the
 # solvers their precision. And what is taken, relative to the prior, where targets are all zero and
 # so say nothing: small, and yet networks can be trained and chains drawn.
@@ -170,7 +176,7 @@ def log_evidence(ntk: Array, y: Array, reg: Array | float, likelihood: Likelihoo
     Returns
     -------
     Array of shape []
-        Nats.
+        Nats. Not a number where the mode is not found to a hundredth of a nat.
 
     References
     ----------
@@ -185,25 +191,43 @@ def log_evidence(ntk: Array, y: Array, reg: Array | float, likelihood: Likelihoo
     >>> value.shape, slope.shape
     ((), ())
     """
-    alpha = _mode(ntk, y, reg, likelihood)
-    f = ntk @ alpha
-    fit = jnp.sum(likelihood.log_density(f, y)) - 0.5 * reg * jnp.sum(alpha * f)
-    return fit - 0.5 * _log_det(ntk / reg, likelihood.curvature(f, y))
+    mode, moving = _mode(ntk, y, reg, likelihood)
+    # At the mode the fit is stationary: of it only what depends on the parameters directly counts.
+    f = ntk @ mode
+    fit = jnp.sum(likelihood.log_density(f, y)) - 0.5 * reg * jnp.sum(mode * f)
+    return fit - 0.5 * _log_det(ntk / reg, likelihood.curvature(ntk @ moving, y))
 
 
-def _mode(ntk: Array, y: Array, reg: Array | float, likelihood: Likelihood) -> Array:
-    """Dual coefficients of the mode, [n, C], with their derivatives."""
+def _mode(ntk: Array, y: Array, reg: Array | float, likelihood: Likelihood) -> tuple[Array, Array]:
+    """Dual coefficients of the mode, [n, C], as constants and with their derivatives.
+
+    Not a number where they are not found.
+    """
     fixed_ntk, fixed_reg, fixed_likelihood = lax.stop_gradient(
         (ntk, jnp.asarray(reg, ntk.dtype), likelihood)
     )
     solution = solve_dual(fixed_ntk, fixed_reg, y, jnp.zeros_like(y)[None], fixed_likelihood)
-    alpha, latents = lax.stop_gradient((solution.alpha[0], solution.latents[0]))
-    # One more Newton step hardly moves the solution, and has the derivative of the exact mode:
-    # (reg I + W Theta)^-1 r = (r - G Theta r) / reg.
-    curvature = fixed_likelihood.curvature(latents, y)
+    start = lax.stop_gradient(solution.alpha[0])
+    curvature = fixed_likelihood.curvature(lax.stop_gradient(solution.latents[0]), y)
     resolvent = curvature_resolvent(fixed_ntk, fixed_reg, curvature)
+
+    def newton(r: Array) -> Array:
+        """(reg I + W Theta)^-1 r = (r - G Theta r) / reg."""
+        return (r - resolvent.apply(fixed_ntk @ r)) / fixed_reg
+
+    def residual(alpha: Array) -> Array:
+        return fixed_likelihood.gradient(fixed_ntk @ alpha, y) - fixed_reg * alpha
+
+    # One step more, unless rounding spoils it.
+    r = residual(start)
+    alpha = start + newton(r)
+    after = residual(alpha)
+    better = jnp.sum(after * (fixed_ntk @ after)) < jnp.sum(r * (fixed_ntk @ r))
+    alpha = jnp.where(better, alpha, start)
+    alpha = jnp.where(solution.gap[0] <= _EVIDENCE_GAP, alpha, jnp.nan)
+    # A step from there has the derivative of the exact mode. Itself it is nothing but rounding.
     r = likelihood.gradient(ntk @ alpha, y) - reg * alpha
-    return alpha + (r - resolvent.apply(fixed_ntk @ r)) / fixed_reg
+    return alpha, alpha + newton(r - lax.stop_gradient(r))
 
 
 def _log_det(s: Array, curvature: Curvature) -> Array:
@@ -238,6 +262,8 @@ class Optimum(NamedTuple):
         Log evidence there, in nats.
     converged : bool
         Whether L-BFGS-B met its own criteria.
+    moved : bool
+        False where nothing was gained, though the evidence rises from the start: no maximum, then.
     n_evaluations : int
         Evaluations of evidence and gradient.
 
@@ -252,6 +278,7 @@ class Optimum(NamedTuple):
     parameters: Any
     value: float
     converged: bool
+    moved: bool
     n_evaluations: int
 
 
@@ -260,10 +287,13 @@ def maximise_evidence(
     evidence: Callable[[Any], Array],
     start: Any,
     *,
+    lower: Any = None,
     max_iter: int = 50,
     progress: Progress | None = None,
 ) -> Optimum:
     """Maximise an evidence over positive parameters, by L-BFGS-B in their logarithms.
+
+    Each stays within a factor of exp(7), about 1000, of where it starts.
 
     Parameters
     ----------
@@ -271,6 +301,8 @@ def maximise_evidence(
         ``evidence(parameters)``, traceable: `log_evidence` of a kernel that depends on them.
     start : pytree
         Positive parameters to start from: ``{"reg": 1.0, "scales": jnp.ones(d)}`` for example.
+    lower : pytree, optional
+        As `start`: what the parameters may not fall below.
     max_iter : int
         At most this many iterations.
     progress : callable, optional
@@ -279,6 +311,11 @@ def maximise_evidence(
     Returns
     -------
     Optimum
+
+    Raises
+    ------
+    ValueError
+        If the evidence at the start is not finite.
 
     Examples
     --------
@@ -297,12 +334,43 @@ def maximise_evidence(
     def deficit(logs: Array) -> tuple[Array, Array]:
         return jax.value_and_grad(lambda v: -evidence(jax.tree.map(jnp.exp, unravel(v))))(logs)
 
-    def objective(logs: Floats) -> tuple[float, Floats]:
+    def evaluate(logs: Floats) -> tuple[float, Floats]:
         value, gradient = deficit(jnp.asarray(logs))
-        # A kernel too wide to be factorised: turn back.
-        if not np.isfinite(value):
-            return np.inf, np.zeros_like(logs)
         return float(value), np.asarray(gradient, np.float64)
+
+    first = np.asarray(logs, np.float64)
+    value, gradient = evaluate(first)
+    if not np.isfinite(value):
+        raise ValueError(
+            f"The evidence is {-value} where the search starts: its mode was not found, or the "
+            "kernel is too wide for this reg and noise to be factorised. Start from larger ones."
+        )
+    if not np.all(np.isfinite(gradient)):
+        return Optimum(start, -value, False, False, 1)
+    low, high = first - _FURTHEST, first + _FURTHEST
+    if lower is not None:
+        least, _ = ravel_pytree(jax.tree.map(lambda x: jnp.log(jnp.asarray(x, float)), lower))
+        low = np.clip(np.asarray(least, np.float64), low, first)
+
+    def slope(logs: Floats, gradient: Floats) -> float:
+        """Length of the gradient within the bounds."""
+        outward = np.where(gradient > 0, logs <= low, logs >= high)
+        return float(np.linalg.norm(gradient[~outward]))
+
+    # L-BFGS-B's first step is as long as the gradient: in this unit a factor of e.
+    unit = max(slope(first, gradient), _FLAT)
+    best = first, value, gradient
+
+    def objective(logs: Floats) -> tuple[float, Floats]:
+        nonlocal best
+        value, gradient = evaluate(logs)
+        if not (np.isfinite(value) and np.all(np.isfinite(gradient))):
+            # Out of what can be computed: a slope that leads back.
+            away = logs - best[0]
+            return best[1] / unit + float(away @ away), 2 * away
+        if value < best[1]:
+            best = logs.copy(), value, gradient
+        return value / unit, gradient / unit
 
     done = 0
 
@@ -312,19 +380,22 @@ def maximise_evidence(
         if progress is not None:
             progress(min(done, max_iter), max_iter)
 
-    first = np.asarray(logs, np.float64)
     fit = scipy.optimize.minimize(
         objective,
         first,
         jac=True,
         method="L-BFGS-B",
-        bounds=list(zip(first - _FURTHEST, first + _FURTHEST, strict=True)),
+        bounds=list(zip(low, high, strict=True)),
         callback=callback,
-        # A hundredth of a nat decides nothing.
-        options={"maxiter": max_iter, "ftol": 1e-7, "gtol": 1e-3},
+        options={
+            "maxiter": max_iter,
+            "ftol": _LEAST_RISE / max(unit, abs(value)),
+            "gtol": _FLAT / unit,
+        },
     )
-    parameters = jax.tree.map(jnp.exp, unravel(jnp.asarray(fit.x, logs.dtype)))
-    return Optimum(parameters, -float(fit.fun), bool(fit.success), int(fit.nfev))
+    moved = value - best[1] >= _LEAST_RISE or slope(best[0], best[2]) <= _STEEP
+    parameters = jax.tree.map(jnp.exp, unravel(jnp.asarray(best[0], logs.dtype)))
+    return Optimum(parameters, -best[1], bool(fit.success), moved, int(fit.nfev) + 1)
 
 
 @own_rules()
@@ -368,7 +439,8 @@ def cross_validate(
     -------
     array of shape [R, U, n]
         Log predictive density of each point when it was held out, in nats; NaN where a point is in
-        no fold.
+        no fold, or where latents may be off by a hundredth of a posterior standard deviation,
+        because the problem is too ill-conditioned for double precision.
 
     Examples
     --------
@@ -408,7 +480,8 @@ def cross_validate(
             for u, uncertainty in enumerate(uncertainties):
                 mean, cov = _moments(predictor, uncertainty, cross, diagonal)
                 prediction = GaussianPrediction(np.asarray(mean), np.asarray(cov), likelihood)
-                scores[r, u, held_out] = prediction.log_density(y[held_out])
+                density = prediction.log_density(y[held_out])
+                scores[r, u, held_out] = np.where(predictor.gap <= LARGEST_GAP, density, np.nan)
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -436,6 +509,7 @@ def _cross_validate_mode(ntk, y, regs, likelihood, folds, targets, progress) -> 
         )
         start = solution.alpha
         densities = np.asarray(likelihood.log_density(solution.latents, jnp.asarray(y)))
+        densities = np.where(np.asarray(solution.gap)[:, None] <= LARGEST_GAP, densities, np.nan)
         for density, fold in zip(densities, folds, strict=True):
             scores[r, 0, fold] = density[fold]
         if progress is not None:
@@ -604,6 +678,12 @@ def choose(
         else:
             score = _evidences(network, X, y, likelihood, "noise" in tune, report)
         scores.append(score)
+    if np.all(np.isnan(scores)):
+        raise ValueError(
+            f"There is no reg from {_REGS[0]:g} to {_REGS[-1]:g} at which the problem could be "
+            "solved: the kernel is too wide for double precision. Scale the features (about 1 "
+            "each), lower w_std and b_std, or set a larger reg."
+        )
     k, r = divmod(int(np.nanargmax(scores)), len(_REGS))
     network, reg = networks[k], _REGS[r]
     scales: Floats = np.ones(X.shape[1])
@@ -819,8 +899,10 @@ def _refine(network, X, y, likelihood, reg, tune) -> tuple[Any, float, Floats, L
     start |= {name: getattr(network, name) for name in ("w_std", "b_std") if name in tune}
     if "scales" in tune:
         start["scales"] = jnp.ones(X.shape[1])
+    lower = {name: jnp.zeros_like(value) for name, value in start.items()}
     if "noise" in tune:
         start["noise"] = jnp.asarray(estimate_noise(network.kernels(X).ntk, y, reg))
+        lower["noise"] = _LEAST_NOISE * np.sqrt(np.mean(np.square(y), axis=0))
     points, targets = jnp.asarray(X), jnp.asarray(y)
 
     def with_noise(p: dict[str, Any]) -> Likelihood:
@@ -830,7 +912,16 @@ def _refine(network, X, y, likelihood, reg, tune) -> tuple[Any, float, Floats, L
         ntk = _scaled_kernel(network, points * p.get("scales", 1.0), p)
         return log_evidence(ntk, targets, p["reg"], with_noise(p))
 
-    best = maximise_evidence(evidence, start).parameters
+    found = maximise_evidence(evidence, start, lower=lower)
+    if not found.moved:
+        warnings.warn(
+            f"The search for {', '.join(start)} by the evidence has not left its start, though the "
+            "evidence rises from there: the values are those of a scan over reg. The kernel may be "
+            "too wide to be factorised: scale the features (about 1 each), or lower w_std.",
+            ConvergenceWarning,
+            stacklevel=6,
+        )
+    best = found.parameters
     changed = {name: float(best[name]) for name in ("w_std", "b_std") if name in best}
     if changed:
         network = replace(network, **changed)

@@ -1,7 +1,9 @@
 """NTKClassifier and NTKRegressor: choosing reg and the kernel, and predictions of functions."""
 
+import math
 import re
 import warnings
+from decimal import Decimal, localcontext
 from pathlib import Path
 
 import jax
@@ -12,8 +14,10 @@ from scipy.special import softmax
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel
 
-from ntk_uq import MLP, NTKClassifier, NTKRegressor, selection
+from ntk_uq import MLP, BayesianClassifier, NTKClassifier, NTKRegressor, analytic, selection
+from ntk_uq._common.solver import solve_dual
 from ntk_uq.analytic import FirstOrderWarning, gaussian_predictor
+from ntk_uq.ensemble import ConvergenceWarning
 from ntk_uq.likelihoods import Categorical, Weighted
 from ntk_uq.plots import plot_reg_curve
 
@@ -91,6 +95,28 @@ def test_curve_is_drawn(automatic):
     assert ax.get_lines()[-1].get_xdata()[0] == automatic.reg_
 
 
+@pytest.mark.parametrize("apart", [0.0, 1e-4])
+def test_scales_of_rows_that_come_twice(apart):
+    """Equal rows with equal targets, or nearly: what is learnt is what one of each teaches."""
+    x, rng = X[:25], np.random.default_rng(2)
+    y = np.sin(2 * x[:, 0])
+    options = {"reg": "evidence", "tune": ("scales",), "noise": None}
+    once = NTKRegressor(MLP(depth=1), **options).fit(x, y)
+    again = y + apart * rng.normal(size=25)
+    twice = NTKRegressor(MLP(depth=1), **options).fit(np.r_[x, x], np.r_[y, again])
+    for model in (once, twice):
+        assert np.all(model.feature_scales_[1:] < 0.1 * model.feature_scales_[0])
+    # Both interpolate a function without noise of the one feature.
+    np.testing.assert_allclose(twice.predict(X_TEST), once.predict(X_TEST), atol=0.05)
+
+
+def test_a_search_that_does_not_move_is_said(monkeypatch):
+    stuck = selection.Optimum({"reg": 1.0, "scales": np.ones(3)}, 0.0, False, False, 2)
+    monkeypatch.setattr(selection, "maximise_evidence", lambda *a, **k: stuck)
+    with pytest.warns(ConvergenceWarning, match="reg, scales by the evidence has not left"):
+        NTKRegressor(NET, reg="evidence", tune=("scales",), noise=0.3).fit(X, TARGET)
+
+
 @pytest.mark.slow
 def test_evidence_finds_the_feature_that_matters():
     model = NTKClassifier(
@@ -160,21 +186,76 @@ def test_right_or_refused(points, reg, method):
     assert np.all(np.isfinite(proba))
     np.testing.assert_allclose(proba.sum(axis=1), 1)
     # Stationarity of the objective, by its derivative in the latents of the network.
-    predictor, ntk = model.predictor_, NET.kernels(points).ntk
-    alpha = predictor.alpha if method == "exact" else predictor.alpha[None]
-    f = np.einsum("ij,sjc->sic", ntk, alpha)
+    predictor = model.predictor_
+    gaps = np.atleast_1d(predictor.gap)
+    draws = [(predictor.alpha, None)]
     if method == "exact":
-        f = f + np.einsum("ij,sjc->sic", predictor.factor, predictor.whitened)
-    residual = np.eye(3)[LABELS] - softmax(f, axis=-1) - reg * alpha
-    norm = np.einsum("sic,ij,sjc->s", residual, ntk, residual)
-    assert np.max(norm) / (2 * reg) < (0.6 if said else 1e-4)
+        draws = zip(predictor.alpha, predictor.whitened, strict=True)
+    for gap, (alpha, whitened) in zip(gaps, draws, strict=True):
+        f0 = 0 if whitened is None else exactly(predictor.factor) @ exactly(whitened)
+        excess = exact_gap(NET.kernels(points).ntk, reg, np.eye(3)[LABELS], f0, alpha)
+        # The solver saw f0 rounded, which moves the root of the gap by far less than this.
+        assert math.sqrt(excess) <= math.sqrt(gap) + 1e-8
+    assert np.max(gaps) < 0.5
+    assert bool(said) == bool(np.max(gaps) > 5e-5)
+
+
+def exactly(array):
+    """Floats as decimals, which lose nothing."""
+    return np.vectorize(Decimal, otypes=[object])(np.asarray(array, np.float64))
+
+
+def exact_gap(ntk, reg, y, f0, alpha):
+    """<r, r>_Theta / (2 reg) of cross-entropy with 50 digits: what any machine has to bound."""
+    with localcontext() as context:
+        context.prec = 50
+        ntk, reg, y, alpha = exactly(ntk), Decimal(reg), exactly(y), exactly(alpha)
+        f = f0 + ntk @ alpha
+        p = np.vectorize(Decimal.exp, otypes=[object])(f - f.max(axis=1, keepdims=True))
+        r = y - p / p.sum(axis=1, keepdims=True) - reg * alpha
+        return float(max(np.sum(r * (ntk @ r)) / (2 * reg), Decimal(0)))
+
+
+@pytest.mark.parametrize("copies", [2, 40], ids=["pairs", "one point"])
+@pytest.mark.parametrize("reg", [1e-6, 1e-4, 1e-2])
+def test_a_certificate_counts_what_rounding_hides(copies, reg):
+    """Equal rows whose labels contradict, far from zero: coefficients of 1 / reg that cancel."""
+    points = 30 * np.tile(X[: 40 // copies], (copies, 1))
+    ntk, y = MLP().kernels(points).ntk, np.eye(3)[LABELS]
+    f0 = np.random.default_rng(1).normal(size=(2, 40, 3))
+    with jax.enable_x64(True):
+        found = solve_dual(jnp.asarray(ntk), reg, jnp.asarray(y), jnp.asarray(f0), Categorical())
+    for gap, alpha, prior in zip(found.gap, found.alpha, f0, strict=True):
+        assert exact_gap(ntk, reg, y, exactly(prior), alpha) <= gap
+    np.testing.assert_array_equal(found.converged, found.gap <= 1e-12)
+    # And is worth having: the rounding of latents is that of alpha, of 1 / reg, at least.
+    unit = np.finfo(float).eps * ntk[0, 0] / reg
+    assert np.all(found.gap < 1e-12 + 40**3 * ntk[0, 0] * unit**2 / reg)
 
 
 def test_what_is_no_solution_is_refused():
-    """Rows that contradict each other, under a prior that is a thousand times as wide."""
-    points, options = np.r_[X[:20], X[:20]], {"uncertainty": "posterior", "n_draws": 2}
-    with pytest.raises(ValueError, match=r"2 of 2 solutions .* equal rows contradict"):
-        NTKClassifier(NET, reg=1e-8, **options).fit(points, LABELS)
+    """Equal rows that contradict each other far from zero.
+
+    Their coefficients are of size 1 / reg: to round these alone moves the latents by 1e-4, and the
+    objective by thousands of nats. No double-precision solution is any good.
+    """
+    points, options = 100 * np.r_[X[:20], X[:20]], {"reg": 1e-8}
+    for model in (
+        NTKClassifier(MLP(), n_draws=2, **options),
+        NTKClassifier(MLP(), method="gaussian", **options),
+        BayesianClassifier(MLP(), sampler="laplace", **options),
+    ):
+        with pytest.raises(ValueError, match=r"equal rows contradict"):
+            model.fit(points, LABELS)
+
+
+@pytest.mark.parametrize("method", ["exact", "gaussian"])
+@pytest.mark.parametrize("w_std", [1e6, 1e120])
+def test_a_network_beyond_double_precision_is_refused_at_once(monkeypatch, method, w_std):
+    for solver in ("exact_predictor", "gaussian_predictor"):
+        monkeypatch.setattr(analytic, solver, lambda *a, **k: 1 / 0)
+    with pytest.raises(ValueError, match="w_std or b_std is far too large"):
+        NTKClassifier(MLP(w_std=w_std), method=method).fit(X, LABELS)
 
 
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])

@@ -9,7 +9,7 @@ from scipy import optimize, stats
 from ntk_uq import selection
 from ntk_uq._common.solver import solve_dual
 from ntk_uq.analytic import gaussian_predictor
-from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson
+from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, Weighted
 from ntk_uq.networks.architecture import Kernels
 from ntk_uq.networks.infinite_width import mlp_kernels
 from ntk_uq.networks.mlp import MLP
@@ -82,6 +82,91 @@ def test_derivatives_against_differences(likelihood, y):
         (evidence(at + step * e) - evidence(at - step * e)) / (2 * step) for e in np.eye(6)
     ]
     np.testing.assert_allclose(gradient, differences, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("noise", [1e-1, 1e-3])
+@pytest.mark.parametrize("reg", [1.0, 1e-4])
+def test_derivatives_where_rows_come_twice(noise, reg):
+    """Equal rows with equal targets: each once with half the variance, but for a constant.
+
+    There the derivative of the Gaussian evidence is that of a textbook, well-conditioned
+    (Rasmussen & Williams, eq. 5.9); here the kernel is singular and the noise a trifle.
+    """
+    y = np.sin(X[:, :1])
+
+    def kernel(logs):
+        points = jnp.asarray(X) * jnp.exp(logs)
+        return mlp_kernels(points, w_std=1.3, b_std=0.4, depth=1, activation="relu").ntk
+
+    def twice(logs):
+        ntk = jnp.tile(kernel(logs), (2, 2))
+        return log_evidence(ntk, jnp.asarray(np.r_[y, y]), reg, Gaussian(noise))
+
+    at = jnp.zeros(3)
+    prior = np.asarray(kernel(at)) / reg
+    inverse = np.linalg.inv(prior + 0.5 * noise**2 * np.eye(N))
+    weight = np.outer(inverse @ y, inverse @ y) - inverse
+    change = np.asarray(jax.jacfwd(kernel)(at)) / reg
+    expected = 0.5 * np.einsum("ij,ijk->k", weight, change)
+    # Of the factorised matrix, rounding moves eigenvalues 1 of I + S / noise^2 by this share.
+    condition = np.finfo(float).eps * 2 * N * np.trace(prior) / noise**2
+    np.testing.assert_allclose(jax.grad(twice)(at), expected, atol=1e-4 + 10 * condition)
+
+
+def test_derivatives_where_rows_come_twice_for_classes():
+    """Each row twice, or once with weight 2."""
+    y = jnp.asarray(ONE_HOT)
+
+    def kernel(logs):
+        points = jnp.asarray(X) * jnp.exp(logs)
+        return mlp_kernels(points, w_std=1.3, b_std=0.4, depth=1, activation="relu").ntk
+
+    def twice(logs):
+        return log_evidence(
+            jnp.tile(kernel(logs), (2, 2)), jnp.tile(y, (2, 1)), 1e-3, Categorical()
+        )
+
+    def once(logs):
+        weighted = Weighted(Categorical(), jnp.full(N, 2.0))
+        return log_evidence(kernel(logs), y, 1e-3, weighted)
+
+    (value, slope), (expected, along) = (jax.value_and_grad(f)(jnp.zeros(3)) for f in (twice, once))
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(slope, along, atol=1e-4)
+
+
+def test_what_cannot_be_solved_has_no_score():
+    """Equal rows, opposite labels, a kernel of 1e6 and reg = 1e-8: rounding hides all."""
+    ntk, y = (
+        jnp.asarray(1e6 * np.tile(KERNELS.ntk, (2, 2))),
+        jnp.asarray(np.r_[ONE_HOT, 1 - ONE_HOT]),
+    )
+    assert np.isnan(log_evidence(ntk, y, 1e-8, Bernoulli()))
+    both = Kernels(np.asarray(ntk), np.asarray(ntk))
+    folds = [np.array([0]), np.array([1])]
+    for modes in (["none"], ["posterior"]):
+        scores = cross_validate(both, y, [1e-8, 1e8], Bernoulli(), modes, folds)[:, 0, :2]
+        np.testing.assert_array_equal(np.isnan(scores), [[True, True], [False, False]])
+
+
+def test_the_search_takes_steps_that_stay_where_there_is_an_evidence():
+    """From a start that is steep, in a domain that ends a factor of two away on either side."""
+
+    def evidence(p):
+        steep = -1e5 * (jnp.log(p["a"]) - 0.5) ** 2 - (jnp.log(p["b"]) + 0.3) ** 2
+        return jnp.where(jnp.maximum(*map(jnp.abs, map(jnp.log, p.values()))) < 0.7, steep, jnp.nan)
+
+    best = maximise_evidence(evidence, {"a": 1.0, "b": 1.0})
+    assert best.converged
+    assert best.moved
+    np.testing.assert_allclose(np.log(best.parameters["a"]), 0.5, atol=1e-3)
+    assert best.value > -0.02
+    least = maximise_evidence(evidence, {"a": 1.0, "b": 1.0}, lower={"a": 0.9, "b": 0.9})
+    np.testing.assert_allclose(least.parameters["b"], 0.9)
+    nowhere = maximise_evidence(lambda p: jnp.sqrt(0 * p["a"]) + p["a"], {"a": 1.0})
+    assert not nowhere.moved
+    with pytest.raises(ValueError, match="where the search starts"):
+        maximise_evidence(lambda p: p["a"] * jnp.nan, {"a": 1.0})
 
 
 def test_maximise_evidence_finds_the_maximum_of_a_scan():

@@ -31,12 +31,33 @@ from ntk_uq._common.deflation import _DEFLATED, _DIRECTIONS, Deflation, _deflate
 if TYPE_CHECKING:
     from ntk_uq.likelihoods import Likelihood
 
-__all__ = ["DualSolution", "deflate_at_mode", "solve_dual"]
+__all__ = [
+    "LARGEST_GAP",
+    "USELESS_GAP",
+    "DualSolution",
+    "deflate_at_mode",
+    "interpolation_gap",
+    "solve_dual",
+]
+
+# Above this distance to the optimum, in nats, latents may be off by a hundredth of a posterior
+# standard deviation, and users are told.
+LARGEST_GAP = 5e-5
+# Above this one they may be off by a standard deviation: that is no solution.
+USELESS_GAP = 0.5
 
 # Line searches stop once the slope has fallen to this fraction. Conjugacy needs them fairly
 # exact: 0.5 costs more products with Theta than it saves evaluations, 0.01 the reverse.
 _CURVATURE_CONDITION = 0.1
 _MAX_LINE_SEARCH = 60
+# Iterations between fresh products Theta alpha, and the share of the squared norm that a round of
+# iterations from a fresh residual may leave if another is to follow.
+_REFRESH, _LEFT = 250, 0.25
+# Iterations end at this share of the tolerance: what rounding may hide comes on top.
+_AIM = 0.25
+# Rounding of the residual is taken for this many times what one repetition shows of it: repetitions
+# differ by a little more than either is off, and points that are equal are off together.
+_REPETITIONS = 4
 # The mode is where a deflation takes the curvature; any point near it will do. Nats.
 _MODE_TOLERANCE = 0.1
 
@@ -77,12 +98,13 @@ class DualSolution(NamedTuple):
     latents : Array of shape [S, n, C]
         The predictor at the training points.
     gap : Array of shape [S]
-        Upper bound of the objective's distance to its minimum, in nats. Its square root, times
-        sqrt(2), bounds the distance of the latents in posterior standard deviations.
+        Upper bound of the objective's distance to its minimum, in nats, computed from `alpha` as it
+        is returned, with what rounding may hide. Its square root, times sqrt(2), bounds the
+        distance of the latents in posterior standard deviations.
     residual : Array of shape [S]
         Largest entry of abs(grad log p - e - reg alpha), in units of the likelihood's gradient.
     converged : Array of shape [S]
-        Whether the gap came below the tolerance.
+        Whether the gap is below the tolerance. Where rounding alone exceeds it, it is not.
     n_products : Array of shape []
         Products with Theta.
     """
@@ -146,7 +168,7 @@ def solve_dual(
     deflation : Deflation, optional
         Preconditioner for these problems. Changes the way there, and not the solution.
     tol : float
-        Stop at this gap, in nats. The default leaves the latents within about a millionth of a
+        Wanted gap, in nats. The default leaves the latents within about a millionth of a
         posterior standard deviation; single precision reaches about 1e-6.
     max_iter : int
         At most this many iterations.
@@ -170,15 +192,21 @@ def solve_dual(
         curvature = per_draw(likelihood.curvature)(latents, y)
         return weights * jax.vmap(lambda w, v: w.matvec(v), in_axes=-1, out_axes=-1)(curvature, v)
 
+    def evaluated(latents):
+        return latents, likelihood_gradient(latents, y)
+
     prior = jnp.moveaxis(f0, 0, -1)
     linear = jnp.moveaxis(jnp.broadcast_to(linear, f0.shape), 0, -1).astype(f0.dtype)
     reg = jnp.asarray(reg, f0.dtype)
 
     # [n, n], or [nC, nC] where outputs have kernels of their own.
     operator = ntk.reshape(math.prod(ntk.shape[: ntk.ndim // 2]), -1)
+    root = jnp.sqrt(jnp.diag(operator)).reshape(len(ntk), -1, 1)
 
     def apply_ntk(v):
-        return (operator @ v.reshape(len(operator), -1)).reshape(v.shape)
+        columns = v.reshape(len(operator), -1)
+        # An accelerator's default would round the kernel to 10 bits, unseen by any repetition.
+        return jnp.matmul(operator, columns, precision=lax.Precision.HIGHEST).reshape(v.shape)
 
     def measure(descent):
         """Direction B r, and what else is known of r."""
@@ -190,7 +218,7 @@ def solve_dual(
         return steepest, ntk_steepest, norm, jnp.maximum(_dot(descent, ntk_steepest), 0.0)
 
     def active(iterate):
-        return iterate.norm > 2 * reg * tol
+        return iterate.norm > 2 * reg * _AIM * tol
 
     def line_search(it: _Iterate):
         """Root t of the slope along the direction, and grad log p there."""
@@ -243,7 +271,12 @@ def solve_dual(
         on = active(it)
         t, gradient = line_search(it)
         alpha = it.alpha + t * it.direction
-        latents = it.latents + t * it.ntk_direction
+        # The sum of steps Theta d collects rounding that Theta alpha has not.
+        latents, gradient = lax.cond(
+            (it.iteration + 1) % _REFRESH == 0,
+            lambda: evaluated(prior + apply_ntk(alpha)),
+            lambda: (it.latents + t * it.ntk_direction, gradient),
+        )
         descent = gradient - linear - reg * alpha
         steepest, ntk_steepest, norm, slope = measure(descent)
         # A draw that is solved to the last bit waits for the others with a norm of zero.
@@ -267,33 +300,101 @@ def solve_dual(
     def unfinished(it: _Iterate):
         return jnp.any(active(it)) & (it.iteration < max_iter)
 
+    def certify(it: _Iterate):
+        """Gap of a fresh iterate, with what rounding hides of it.
+
+        Rounding of the residual is measured: 3 alpha has other rounding errors everywhere.
+        """
+        tripled = lax.optimization_barrier(3 * it.alpha)
+        latents = prior + lax.optimization_barrier(apply_ntk(tripled)) / 3
+        change = likelihood_gradient(latents, y) - linear - reg * tripled / 3 - it.descent
+        hidden = _REPETITIONS * jnp.sqrt(jnp.sum((root * change) ** 2, axis=(0, 1)))
+        # That of <r, r>_Theta, which cancels where points are nearly equal, is bounded: errors
+        # count as independent, and abs(Theta_ij) is at most the product of the diagonal's roots.
+        r = root * jnp.abs(it.descent)
+        summed = jnp.sum(r, axis=0 if ntk.ndim == 2 else (0, 1), keepdims=True)
+        eps = math.sqrt(len(operator)) * jnp.finfo(f0.dtype).eps
+        lost = eps * jnp.sqrt(jnp.sum((r * summed) ** 2, axis=(0, 1)))
+        return (jnp.sqrt(it.norm + lost) + hidden) ** 2 / (2 * reg)
+
+    def begin(alpha, latents, iteration) -> _Iterate:
+        descent = likelihood_gradient(latents, y) - linear - reg * alpha
+        steepest, ntk_steepest, norm, slope = measure(descent)
+        return _Iterate(
+            alpha,
+            latents,
+            descent,
+            steepest,
+            ntk_steepest,
+            ntk_steepest,
+            norm,
+            slope,
+            iteration,
+        )
+
+    def improving(state):
+        it, last, _ = state
+        useful = active(it) & (it.norm <= _LEFT * last)
+        return jnp.any(useful) & (it.iteration < max_iter)
+
+    def once_more(state):
+        """Iterate to the end, and judge that afresh: it is where the next round starts."""
+        before, _, rounds = state
+        end = lax.while_loop(unfinished, step, before)
+        after = begin(end.alpha, prior + apply_ntk(end.alpha), end.iteration)
+        # At the limit of precision a round may do harm.
+        keep = (rounds > 0) & ~(after.norm <= before.norm)
+        best = [jnp.where(keep, b, a) for b, a in zip(before[:-1], after[:-1], strict=True)]
+        return _Iterate(*best, after.iteration), before.norm, rounds + 1
+
     alpha = jnp.zeros_like(prior) if start is None else jnp.moveaxis(start, 0, -1)
     latents = prior if start is None else prior + apply_ntk(alpha)
-    descent = likelihood_gradient(latents, y) - linear - reg * alpha
-    steepest, ntk_steepest, norm, slope = measure(descent)
-    first = _Iterate(
-        alpha,
-        latents,
-        descent,
-        steepest,
-        ntk_steepest,
-        ntk_steepest,
-        norm,
-        slope,
-        jnp.int32(0),
-    )
-    end = lax.while_loop(unfinished, step, first)
-    # Summing Theta alpha over the iterations has collected rounding: judge the solution afresh.
-    latents = prior + apply_ntk(end.alpha)
-    residual = likelihood_gradient(latents, y) - linear - reg * end.alpha
+    first = begin(alpha, latents, jnp.int32(0))
+    state = (first, jnp.full_like(first.norm, jnp.inf), jnp.int32(0))
+    end, _, rounds = lax.while_loop(improving, once_more, state)
+    gap = certify(end)
     return DualSolution(
         alpha=jnp.moveaxis(end.alpha, -1, 0),
-        latents=jnp.moveaxis(latents, -1, 0),
-        gap=end.norm / (2 * reg),
-        residual=jnp.max(jnp.abs(residual), axis=(0, 1)),
-        converged=end.norm <= 2 * reg * tol,  # not where it is not a number
-        n_products=end.iteration + (2 if start is None else 3),
+        latents=jnp.moveaxis(end.latents, -1, 0),
+        gap=gap,
+        residual=jnp.max(jnp.abs(end.descent), axis=(0, 1)),
+        converged=gap <= tol,  # not where it is not a number
+        n_products=end.iteration + end.iteration // _REFRESH + 2 * rounds + (start is not None) + 1,
     )
+
+
+def interpolation_gap(
+    ntk: Array, y: Array, f0: Array, alpha: Array, likelihood: Likelihood
+) -> tuple[Array, Array]:
+    """Distance of the loss to its minimum where reg = 0, and the latents.
+
+    Parameters
+    ----------
+    ntk, y, f0, likelihood
+        As in `solve_dual`.
+    alpha : Array of shape [S, n, C]
+        Dual coefficients.
+
+    Returns
+    -------
+    gap : Array of shape [S]
+        Nats, with what rounding of Theta alpha may hide; infinite where targets are degenerate.
+    latents : Array of shape [S, n, C]
+    """
+    operator = ntk.reshape(math.prod(ntk.shape[: ntk.ndim // 2]), -1)
+
+    def apply_ntk(v: Array) -> Array:
+        columns = jnp.moveaxis(v, 0, -1).reshape(len(operator), -1)
+        product = jnp.matmul(operator, columns, precision=lax.Precision.HIGHEST)
+        return jnp.moveaxis(product.reshape(*v.shape[1:], -1), -1, 0)
+
+    latents, again = f0 + apply_ntk(alpha), f0 + apply_ntk(3 * alpha) / 3
+    least = likelihood.log_density(likelihood.optimum(y), y)
+    above = jnp.maximum(jnp.sum(least - likelihood.log_density(latents, y), axis=-1), 0.0)
+    change = likelihood.identified(again - latents)
+    bend = jnp.sum(change * likelihood.curvature(latents, y).matvec(change), axis=(1, 2))
+    gap = (jnp.sqrt(above) + _REPETITIONS * jnp.sqrt(0.5 * jnp.maximum(bend, 0.0))) ** 2
+    return jnp.where(jnp.any(likelihood.degenerate(y)), jnp.inf, gap), latents
 
 
 def _dot(u: Array, v: Array) -> Array:

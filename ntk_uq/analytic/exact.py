@@ -24,7 +24,7 @@ from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import DualSolution, deflate_at_mode, solve_dual
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.budget import _DRAWS_A_CORE, _draws_at_once, _max_iter
-from ntk_uq.analytic.inputs import _arrays
+from ntk_uq.analytic.inputs import _arrays, objective_gap
 from ntk_uq.likelihoods import Likelihood, require_condition
 from ntk_uq.networks.architecture import Kernels
 
@@ -140,7 +140,7 @@ def _exact_predictor(
         ntk_factor = interpolation_factor(kernels.ntk)
         target = likelihood.optimum(y) - likelihood.identified(f0)
         alpha = jax.vmap(lambda t: cho_solve((ntk_factor, True), t))(target)
-        gap, converged = jnp.zeros(n_draws, y.dtype), jnp.ones(n_draws, bool)
+        gap, converged = objective_gap(kernels.ntk, y, reg, f0, alpha, likelihood)
     return ExactPredictor(alpha, whitened, noise, factor, jitter, reg, uncertainty, gap, converged)
 
 
@@ -167,7 +167,7 @@ class ExactPredictor:
     uncertainty : str
         Which prior functions.
     gap : Array of shape [S]
-        Upper bound of each objective's distance to its minimum, in nats.
+        Upper bound of each objective's distance to its minimum, in nats, rounding included.
     converged : Array of shape [S]
         Whether each draw's problem was solved to the tolerance.
 

@@ -28,7 +28,7 @@ from ntk_uq.analytic.first_order import (
     is_exact,
     no_discrepancy,
 )
-from ntk_uq.analytic.inputs import _arrays
+from ntk_uq.analytic.inputs import _arrays, objective_gap
 from ntk_uq.analytic.resolvent import _diagonal, _PerOutput, _resolvent, _Shared
 from ntk_uq.likelihoods import Likelihood, require_condition
 from ntk_uq.networks.architecture import Kernels
@@ -118,7 +118,8 @@ def gaussian_predictor(
             resolvent = _resolvent(ntk, reg, likelihood.curvature(solution.latents[0], y), nngp)
     else:
         factor = interpolation_factor(ntk)
-        alpha, gap = cho_solve((factor, True), likelihood.optimum(y)), jnp.zeros((), ntk.dtype)
+        alpha = cho_solve((factor, True), likelihood.optimum(y))
+        gap = objective_gap(ntk, y, reg, jnp.zeros_like(y)[None], alpha[None], likelihood)[0][0]
         if uncertainty != "none":
             inverse = cho_solve((factor, True), jnp.eye(len(ntk), dtype=ntk.dtype))
             resolvent = _Shared(inverse, likelihood.identified(jnp.eye(y.shape[1])))
@@ -162,7 +163,7 @@ def _coupled_draws(
 
 @own_rules()
 def shared_predictor(
-    response: ArrayLike, kernels: Kernels, y: ArrayLike, reg: float
+    response: ArrayLike, kernels: Kernels, y: ArrayLike, reg: float, likelihood: Likelihood
 ) -> "GaussianPredictor":
     """Distribution over initialisations where the dual coefficients are linear in the outputs.
 
@@ -176,12 +177,15 @@ def shared_predictor(
         Targets.
     reg : float
         Regularisation.
+    likelihood : Likelihood
+        Whose objective the gap is of.
     """
     kernels, y = _arrays(kernels, y)
     response = jnp.asarray(response, y.dtype)
     resolvent = _Shared(response, jnp.eye(y.shape[1], dtype=y.dtype))
-    gap = jnp.zeros((), y.dtype)
-    predictor = GaussianPredictor(response @ y, resolvent, kernels.nngp, reg, "initialization", gap)
+    alpha = response @ y
+    gap, _ = objective_gap(kernels.ntk, y, reg, jnp.zeros_like(y)[None], alpha[None], likelihood)
+    predictor = GaussianPredictor(alpha, resolvent, kernels.nngp, reg, "initialization", gap[0])
     return replace(predictor, discrepancy=no_discrepancy(y.shape))
 
 
@@ -204,7 +208,8 @@ class GaussianPredictor:
     uncertainty : str
         Which prior functions.
     gap : Array of shape []
-        Upper bound of the distance of the mode's objective to its minimum, in nats.
+        Upper bound of the distance of the mode's objective to its minimum, in nats, rounding
+        included.
     discrepancy : Discrepancy or None
         How far the predictor is from the distribution that it is the first order of, at the n
         training points: a few of its draws, each against the exact solution for the same prior

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from ntk_uq._common.rules import own_rules
 from ntk_uq.analytic.exact import ExactPredictor
 from ntk_uq.analytic.gaussian import GaussianPredictor, shared_predictor
+from ntk_uq.analytic.inputs import objective_gap
 from ntk_uq.likelihoods import Gaussian, Likelihood
 from ntk_uq.networks.architecture import Kernels
 
@@ -188,7 +189,10 @@ def exact_predictor_at(
     alpha = [
         integrate(ntk, y, f0, predictor.reg, likelihood, [time])[0] for f0 in np.asarray(prior)
     ]
-    return replace(predictor, alpha=jnp.asarray(np.stack(alpha)))
+    with jax.enable_x64(True):
+        stacked, f0, targets = (jnp.asarray(a, jnp.float64) for a in (np.stack(alpha), prior, y))
+        gap, converged = objective_gap(ntk, targets, predictor.reg, f0, stacked, likelihood)
+        return replace(predictor, alpha=stacked, gap=gap, converged=converged)
 
 
 @own_rules()
@@ -241,4 +245,4 @@ def gaussian_predictor_at(
     with np.errstate(divide="ignore", invalid="ignore"):
         learned = np.where(rates > 0, -np.expm1(-rates * time) / rates, time)
     response = (vectors * (learned / noise**2)) @ vectors.T
-    return shared_predictor(response, kernels, y, reg)
+    return shared_predictor(response, kernels, y, reg, likelihood)

@@ -5,6 +5,8 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike
 
+from ntk_uq._common.solver import LARGEST_GAP, interpolation_gap, solve_dual
+from ntk_uq.likelihoods import Likelihood
 from ntk_uq.networks.architecture import Kernels
 
 
@@ -23,3 +25,18 @@ def _arrays(kernels: Kernels, y: ArrayLike) -> tuple[Kernels, Array]:
             f"got {nngp.shape}, {ntk.shape} and {np.shape(y)}."
         )
     return Kernels(nngp, ntk), jnp.asarray(y, ntk.dtype)
+
+
+def objective_gap(
+    ntk: ArrayLike, y: Array, reg: float, f0: Array, alpha: Array, likelihood: Likelihood
+) -> tuple[Array, Array]:
+    """Bound of each objective's distance to its minimum for coefficients from anywhere: [S].
+
+    And whether that is what a solution has.
+    """
+    ntk = jnp.asarray(ntk)
+    if reg == 0:
+        gap, _ = interpolation_gap(ntk, y, f0, alpha, likelihood)
+        return gap, gap <= LARGEST_GAP
+    judged = solve_dual(ntk, reg, y, f0, likelihood, start=alpha, max_iter=0)
+    return judged.gap, judged.converged

@@ -54,7 +54,8 @@ def correct_draws(
     Returns
     -------
     ExactPredictor
-        Its `alpha` is zero: all is in the values at the training points.
+        Its `alpha` is zero: all is in the values at the training points. `gap` and `converged` are
+        of the solutions from which the trajectories began.
 
     Raises
     ------

@@ -13,7 +13,7 @@ from ntk_uq._common import checks
 from ntk_uq._common.linalg import interpolation_factor
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
-from ntk_uq._common.solver import DualSolution, solve_dual
+from ntk_uq._common.solver import LARGEST_GAP, DualSolution, interpolation_gap, solve_dual
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.ensemble.members import check_problem, draw, in_features, label_noise, prior_function
 from ntk_uq.ensemble.objective import Problem, certificate, norm, scale_of, vdot
@@ -167,7 +167,7 @@ def _interpolate(ntk, y, prior, likelihood) -> DualSolution:
     factor = interpolation_factor(kernel + jnp.trace(kernel) / len(kernel) * unseen)
     gap = likelihood.optimum(y) - likelihood.identified(prior)
     alpha = cho_solve((factor, True), gap.ravel()).reshape(n, outputs)
-    latents = prior + jnp.einsum("iajb,jb->ia", ntk, alpha)
-    residual = jnp.max(jnp.abs(likelihood.gradient(latents, y)))[None]
-    zero = jnp.zeros(1, ntk.dtype)
-    return DualSolution(alpha[None], latents[None], zero, residual, zero == 0, jnp.asarray(1))
+    found, latents = interpolation_gap(ntk, y, prior[None], alpha[None], likelihood)
+    residual = jnp.max(jnp.abs(likelihood.gradient(latents, y)), axis=(1, 2))
+    converged = found <= LARGEST_GAP
+    return DualSolution(alpha[None], latents, found, residual, converged, jnp.asarray(2))

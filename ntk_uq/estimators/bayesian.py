@@ -16,7 +16,8 @@ from ntk_uq._common import checks
 from ntk_uq._common.machine import memory_limit
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
-from ntk_uq.estimators.ntk import _LARGEST_GAP, Floats, _numpy_leaves, _warn_of_first_order
+from ntk_uq.estimators.ntk import Floats
+from ntk_uq.estimators.solutions import check_solution, numpy_leaves, warn_of_first_order
 from ntk_uq.estimators.tasks import Classifier, Estimator, Regressor
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
@@ -144,25 +145,24 @@ class _Bayesian(Estimator):
 
         if self.prior == "weights":
             self.laplace_ = bayes.laplace_network(key, prior, targets, self._likelihood)
-            found = self.laplace_.converged
+            if not self.laplace_.converged:
+                warnings.warn(
+                    "The mode of the posterior was not found to the precision that the Gaussian "
+                    "about it needs. Raise reg, or scale the features (about 1 each).",
+                    ensemble.ConvergenceWarning,
+                    stacklevel=4,
+                )
         else:
             kernels = Kernels(prior, prior)
-            self.laplace_ = _numpy_leaves(
+            self.laplace_ = numpy_leaves(
                 analytic.gaussian_predictor(kernels, targets, 1.0, self._likelihood, "posterior")
             )
-            found = self.laplace_.gap <= _LARGEST_GAP
+            check_solution(self.laplace_, self.reg, stacklevel=5)
         self.discrepancy_ = self.laplace_.discrepancy
-        if not found:
-            warnings.warn(
-                "The mode of the posterior was not found to the precision that the Gaussian about "
-                "it needs. Raise reg, or scale the features (about 1 each).",
-                ensemble.ConvergenceWarning,
-                stacklevel=4,
-            )
         instead = 'Use sampler="nuts"'
         if self.prior == "ntk":
             instead += f', or the draws of {self._without_sampling}(uncertainty="posterior")'
-        _warn_of_first_order(
+        warn_of_first_order(
             self.discrepancy_, instead, self.reg if self.prior == "ntk" else None, stacklevel=5
         )
 

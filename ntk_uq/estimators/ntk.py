@@ -1,7 +1,6 @@
 """The infinite ensemble as scikit-learn estimators."""
 
 import numbers
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
@@ -12,11 +11,17 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ntk_uq import analytic, ensemble, selection
+from ntk_uq import analytic, selection
 from ntk_uq._common import checks
 from ntk_uq._common.machine import memory_limit
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
+from ntk_uq.estimators.solutions import (
+    check_range,
+    check_solution,
+    numpy_leaves,
+    warn_of_first_order,
+)
 from ntk_uq.estimators.tasks import Estimator, Regressor, SmoothedClassifier
 from ntk_uq.likelihoods import Gaussian
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels
@@ -27,14 +32,6 @@ __all__ = ["NTKClassifier", "NTKRegressor"]
 
 Floats = NDArray[np.float64]
 
-# Above this distance to the optimum, in nats, latents may be off by a hundredth of a posterior
-# standard deviation, and the user is told.
-_LARGEST_GAP = 5e-5
-# Above this one they may be off by a standard deviation: that is no solution.
-_USELESS_GAP = 0.5
-# Above this total variation of class probabilities, in the mean over training points, the closed
-# form is no approximation: docs, "Closed form or draws".
-_LARGEST_ERROR = 0.1
 # Test points whose kernels with the training points are held at once.
 _POINTS_AT_ONCE = 1024
 # And numbers in an array over test points, training points and outputs: 2**23 doubles are 64 MiB.
@@ -147,14 +144,15 @@ class _NTK(Estimator):
         self.discrepancy_ = None
         with progress_bar("kernels", 1, self.progress) as progress:
             kernels = self.architecture_.kernels(self._X, progress=progress)
+        check_range(kernels, targets, self.reg_, self.uncertainty)
         with jax.enable_x64(True):
             problem = (kernels, jnp.asarray(targets), self.reg_, self._likelihood, self.uncertainty)
             if self.method == "gaussian":
-                self.predictor_ = _numpy_leaves(analytic.gaussian_predictor(*problem))
+                self.predictor_ = numpy_leaves(analytic.gaussian_predictor(*problem))
                 self.jitter_ = 0.0
-                self._check_solution(self.predictor_.gap[None])
+                check_solution(self.predictor_, self.reg_)
                 self.discrepancy_ = self.predictor_.discrepancy
-                _warn_of_first_order(self.discrepancy_, 'Use method="exact"', self.reg_)
+                warn_of_first_order(self.discrepancy_, 'Use method="exact"', self.reg_)
                 return
             self._draw_key = self._key()
             with progress_bar("infinite ensemble", self.n_draws, self.progress) as progress:
@@ -166,29 +164,9 @@ class _NTK(Estimator):
                 predictor = analytic.correct_draws(
                     correction_key, predictor, targets, self._likelihood, self._n_corrections
                 )
-            self.predictor_ = _numpy_leaves(predictor)
+            self.predictor_ = numpy_leaves(predictor)
             self.jitter_ = self.predictor_.jitter
-            self._check_solution(self.predictor_.gap)
-
-    def _check_solution(self, gap: Floats) -> None:
-        """Right or refused: no silent half-solution where a kernel is too wide for its reg."""
-        leaves = jax.tree.leaves(self.predictor_)
-        if not all(np.isfinite(leaf).all() for leaf in leaves):
-            raise ValueError(
-                f"reg={self.reg_:.3g} is too small for kernels this large: their range exceeds "
-                "double precision. Raise reg, or scale the features (about 1 each)."
-            )
-        unsolved = gap > _LARGEST_GAP
-        if np.any(unsolved):
-            message = (
-                f"{np.sum(unsolved)} of {len(gap)} solutions are up to {np.max(gap):.1g} nats from "
-                f"their optimum: with reg={self.reg_:.3g} the problem is too ill-conditioned for "
-                "the solver. Raise reg, or scale the features (about 1 each), or see whether equal "
-                "rows contradict each other."
-            )
-            if np.max(gap) > _USELESS_GAP:
-                raise ValueError(message)
-            warnings.warn(message, ensemble.ConvergenceWarning, stacklevel=4)
+            check_solution(self.predictor_, self.reg_)
 
     def _refuse_too_large(self, n: int, outputs: int) -> None:
         needed = analytic.estimate_memory(n, outputs, self.n_draws, self.method, self.uncertainty)
@@ -513,26 +491,3 @@ class NTKRegressor(_NTK, Regressor):
         self.tune = tune
         self.random_state = random_state
         self.progress = progress
-
-
-def _warn_of_first_order(found: Any, instead: str, reg: float | None, stacklevel: int = 4) -> None:
-    """Name the cure where the Gaussian at the mode is far from what it approximates."""
-    error = float(np.mean(found.total_variation))
-    if error <= _LARGEST_ERROR:
-        return
-    wider = "" if reg is None else f"raise reg ({reg:.3g} here), "
-    warnings.warn(
-        "The Gaussian about the mode is a poor approximation: at the training points its class "
-        f"probabilities are {error:.2f} from those of exact solutions (mean total variation; "
-        f"first order is good for {_LARGEST_ERROR:g}). {instead}, {wider}or scale the "
-        "features (about 1 each). `discrepancy_` has the figures.",
-        analytic.FirstOrderWarning,
-        stacklevel=stacklevel,
-    )
-
-
-def _numpy_leaves(tree: Any) -> Any:
-    """JAX arrays as NumPy's: unpickled without x64, JAX would round them to single precision."""
-    return jax.tree.map(
-        lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, tree
-    )

@@ -1,0 +1,83 @@
+"""Is what was found a solution, and does what was derived of it hold? Said in a user's words."""
+
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from ntk_uq import analytic, ensemble
+from ntk_uq._common.solver import LARGEST_GAP, USELESS_GAP
+from ntk_uq._common.uncertainty import Uncertainty
+
+Floats = NDArray[np.float64]
+
+# Rounding of latents, in nats or of the targets' size, that leaves nothing to solve.
+_LARGEST_ROUNDING = 0.01
+# What makes a problem easier to solve.
+_CURE = "Raise reg, or scale the features (about 1 each), or lower w_std and b_std"
+# Above this total variation of class probabilities, in the mean over training points, the closed
+# form is no approximation: docs, "Closed form or draws".
+_LARGEST_ERROR = 0.1
+
+
+def check_range(kernels: Any, targets: Floats, reg: float, uncertainty: Uncertainty) -> None:
+    """Refuse at once what no solver can do: prior functions whose last digit is worth too much."""
+    kernel = kernels.nngp if uncertainty == "initialization" else kernels.ntk
+    variances = np.diagonal(kernel) / (reg if uncertainty == "posterior" else 1.0)
+    widest = np.sqrt(np.max(variances)) if uncertainty != "none" else 0.0
+    finite = all(np.isfinite(k).all() for k in kernels)
+    scale = max(1.0, float(np.sqrt(np.mean(np.square(targets)))))
+    if not finite or not widest * np.finfo(float).eps < _LARGEST_ROUNDING * scale:
+        range_ = f"are of size {widest:.1g}" if finite else "exceed double precision"
+        raise ValueError(
+            f"Functions of this network {range_} at the training points, beyond what double "
+            f"precision can tell apart at reg={reg:.3g}: w_std or b_std is far too large for its "
+            "depth, or features are. Lower w_std and b_std (about 1), or scale the features (about "
+            "1 each)."
+        )
+
+
+def check_solution(predictor: Any, reg: float, stacklevel: int = 4) -> None:
+    """Right or refused: no silent half-solution where a kernel is too wide for its reg."""
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(predictor)):
+        raise ValueError(
+            f"reg={reg:.3g} is too small for kernels this large: their range exceeds double "
+            f"precision. {_CURE}."
+        )
+    gap = np.atleast_1d(predictor.gap)
+    unsolved = gap > LARGEST_GAP
+    if not np.any(unsolved):
+        return
+    message = (
+        f"{np.sum(unsolved)} of {len(gap)} solutions are up to {np.max(gap):.1g} nats from their "
+        f"optimum, as far as double precision can tell: with reg={reg:.3g} the problem is too "
+        f"ill-conditioned for the solver. {_CURE}, or see whether equal rows contradict each other."
+    )
+    if np.max(gap) > USELESS_GAP:
+        raise ValueError(message)
+    warnings.warn(message, ensemble.ConvergenceWarning, stacklevel=stacklevel)
+
+
+def warn_of_first_order(found: Any, instead: str, reg: float | None, stacklevel: int = 4) -> None:
+    """Name the cure where the Gaussian at the mode is far from what it approximates."""
+    error = float(np.mean(found.total_variation))
+    if error <= _LARGEST_ERROR:
+        return
+    wider = "" if reg is None else f"raise reg ({reg:.3g} here), "
+    warnings.warn(
+        "The Gaussian about the mode is a poor approximation: at the training points its class "
+        f"probabilities are {error:.2f} from those of exact solutions (mean total variation; "
+        f"first order is good for {_LARGEST_ERROR:g}). {instead}, {wider}or scale the "
+        "features (about 1 each). `discrepancy_` has the figures.",
+        analytic.FirstOrderWarning,
+        stacklevel=stacklevel,
+    )
+
+
+def numpy_leaves(tree: Any) -> Any:
+    """JAX arrays as NumPy's: unpickled without x64, JAX would round them to single precision."""
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, tree
+    )
