@@ -902,7 +902,7 @@ def _refine(network, X, y, likelihood, reg, tune) -> tuple[Any, float, Floats, L
     lower = {name: jnp.zeros_like(value) for name, value in start.items()}
     if "noise" in tune:
         start["noise"] = jnp.asarray(estimate_noise(network.kernels(X).ntk, y, reg))
-        lower["noise"] = _LEAST_NOISE * np.sqrt(np.mean(np.square(y), axis=0))
+        lower["noise"] = jnp.asarray(_LEAST_NOISE * np.sqrt(np.mean(np.square(y), axis=0)))
     points, targets = jnp.asarray(X), jnp.asarray(y)
 
     def with_noise(p: dict[str, Any]) -> Likelihood:

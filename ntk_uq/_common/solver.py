@@ -345,7 +345,7 @@ def solve_dual(
         # At the limit of precision a round may do harm.
         keep = (rounds > 0) & ~(after.norm <= before.norm)
         best = [jnp.where(keep, b, a) for b, a in zip(before[:-1], after[:-1], strict=True)]
-        return _Iterate(*best, after.iteration), before.norm, rounds + 1
+        return _Iterate(*[*best, after.iteration]), before.norm, rounds + 1
 
     alpha = jnp.zeros_like(prior) if start is None else jnp.moveaxis(start, 0, -1)
     latents = prior if start is None else prior + apply_ntk(alpha)
