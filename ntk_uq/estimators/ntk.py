@@ -310,7 +310,8 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         Strength of the pull towards the initialisation, against a sum over data of the loss in
         nats; 1 is the Bayesian prior N(theta_0, I). Zero needs `label_smoothing` > 0.
         "evidence" maximises Laplace's approximation of the evidence, "cv" the log probability of
-        held-out labels in 5 folds; both use at most 600 points, taken at random. None is 1.0 for
+        held-out labels in 5 folds; both use at most 600 points, taken at random. Where "cv" can
+        hold nothing out, as with one point a class, it is 1.0, with a warning. None is 1.0 for
         an architecture that you give; without one it is "cv", the depth being chosen too.
     uncertainty : {"initialization", "posterior", "none"}, default "initialization"
         Whose spread: "initialization" is that of networks over their random initialisation;
@@ -432,7 +433,9 @@ class NTKRegressor(_NTK, Regressor):
         `reg` and noise are chosen by the evidence, those over initialisations are too narrow.
     noise : float, optional
         Standard deviation of the observation noise, in the units of the target. None estimates it
-        by the evidence, for each output.
+        by the evidence, for each output. An output that never varies has nothing to estimate it
+        from: a hundredth of the prior's standard deviation is taken, in units of the target's size,
+        with a warning.
     method : {"gaussian", "exact"}, default "gaussian"
         The closed form, or `n_draws` draws from it.
     n_draws : int, default 256
