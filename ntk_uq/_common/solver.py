@@ -364,7 +364,7 @@ def solve_dual(
 
 
 def interpolation_gap(
-    ntk: Array, y: Array, f0: Array, alpha: Array, likelihood: Likelihood
+    ntk: Array, y: Array, f0: Array, alpha: Array, likelihood: "Likelihood"
 ) -> tuple[Array, Array]:
     """Distance of the loss to its minimum where reg = 0, and the latents.
 
