@@ -303,19 +303,27 @@ def solve_dual(
     def certify(it: _Iterate):
         """Gap of a fresh iterate, with what rounding hides of it.
 
-        Rounding of the residual is measured: 3 alpha has other rounding errors everywhere.
+        Rounding is measured: of 3 alpha and 3 r all errors are others.
         """
-        tripled = lax.optimization_barrier(3 * it.alpha)
-        latents = prior + lax.optimization_barrier(apply_ntk(tripled)) / 3
-        change = likelihood_gradient(latents, y) - linear - reg * tripled / 3 - it.descent
+        both = jnp.concatenate([it.alpha, it.descent], axis=-1)
+        tripled = lax.optimization_barrier(3 * both)
+        again = lax.optimization_barrier(apply_ntk(tripled)) / 3
+        ntk_alpha, ntk_r = jnp.split(again, 2, axis=-1)
+        latents, alpha = prior + ntk_alpha, tripled[..., : ntk_r.shape[-1]] / 3
+        change = likelihood_gradient(latents, y) - linear - reg * alpha - it.descent
         hidden = _REPETITIONS * jnp.sqrt(jnp.sum((root * change) ** 2, axis=(0, 1)))
-        # That of <r, r>_Theta, which cancels where points are nearly equal, is bounded: errors
-        # count as independent, and abs(Theta_ij) is at most the product of the diagonal's roots.
-        r = root * jnp.abs(it.descent)
-        summed = jnp.sum(r, axis=0 if ntk.ndim == 2 else (0, 1), keepdims=True)
-        eps = math.sqrt(len(operator)) * jnp.finfo(f0.dtype).eps
-        lost = eps * jnp.sqrt(jnp.sum((r * summed) ** 2, axis=(0, 1)))
-        return (jnp.sqrt(it.norm + lost) + hidden) ** 2 / (2 * reg)
+        # <r, r>_Theta cancels where points are nearly equal.
+        known = it.ntk_steepest if deflation is None else apply_ntk(it.descent)
+        lost = it.descent * (ntk_r - known)
+        lost = _REPETITIONS * jnp.sqrt(jnp.sum(lost**2, axis=(0, 1)))
+        gap = (jnp.sqrt(it.norm + lost) + hidden) ** 2 / (2 * reg)
+        if not isinstance(getattr(likelihood, "likelihood", likelihood), Gaussian):
+            return gap
+        # The Hessian is no less than W Theta either. Where W is the same everywhere that is a
+        # bound too, and by far the better one where noise is small.
+        bend = weights * per_draw(likelihood.curvature)(latents, y).diagonal
+        largest = jnp.abs(it.descent) + _REPETITIONS * jnp.abs(change)
+        return jnp.fmin(gap, 0.5 * jnp.sum(largest**2 / bend, axis=(0, 1)))
 
     def begin(alpha, latents, iteration) -> _Iterate:
         descent = likelihood_gradient(latents, y) - linear - reg * alpha
@@ -345,7 +353,7 @@ def solve_dual(
         # At the limit of precision a round may do harm.
         keep = (rounds > 0) & ~(after.norm <= before.norm)
         best = [jnp.where(keep, b, a) for b, a in zip(before[:-1], after[:-1], strict=True)]
-        return _Iterate(*[*best, after.iteration]), before.norm, rounds + 1
+        return _Iterate._make((*best, after.iteration)), before.norm, rounds + 1
 
     alpha = jnp.zeros_like(prior) if start is None else jnp.moveaxis(start, 0, -1)
     latents = prior if start is None else prior + apply_ntk(alpha)
@@ -353,13 +361,15 @@ def solve_dual(
     state = (first, jnp.full_like(first.norm, jnp.inf), jnp.int32(0))
     end, _, rounds = lax.while_loop(improving, once_more, state)
     gap = certify(end)
+    # At the start f and Theta r; at the end as much again, and what a deflation has not kept.
+    around = (1 if start is None else 2) + (2 if deflation is None else 3)
     return DualSolution(
         alpha=jnp.moveaxis(end.alpha, -1, 0),
         latents=jnp.moveaxis(end.latents, -1, 0),
         gap=gap,
         residual=jnp.max(jnp.abs(end.descent), axis=(0, 1)),
         converged=gap <= tol,  # not where it is not a number
-        n_products=end.iteration + end.iteration // _REFRESH + 2 * rounds + (start is not None) + 1,
+        n_products=end.iteration + end.iteration // _REFRESH + 2 * rounds + around,
     )
 
 
