@@ -70,7 +70,7 @@ def run_chains(
         PRNG key. Chain i uses ``fold_in(key, i)``.
     posterior : Whitened or Preconditioned
         What is sampled.
-    sampler : NoUTurn or EllipticalSlices
+    sampler : samplers.ChainSampler
         How.
     num_warmup, num_samples, num_chains : int
         Draws that are dropped and kept, of each chain, and chains.
