@@ -11,7 +11,7 @@ from _timing import digits, heading
 from ntk_uq import MLP, Categorical, bayes
 from ntk_uq._common.coordinates import Preconditioned
 from ntk_uq.bayes.chains import run_chains
-from ntk_uq.bayes.nuts import NoUTurn
+from ntk_uq.bayes.samplers.nuts import NoUTurn
 
 
 def preconditioned_nuts(key, prior, targets, **sizes):

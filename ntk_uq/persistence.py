@@ -29,6 +29,7 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from ntk_uq import likelihoods, networks
 from ntk_uq._common.files import write_atomically
 from ntk_uq._common.rules import own_rules
 from ntk_uq.ensemble.members import in_features
@@ -52,10 +53,20 @@ _MALFORMED = (
     struct.error, zlib.error, zipfile.BadZipFile,
 )  # fmt: skip
 
+
+def _held_as_data(contents: types.ModuleType) -> tuple[str, ...]:
+    """Dataclasses of a contents page, but those whose fields are functions."""
+    return tuple(
+        name
+        for name in contents.__all__
+        if is_dataclass(cls := getattr(contents, name)) and not getattr(cls, "holds_functions", 0)
+    )
+
+
 # All classes that a file may name. Building one assigns or checks values and does nothing else.
 _CLASSES = {
-    "ntk_uq.architectures": ("MLP", "ConvNet"),
-    "ntk_uq.likelihoods": ("Bernoulli", "Categorical", "Gaussian", "Poisson", "Weighted"),
+    "ntk_uq.architectures": _held_as_data(networks),
+    "ntk_uq.likelihoods": _held_as_data(likelihoods),
     "ntk_uq.analytic": (
         "Discrepancy", "ExactPredictor", "GaussianPredictor", "_PerOutput", "_Shared",
     ),
@@ -80,10 +91,12 @@ _CLASSES = {
     ),
 }  # fmt: skip
 
-# Where a class lives that its package does not show.
-_HOMES = dict.fromkeys(
-    ("ntk_uq.analytic._PerOutput", "ntk_uq.analytic._Shared"), "ntk_uq.analytic.resolvent"
-)
+# Where a class lives that its package does not show, or no longer; names in files stay.
+_HOMES = {
+    "ntk_uq.analytic._PerOutput": "ntk_uq.analytic.resolvent",
+    "ntk_uq.analytic._Shared": "ntk_uq.analytic.resolvent",
+    **{f"ntk_uq.architectures.{name}": "ntk_uq.networks" for name in _held_as_data(networks)},
+}
 
 # In the place of an architecture that a file cannot hold.
 _SUPPLIED = "supplied"
@@ -358,6 +371,19 @@ def _class(name: str) -> type:
 # Architectures of the user's, which files do not hold.
 
 
+def _is_supplied(value: Any) -> bool:
+    """Whether a file leaves an architecture out, to be given to `load`: one of the user's own."""
+    if not isinstance(value, BaseArchitecture) or _name_of(type(value)) is not None:
+        return False
+    shipped = type(value).__module__.partition(".")[0] == "ntk_uq"
+    if shipped and not value.holds_functions:
+        raise ValueError(
+            f"{type(value).__name__} is an architecture of ntk_uq that files do not know: "
+            "ntk_uq.networks must show it."
+        )
+    return True
+
+
 def _fingerprint(architecture: BaseArchitecture, shape: Any, outputs: int) -> dict[str, Any]:
     """What an architecture computes at a few points: it has no other identity."""
     points = np.sin(1.0 + np.arange(3 * math.prod(shape))).reshape(3, *shape)
@@ -430,7 +456,7 @@ class _Writer:
             return {"tuple": [self.encode(v, f"{where}[{i}]") for i, v in enumerate(value)]}
         if isinstance(value, np.ndarray | np.generic | jax.Array):
             return self._encode_array(value, where)
-        if isinstance(value, BaseArchitecture) and _name_of(type(value)) is None:
+        if _is_supplied(value):
             return {_SUPPLIED: "architecture"}
         name = _name_of(type(value))
         if name is not None:
@@ -515,7 +541,7 @@ class _Writer:
             params["optimizer"] = None
             self.left_out_optimizer = True
         network = getattr(estimator, "architecture_", None)
-        if isinstance(network, BaseArchitecture) and _name_of(type(network)) is None:
+        if _is_supplied(network):
             shape, outputs = estimator._point_shape, len(estimator._output_names)
             prints = _fingerprint(network, shape, outputs)
             self.architecture = self.encode(

@@ -923,20 +923,13 @@ def _diagnostic_figures(diagnostics: "Diagnostics") -> dict[str, str]:
             f"{diagnostics.rhat_max:.3f}; {diagnostics.n_rhat_high:,} of {n_latents:,} latents are "
             f"above 1.01, where chance alone would put {diagnostics.rhat_high_by_chance:,.0f}"
         )
-    trajectories = {
-        "Divergent draws": f"{diagnostics.n_divergent:,}",
-        "Draws cut short": f"{diagnostics.n_max_treedepth:,} reached the greatest tree depth",
-        "Work": f"{diagnostics.steps_per_draw:.0f} leapfrog steps a draw, mean acceptance "
-        f"probability {diagnostics.acceptance_rate:.2f}",
-    }
-    slices = {"Work": f"{diagnostics.steps_per_draw:.0f} likelihoods evaluated a draw"}
     return {
         "Draws kept": f"{diagnostics.n_draws:,}",
         "Largest R-hat": rhat,
         "Smallest effective sample size": f"{diagnostics.ess_bulk.min():,.0f} in the bulk, "
         f"{diagnostics.ess_tail.min():,.0f} in the tails; {diagnostics.n_ess_low:,} of "
         f"{n_latents:,} latents are below 400",
-        **(trajectories if diagnostics.sampler == "nuts" else slices),
+        **diagnostics.work,
         "Speed": f"{_duration(diagnostics.seconds)} of sampling, {diagnostics.ess_per_second:.1f} "
         "effective draws a second",
     }

@@ -11,7 +11,7 @@ Everything follows the dtype of the kernels.
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, cast
 
 import jax
@@ -34,8 +34,6 @@ from ntk_uq.analytic.trajectories import correct_draws
 from ntk_uq.ensemble import ConvergenceWarning
 from ntk_uq.likelihoods import Curvature, Gaussian, Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels
-from ntk_uq.networks.infinite_width import mlp_kernels
-from ntk_uq.networks.mlp import MLP
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
 __all__ = [
@@ -896,7 +894,8 @@ def _evidences(network, X, y, likelihood, fit_noise, progress) -> Floats:
 def _refine(network, X, y, likelihood, reg, tune) -> tuple[Any, float, Floats, Likelihood]:
     """Climb the evidence from the best regularisation of the scan."""
     start: dict[str, Any] = {"reg": reg}
-    start |= {name: getattr(network, name) for name in ("w_std", "b_std") if name in tune}
+    climbed = [name for name in network.tunable if name in tune and name != "depth"]
+    start |= {name: getattr(network, name) for name in climbed}
     if "scales" in tune:
         start["scales"] = jnp.ones(X.shape[1])
     lower = {name: jnp.zeros_like(value) for name, value in start.items()}
@@ -909,7 +908,8 @@ def _refine(network, X, y, likelihood, reg, tune) -> tuple[Any, float, Floats, L
         return Gaussian(p["noise"]) if "noise" in p else likelihood
 
     def evidence(p: dict[str, Any]) -> Array:
-        ntk = _scaled_kernel(network, points * p.get("scales", 1.0), p)
+        scaled = points * p.get("scales", 1.0)
+        ntk = network.tuned_kernel_block(scaled, {name: p[name] for name in climbed}).ntk
         return log_evidence(ntk, targets, p["reg"], with_noise(p))
 
     found = maximise_evidence(evidence, start, lower=lower)
@@ -922,20 +922,11 @@ def _refine(network, X, y, likelihood, reg, tune) -> tuple[Any, float, Floats, L
             stacklevel=6,
         )
     best = found.parameters
-    changed = {name: float(best[name]) for name in ("w_std", "b_std") if name in best}
+    changed = {name: float(best[name]) for name in climbed}
     if changed:
         network = replace(network, **changed)
     scales = np.asarray(best.get("scales", np.ones(X.shape[1])))
     return network, float(best["reg"]), scales, with_noise(best)
-
-
-def _scaled_kernel(network: Any, points: Array, p: dict[str, Any]) -> Array:
-    """NTK with traced `w_std` and `b_std`, which a network's own fields cannot be."""
-    if not isinstance(network, MLP):
-        return network.kernel_block(points).ntk
-    limit = {name: value for name, value in asdict(network).items() if name != "width"}
-    limit |= {name: p[name] for name in ("w_std", "b_std") if name in p}
-    return mlp_kernels(points, **limit).ntk
 
 
 def _widest(uncertainties: Sequence[Uncertainty]) -> Uncertainty:

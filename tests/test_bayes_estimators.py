@@ -338,7 +338,7 @@ def test_boolean_classes_are_saved(tmp_path):
         ),
         (
             {"prior": "weights", "sampler": "ess", "num_samples": 10**8},
-            r"sampler='ess' on 20 points and the \d+ parameters .* would take",
+            r"Elliptical slices on 20 points and the \d+ parameters .* would take",
         ),
     ],
 )

@@ -317,7 +317,8 @@ def solve_dual(
         lost = it.descent * (ntk_r - known)
         lost = _REPETITIONS * jnp.sqrt(jnp.sum(lost**2, axis=(0, 1)))
         gap = (jnp.sqrt(it.norm + lost) + hidden) ** 2 / (2 * reg)
-        if not isinstance(getattr(likelihood, "likelihood", likelihood), Gaussian):
+        # Of a likelihood that does not say the curvature is taken for changing.
+        if not getattr(likelihood, "constant_curvature", False):
             return gap
         # The Hessian is no less than W Theta either. Where W is the same everywhere that is a
         # bound too, and by far the better one where noise is small.

@@ -9,7 +9,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from ntk_uq._common.rules import own_rules
-from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood, Weighted
+from ntk_uq.likelihoods import Categorical, Likelihood, Weighted
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
 __all__ = [
@@ -124,7 +124,7 @@ def compare_draws(first_order: Array, exact: Array, likelihood: Likelihood) -> D
 
 def is_exact(likelihood: Likelihood) -> bool:
     """Whether first order is all there is: the log density is quadratic in the latents."""
-    return isinstance(_of_a_point(likelihood), Gaussian)
+    return getattr(likelihood, "constant_curvature", False)
 
 
 def _of_a_point(likelihood: Likelihood) -> Likelihood:

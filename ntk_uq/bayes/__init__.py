@@ -11,16 +11,17 @@ serves every prior and every likelihood. Latents elsewhere follow from the Gauss
 from the network. See docs/theory: "Sampling the posterior".
 """
 
-from ntk_uq._common.warnings import SamplingWarning
-from ntk_uq.bayes.convergence import Diagnostics, diagnostics
-from ntk_uq.bayes.cost import CostEstimate, estimate_cost
-from ntk_uq.bayes.datatree import to_datatree
-from ntk_uq.bayes.network_laplace import NetworkLaplace, laplace_network
-from ntk_uq.bayes.posterior import PosteriorDraws
-from ntk_uq.bayes.prediction import predict_latents, predict_network
+# ruff: noqa: I001  (in the order in which data flows)
 from ntk_uq.bayes.priors import GaussianProcessPrior, NetworkPrior
+from ntk_uq.bayes.cost import CostEstimate, estimate_cost
+from ntk_uq.bayes.posterior import PosteriorDraws
 from ntk_uq.bayes.sampling import sample_latents
-from ntk_uq.bayes.variational import variational_latents
+from ntk_uq.bayes.samplers.variational import variational_latents
+from ntk_uq.bayes.samplers.laplace import NetworkLaplace, laplace_network
+from ntk_uq.bayes.convergence import Diagnostics, diagnostics
+from ntk_uq.bayes.prediction import predict_latents, predict_network
+from ntk_uq.bayes.datatree import to_datatree
+from ntk_uq._common.warnings import SamplingWarning
 
 __all__ = [
     "CostEstimate",

@@ -70,7 +70,7 @@ def run_chains(
         PRNG key. Chain i uses ``fold_in(key, i)``.
     posterior : Whitened or Preconditioned
         What is sampled.
-    sampler : NoUTurn or EllipticalSlices
+    sampler : samplers.ChainSampler
         How.
     num_warmup, num_samples, num_chains : int
         Draws that are dropped and kept, of each chain, and chains.
@@ -83,7 +83,7 @@ def run_chains(
     drawn = [0] * num_chains
     stop = threading.Event()
 
-    def run_chain(index: int):
+    def run_chain(index: int) -> Any:
         # JAX's settings are a thread's own, so every thread makes them.
         with own_rules(), jax.enable_x64(double):
             state = _start(jax.random.fold_in(key, index), posterior, sampler)

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import chi2, rankdata
 
+from ntk_uq.bayes.samplers.interface import ChainSampler
+from ntk_uq.bayes.samplers.table import SAMPLERS, sampler_named
+
 if TYPE_CHECKING:
     from ntk_uq.bayes.posterior import PosteriorDraws
 
@@ -65,8 +68,8 @@ class Diagnostics:
         What is wrong, in plain language, and what to do about it; empty where nothing is.
     notes : tuple of str
         What looks odd and is not: R-hat above 1.01 where chance explains it, jitter.
-    sampler : {"nuts", "ess"}
-        What made the draws.
+    sampler : str
+        What made the draws: "nuts" or "ess".
 
     Examples
     --------
@@ -123,6 +126,15 @@ class Diagnostics:
         """Smallest bulk effective sample size a wall second."""
         return float(np.min(self.ess_bulk)) / self.seconds
 
+    @property
+    def work(self) -> dict[str, str]:
+        """What the draws took and where they fell short, figures in words by their headings."""
+        return _chain_sampler(self.sampler).work(self)
+
+
+def _chain_sampler(name: str) -> ChainSampler:
+    return sampler_named(name, "Chains are of sampler", ChainSampler)
+
 
 def diagnostics(draws: "PosteriorDraws") -> Diagnostics:
     r"""Judge the draws by R-hat, effective sample sizes and the sampler's own statistics.
@@ -167,7 +179,7 @@ def diagnostics(draws: "PosteriorDraws") -> Diagnostics:
     >>> len(bayes.diagnostics(few).warnings) > 0
     True
     """
-    if draws.sampler not in ("nuts", "ess"):
+    if not isinstance(SAMPLERS.get(draws.sampler), ChainSampler):
         raise ValueError(
             f"Draws of sampler={draws.sampler!r} are independent draws from an approximation: "
             "there are no chains to judge. Compare their predictions with those of NUTS."
@@ -207,9 +219,7 @@ def diagnostics(draws: "PosteriorDraws") -> Diagnostics:
         n_divergent=int(np.sum(stats.get("diverging", 0))),
         n_max_treedepth=int(np.sum(stats.get("reached_max_treedepth", 0))),
         n_stuck=int(np.sum(kept_point > _STUCK)),
-        steps_per_draw=float(
-            np.mean(stats["n_evaluations" if draws.sampler == "ess" else "n_steps"])
-        ),
+        steps_per_draw=float(np.mean(stats[_chain_sampler(draws.sampler).steps_statistic])),
         acceptance_rate=float(np.mean(stats["acceptance_rate"])),
         jitter=getattr(draws.prior, "jitter", 0.0),
         seconds=draws.seconds,
@@ -237,7 +247,8 @@ def _rhat_tail(rhat: float | Floats, ess: Floats, shape: tuple[int, ...]) -> Flo
 
 def _warnings(result: Diagnostics, n_chains: int, many_modes: bool) -> Iterator[str]:
     n_latents = result.rhat.size
-    slices = result.sampler == "ess"
+    better = _chain_sampler(result.sampler).moves_further
+    instead = "" if better is None else f', or use sampler="{better}"'
     if result.n_stuck:
         yield (
             f"{result.n_stuck} of {n_chains} chains are stuck: most of their draws repeat the one "
@@ -258,7 +269,7 @@ def _warnings(result: Diagnostics, n_chains: int, many_modes: bool) -> Iterator[
     if result.n_rhat_high and not _explained_by_chance(result):
         yield (
             f"{_high_rhat(result)} The chains have not mixed: raise num_warmup and num_samples"
-            + (', or use sampler="nuts", which moves further.' if slices else ".")
+            + (f"{instead}, which moves further." if instead else ".")
             + (
                 " The posterior of a finite network has many modes, and a chain may stay near one: "
                 'prior="nngp" is its limit at infinite width, and has one.'
@@ -271,8 +282,7 @@ def _warnings(result: Diagnostics, n_chains: int, many_modes: bool) -> Iterator[
         yield (
             f"{result.n_ess_low} of {n_latents} latents have a bulk or tail effective sample size "
             f"below {_ESS_LOW}, at least {result.ess_min:.0f}: their means and quantiles are "
-            f"noisy. Raise num_samples about {factor:.1f}-fold"
-            + (', or use sampler="nuts".' if slices else ".")
+            f"noisy. Raise num_samples about {factor:.1f}-fold{instead}."
         )
     if result.n_max_treedepth:
         yield (

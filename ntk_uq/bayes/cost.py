@@ -1,26 +1,19 @@
 """What sampling would take, by a count, before it starts."""
 
-import math
 from dataclasses import dataclass
-from typing import Literal
 
-from ntk_uq._common.machine import cores
-from ntk_uq.bayes.mean_field import VARIATIONAL_GRADIENTS
-from ntk_uq.bayes.slices import SLICES_PER_DRAW
+from ntk_uq.bayes.samplers.interface import DrawSampler, StepSeconds
+from ntk_uq.bayes.samplers.table import sampler_named
 
 __all__ = ["CostEstimate", "estimate_cost"]
 
 # What `CostEstimate.is_excessive` takes for too much to start without being asked.
 _LONG, _LARGE = 1800, 16 * 2**30
-# For estimates, measured on a 2-core machine: step size x d^(1/4) (0.8 to 1.5 for d = nC from 40
-# to 12,000), and seconds of a leapfrog step: at least, for each d, for each n^2 (a factor past the
-# caches; a quarter of it within) and each n^2 C.
-_STEP_SIZE = 1.0
+# Measured on a 2-core machine, seconds of a gradient: at least, for each d, for each n^2 (a factor
+# past the caches; a quarter of it within) and each n^2 C.
 _STEP_SECONDS = (1e-5, 3e-8, 1.2e-9, 7e-11)
 # Of a network with P parameters: seconds of a gradient for each of nP (3e-10 to 1.6e-9).
 _NETWORK_SECONDS = 6e-10
-# Likelihoods that an elliptical slice evaluates (7 to 8 on digits).
-_EVALUATIONS = 8
 _TIME_UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
 
 
@@ -68,7 +61,7 @@ def estimate_cost(
     num_warmup: int,
     num_samples: int,
     num_chains: int,
-    sampler: Literal["nuts", "ess", "vi"] = "nuts",
+    sampler: str = "nuts",
     n_parameters: int | None = None,
 ) -> CostEstimate:
     r"""Estimate what sampling would take in float64, by a count.
@@ -95,6 +88,11 @@ def estimate_cost(
     -------
     CostEstimate
 
+    Raises
+    ------
+    ValueError
+        If the sampler is unknown, or makes no draws.
+
     References
     ----------
     Beskos et al. 2013, "Optimal tuning of the hybrid Monte Carlo algorithm", for the step size.
@@ -106,6 +104,7 @@ def estimate_cost(
     >>> cost.seconds > 60
     True
     """
+    how = sampler_named(sampler, "estimate_cost takes sampler", DrawSampler)
     if n_parameters is None:
         dimension, matrices = n * n_outputs, 5 * n**2
         gradient = n**2 * _STEP_SECONDS[2] + n**2 * n_outputs * _STEP_SECONDS[3]
@@ -118,19 +117,12 @@ def estimate_cost(
         if n_parameters is None
         else gradient / 3
     )
-    step_size = _STEP_SIZE * dimension**-0.25
-    steps_per_draw = 2 ** math.ceil(math.log2(math.pi / step_size + 1)) - 1
-    if sampler == "nuts":
-        per_draw, seconds_per_step = steps_per_draw, gradient
-    elif sampler == "ess":
-        per_draw, seconds_per_step = SLICES_PER_DRAW, gradient / 2 + _EVALUATIONS * likelihood
-    else:
-        per_draw, seconds_per_step, num_warmup = 0, gradient, 0
-    parallel = min(num_chains, cores())
-    n_steps = num_chains * (num_warmup + num_samples) * per_draw
-    if sampler == "vi":
-        n_steps, parallel = VARIATIONAL_GRADIENTS, 1
-    seconds = n_steps / parallel * seconds_per_step
+    n_steps, seconds = how.cost(
+        StepSeconds(dimension, gradient, likelihood),
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        num_chains=num_chains,
+    )
     # Covariance, its factors and one more while they are made; the states of a trajectory's binary
     # tree; whitened variables and latents of each draw, and three copies while they are judged.
     drawn = num_chains * num_samples * (2 * dimension + 3 * n * n_outputs)

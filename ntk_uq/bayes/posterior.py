@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ntk_uq.bayes.priors import GaussianProcessPrior, NetworkPrior, Prior
 from ntk_uq.likelihoods import Likelihood
 
-__all__ = ["PosteriorDraws", "Whitened", "posterior_of"]
+__all__ = ["PosteriorDraws", "Whitened", "check_counts", "posterior_of"]
 
 Floats = NDArray[np.floating]
 
@@ -73,6 +73,15 @@ def posterior_of(
     return Whitened(prior, targets, likelihood)
 
 
+def check_counts(function: str, num_warmup: int, num_samples: int, num_chains: int) -> None:
+    """Refuse numbers of draws that give none, or too few to judge."""
+    if num_warmup < 0 or num_samples < 4 or num_chains < 1:
+        raise ValueError(
+            f"{function} takes num_warmup >= 0, num_samples >= 4 and num_chains >= 1, got "
+            f"{num_warmup}, {num_samples} and {num_chains}."
+        )
+
+
 @dataclass(frozen=True)
 class PosteriorDraws:
     """Draws from the posterior at the training points, and how the sampler got them.
@@ -92,8 +101,8 @@ class PosteriorDraws:
         likelihood, and acceptance_rate, the share of them that was accepted.
     seconds : float
         Wall seconds in all, compilation and warm-up included.
-    sampler : {"nuts", "ess", "vi"}
-        "vi" draws are independent, from an approximation.
+    sampler : str
+        Its name: "nuts", "ess" or "vi". "vi" draws are independent, from an approximation.
 
     Examples
     --------

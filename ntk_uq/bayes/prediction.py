@@ -7,15 +7,13 @@ from jax import Array, lax
 from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._common.rules import own_rules
-from ntk_uq.bayes.posterior import PosteriorDraws
-from ntk_uq.bayes.priors import NetworkPrior, dtype_of
-from ntk_uq.bayes.sampling import Floats
+from ntk_uq.bayes.posterior import Floats, PosteriorDraws
+from ntk_uq.bayes.priors import NETWORKS_AT_ONCE, NetworkPrior, dtype_of
 
 __all__ = ["predict_latents", "predict_network"]
+
 # Latents of one block of points in a prediction: 2**22 doubles are 32 MiB.
 _CHUNK = 2**22
-# Networks evaluated at once in a prediction: their products then run at the machine's rate.
-_NETWORKS_AT_ONCE = 16
 
 
 @own_rules()
@@ -159,4 +157,4 @@ def predict_network(draws: PosteriorDraws, points: ArrayLike) -> Floats:
 
 @jax.jit
 def _outputs(prior: NetworkPrior, parameters: Array, points: Array) -> Array:
-    return lax.map(lambda z: prior.evaluate(z, points), parameters, batch_size=_NETWORKS_AT_ONCE)
+    return lax.map(lambda z: prior.evaluate(z, points), parameters, batch_size=NETWORKS_AT_ONCE)

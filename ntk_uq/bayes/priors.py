@@ -15,7 +15,18 @@ from ntk_uq._common.linalg import cholesky
 from ntk_uq._common.rules import own_rules
 from ntk_uq.networks.architecture import BaseArchitecture
 
-__all__ = ["GaussianProcessPrior", "NetworkPrior", "Prior", "as_numpy", "dtype_of"]
+__all__ = [
+    "NETWORKS_AT_ONCE",
+    "GaussianProcessPrior",
+    "NetworkPrior",
+    "Prior",
+    "as_numpy",
+    "dtype_of",
+    "in_double",
+]
+
+# Networks evaluated at once: their products then run at the machine's rate.
+NETWORKS_AT_ONCE = 16
 
 
 class Prior(Protocol):
@@ -167,6 +178,11 @@ def _parameters(architecture: BaseArchitecture, features: Any, n_outputs: int) -
 def dtype_of(prior: Any) -> Any:
     """Precision of a prior, and so of its sampler."""
     return (prior.factor if prior.linear else prior.points).dtype
+
+
+def in_double(prior: Any) -> bool:
+    """Whether a prior, and so its sampler, is in double precision."""
+    return dtype_of(prior) == jnp.float64
 
 
 def as_numpy(prior: Any) -> Any:

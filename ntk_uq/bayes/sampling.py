@@ -1,26 +1,17 @@
 """Sampling the latents at the training points by Markov chains."""
 
-from typing import Any, Literal
-
-import jax
-import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from ntk_uq._common.coordinates import Preconditioned
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
-from ntk_uq.bayes.chains import run_chains
-from ntk_uq.bayes.nuts import NoUTurn
-from ntk_uq.bayes.posterior import PosteriorDraws, Whitened, posterior_of
-from ntk_uq.bayes.priors import Prior, as_numpy, dtype_of
-from ntk_uq.bayes.slices import EllipticalSlices
+from ntk_uq.bayes.posterior import PosteriorDraws, check_counts, posterior_of
+from ntk_uq.bayes.priors import Prior
+from ntk_uq.bayes.samplers.interface import ChainSampler
+from ntk_uq.bayes.samplers.table import sampler_named
 from ntk_uq.likelihoods import Likelihood
 
 __all__ = ["sample_latents"]
-
-Floats = NDArray[np.floating]
 
 
 @own_rules()
@@ -30,7 +21,7 @@ def sample_latents(
     targets: ArrayLike,
     likelihood: Likelihood,
     *,
-    sampler: Literal["nuts", "ess"] = "nuts",
+    sampler: str = "nuts",
     num_warmup: int,
     num_samples: int,
     num_chains: int,
@@ -102,49 +93,16 @@ def sample_latents(
     >>> abs(float(draws.latents.mean()) - 1.0) < 0.1
     True
     """
-    _check_counts("sample_latents", num_warmup, num_samples, num_chains)
+    check_counts("sample_latents", num_warmup, num_samples, num_chains)
     posterior = posterior_of("sample_latents", prior, targets, likelihood)
-    dtype = dtype_of(posterior.prior)
-    if sampler == "nuts":
-        how: Any = NoUTurn(num_warmup, target_accept_prob, max_tree_depth)
-        what = _preconditioned(posterior)
-    elif sampler == "ess":
-        how, what = EllipticalSlices(), posterior
-    else:
-        raise ValueError(f'sample_latents takes sampler "nuts" or "ess"; got {sampler!r}.')
-    chains = run_chains(
+    how = sampler_named(sampler, "sample_latents takes sampler", ChainSampler).tuned(
+        target_accept_prob=target_accept_prob, max_tree_depth=max_tree_depth
+    )
+    return how.draw(
         key,
-        what,
-        how,
+        posterior,
         num_warmup=num_warmup,
         num_samples=num_samples,
         num_chains=num_chains,
         progress=progress,
-        double=dtype == jnp.float64,
     )
-    return PosteriorDraws(as_numpy(posterior.prior), *chains, sampler)
-
-
-def _preconditioned(posterior: Whitened) -> Whitened | Preconditioned:
-    """The posterior in the coordinates that NUTS is faster in.
-
-    Softmax couples the outputs, and coordinates common to them, which a factor of size n allows,
-    do not fit well: in effective samples a second they gain at n = 100, and lose at n = 300.
-    """
-    prior, targets, likelihood = posterior
-    if not prior.linear:
-        return posterior
-    curvature = jax.eval_shape(
-        likelihood.curvature, jnp.zeros(targets.shape, prior.factor.dtype), targets
-    )
-    if curvature.direction is not None:
-        return posterior
-    return Preconditioned.create(prior.factor, targets, likelihood)
-
-
-def _check_counts(function: str, num_warmup: int, num_samples: int, num_chains: int) -> None:
-    if num_warmup < 0 or num_samples < 4 or num_chains < 1:
-        raise ValueError(
-            f"{function} takes num_warmup >= 0, num_samples >= 4 and num_chains >= 1, got "
-            f"{num_warmup}, {num_samples} and {num_chains}."
-        )

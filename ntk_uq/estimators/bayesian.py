@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Literal
 
 import jax
@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
-from ntk_uq import analytic, ensemble
+from ntk_uq import analytic, bayes, ensemble
 from ntk_uq._common import checks
 from ntk_uq._common.machine import memory_limit
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
+from ntk_uq.bayes.posterior import posterior_of
+from ntk_uq.bayes.samplers import ChainSampler, DrawSampler, Sampler, sampler_named
 from ntk_uq.estimators.ntk import Floats
 from ntk_uq.estimators.solutions import check_solution, numpy_leaves, warn_of_first_order
 from ntk_uq.estimators.tasks import Classifier, Estimator, Regressor
@@ -29,7 +31,7 @@ class _Bayesian(Estimator):
     """The posterior as a producer: Markov chains, or an approximation in their place."""
 
     prior: Literal["ntk", "nngp", "weights"]
-    sampler: Literal["nuts", "ess", "vi", "laplace"]
+    sampler: str
     num_warmup: int
     num_samples: int
     num_chains: int
@@ -60,17 +62,19 @@ class _Bayesian(Estimator):
         """
         X = self._validated(X)
         with jax.enable_x64(True):
-            if self.sampler == "laplace":
+            if not isinstance(self._sampler, DrawSampler):
                 return self._laplace_prediction(X, joint)
             latents = self._latents(X, joint)
-        n_chains = self.num_chains if self.sampler in ("nuts", "ess") else None
+        n_chains = self.num_chains if isinstance(self._sampler, ChainSampler) else None
         joint = joint or self.prior == "weights"
         return self._sample_prediction(latents, n_chains=n_chains, joint=joint)
 
+    @property
+    def _sampler(self) -> Sampler:
+        return sampler_named(self.sampler, "sampler must be")
+
     def _latents(self, X: Floats, joint: bool) -> Any:
         """Draws of the latents at test points: [S, m, C]."""
-        from ntk_uq import bayes
-
         if self.prior == "weights":
             return bayes.predict_network(self.draws_, X)
         cross, test = (self._covariance(kernels) for kernels in self._kernels_at(X, joint))
@@ -97,12 +101,11 @@ class _Bayesian(Estimator):
         return kernels.ntk / self.reg if self.prior == "ntk" else kernels.nngp
 
     def _fit(self, X: Floats, targets: Floats) -> None:
-        from ntk_uq import bayes
-
         self._X, self._y = X, targets
         for name in ("posterior_", "draws_", "laplace_"):
             self.__dict__.pop(name, None)
         self.diagnostics_ = self.discrepancy_ = None
+        sampler = self._sampler
         with jax.enable_x64(True):
             key, self._predict_key = jax.random.split(self._key())
             prior: Any
@@ -113,11 +116,11 @@ class _Bayesian(Estimator):
             else:
                 self._refuse_too_long(n, outputs, None)
                 prior = self._covariance(self.architecture_.kernels(X))
-            if self.sampler == "laplace":
-                self._fit_laplace(key, prior, targets)
+            if isinstance(sampler, DrawSampler):
+                self.draws_ = self._draw(sampler, key, prior, targets)
             else:
-                self.draws_ = self._draw(key, prior, targets)
-        if self.sampler in ("nuts", "ess"):
+                self._fit_laplace(key, prior, targets)
+        if isinstance(sampler, ChainSampler):
             self.diagnostics_ = bayes.diagnostics(self.draws_)
             if self.diagnostics_.warnings:
                 warnings.warn(
@@ -126,23 +129,19 @@ class _Bayesian(Estimator):
                     stacklevel=3,
                 )
 
-    def _draw(self, key: jax.Array, prior: Any, targets: Floats) -> Any:
-        from ntk_uq import bayes
-
-        problem = (key, prior, targets, self._likelihood)
-        size: dict[str, Any] = {"num_samples": self.num_samples, "num_chains": self.num_chains}
-        draw: Any = bayes.variational_latents
-        if self.sampler != "vi":
-            chains: dict[str, Any] = {"sampler": self.sampler, "num_warmup": self.num_warmup}
-            draw = partial(bayes.sample_latents, **chains)
+    def _draw(
+        self, sampler: DrawSampler, key: jax.Array, prior: Any, targets: Floats
+    ) -> bayes.PosteriorDraws:
+        posterior = posterior_of("fit", prior, targets, self._likelihood)
         total = self.num_chains * (self.num_warmup + self.num_samples)
-        label = {"nuts": "NUTS", "ess": "elliptical slices", "vi": "variational inference"}
-        with progress_bar(label[self.sampler], total, self.progress) as progress:
-            return draw(*problem, **size, progress=progress)
+        with progress_bar(sampler.title, total, self.progress) as progress:
+            return sampler.draw(key, posterior, **self._counts, progress=progress)
+
+    @property
+    def _counts(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in ("num_warmup", "num_samples", "num_chains")}
 
     def _fit_laplace(self, key: jax.Array, prior: Any, targets: Floats) -> None:
-        from ntk_uq import bayes
-
         if self.prior == "weights":
             self.laplace_ = bayes.laplace_network(key, prior, targets, self._likelihood)
             if not self.laplace_.converged:
@@ -169,13 +168,11 @@ class _Bayesian(Estimator):
     @cached_property
     def posterior_(self) -> Any:
         """The draws with names for ArviZ, made of `draws_` when they are first asked for."""
-        from ntk_uq import bayes
-
         check_is_fitted(self)
-        if self.sampler == "laplace":
+        if not isinstance(self._sampler, DrawSampler):
             raise AttributeError(
-                'sampler="laplace" draws nothing: its posterior is a Gaussian, in closed form. '
-                "Use predict_distribution, or another sampler."
+                f'sampler="{self.sampler}" draws nothing: its posterior is a Gaussian, in closed '
+                "form. Use predict_distribution, or another sampler."
             )
         # In units of the target, as everything that users see.
         return bayes.to_datatree(
@@ -190,23 +187,15 @@ class _Bayesian(Estimator):
         )
 
     def _refuse_too_long(self, n: int, outputs: int, parameters: int | None) -> None:
-        from ntk_uq import bayes
-
-        if self.sampler == "laplace":
+        if not isinstance(self._sampler, DrawSampler):
             self._refuse_large_laplace(n, outputs, parameters)
             return
         cost = bayes.estimate_cost(
-            n,
-            outputs,
-            num_warmup=self.num_warmup,
-            num_samples=self.num_samples,
-            num_chains=self.num_chains,
-            sampler=self.sampler,
-            n_parameters=parameters,
+            n, outputs, **self._counts, sampler=self.sampler, n_parameters=parameters
         )
         if not cost.is_excessive:
             return
-        name = "NUTS" if self.sampler == "nuts" else f"sampler={self.sampler!r}"
+        name = self._sampler.title[0].upper() + self._sampler.title[1:]
         if parameters is None:
             raise ValueError(
                 f"{name} on {n} points and {outputs} outputs would take {cost}. Sample a subset of "
@@ -229,7 +218,7 @@ class _Bayesian(Estimator):
         present = memory_limit()
         if needed > present:
             raise MemoryError(
-                f'sampler="laplace" on {n} points and {outputs} outputs takes '
+                f'sampler="{self.sampler}" on {n} points and {outputs} outputs takes '
                 f"{needed / 2**30:.1f} GiB, and this machine has {present / 2**30:.1f} GiB. Fit a "
                 "part of the points" + ("." if parameters is None else ", or a narrower network.")
             )
@@ -238,10 +227,7 @@ class _Bayesian(Estimator):
         super()._check_arguments()
         if self.prior not in ("ntk", "nngp", "weights"):
             raise ValueError(f'prior must be "ntk", "nngp" or "weights"; got {self.prior!r}.')
-        if self.sampler not in ("nuts", "ess", "vi", "laplace"):
-            raise ValueError(
-                f'sampler must be "nuts", "ess", "vi" or "laplace"; got {self.sampler!r}.'
-            )
+        sampler_named(self.sampler, "sampler must be")
         if self.prior == "ntk" and self.reg == 0:
             raise ValueError(
                 "reg=0 leaves no prior: GP(0, Theta / reg) has infinite variance. Set reg > 0."
@@ -336,7 +322,7 @@ class BayesianClassifier(_Bayesian, Classifier):
         architecture: BaseArchitecture | None = None,
         reg: float = 1.0,
         prior: Literal["ntk", "nngp", "weights"] = "ntk",
-        sampler: Literal["nuts", "ess", "vi", "laplace"] = "nuts",
+        sampler: str = "nuts",
         num_warmup: int = 500,
         num_samples: int = 500,
         num_chains: int = 2,
@@ -417,7 +403,7 @@ class BayesianRegressor(_Bayesian, Regressor):
         architecture: BaseArchitecture | None = None,
         reg: float = 1.0,
         prior: Literal["ntk", "nngp", "weights"] = "ntk",
-        sampler: Literal["nuts", "ess", "vi", "laplace"] = "nuts",
+        sampler: str = "nuts",
         noise: float | None = None,
         num_warmup: int = 500,
         num_samples: int = 500,

@@ -260,11 +260,10 @@ class _NTK(Estimator):
             )
 
     def _check_tunable(self, network: Any, tune: tuple[str, ...]) -> None:
-        missing = [name for name in tune if name != "scales" and not hasattr(network, name)]
-        fixed = {"w_std", "b_std"} & set(tune) if not isinstance(network, MLP) else set()
-        if missing or fixed:
+        missing = [name for name in tune if name not in ("scales", *network.tunable)]
+        if missing:
             raise ValueError(
-                f"{type(network).__name__} has no {(missing or sorted(fixed))[0]} to tune; an MLP "
+                f"{type(network).__name__} has no {missing[0]} to tune; an MLP "
                 "has depth, w_std and b_std, and any architecture can have scales tuned."
             )
         if "b_std" in tune and network.b_std == 0:

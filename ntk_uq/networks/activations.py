@@ -2,7 +2,6 @@
 
 import functools
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,19 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+__all__ = ["ACTIVATIONS", "ratio", "safe_sqrt"]
+
 # Infinite width, closed forms. The recursion over layers carries, for two centred Gaussian
 # variables (a unit's inputs at two points), their standard deviations s1 [n1, 1] and s2 [1, n2],
 # and the complement h = 1 - correlation: not the correlation, because an angle taken from that is
 # wrong by the square root of machine epsilon where two points nearly coincide.
 
 
-def _safe_sqrt(x: jax.Array) -> jax.Array:
+def safe_sqrt(x: jax.Array) -> jax.Array:
     """Square root with value and derivative 0 at 0 and below."""
     positive = x > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
 
 
-def _ratio(x: jax.Array | float, y: jax.Array) -> jax.Array:
+def ratio(x: jax.Array | float, y: jax.Array) -> jax.Array:
     """Quotient x / y, 0 where y is 0."""
     return jnp.where(y > 0, x / jnp.where(y > 0, y, 1), 0)
 
@@ -50,17 +51,17 @@ def _angle_and_loss(h: jax.Array) -> tuple[jax.Array, jax.Array]:
     series = jnp.full_like(h, _ARC[-1])
     for coefficient in reversed(_ARC[:-1]):
         series = series * (2 * acute - 1) + coefficient
-    arc = _safe_sqrt(2 * acute) * series
+    arc = safe_sqrt(2 * acute) * series
     # Computed once: without the barrier XLA fuses the series into everything that uses it.
     angle = lax.optimization_barrier(jnp.where(h > 1, jnp.pi - arc, arc))
-    return angle, _safe_sqrt(h * (2 - h)) - angle * (1 - h)
+    return angle, safe_sqrt(h * (2 - h)) - angle * (1 - h)
 
 
 @_angle_and_loss.defjvp
 def _angle_and_loss_jvp(primals: Any, tangents: Any) -> Any:
     (h,), (dh,) = primals, tangents
     angle, loss = _angle_and_loss(h)
-    return (angle, loss), (_ratio(dh, _safe_sqrt(h * (2 - h))), angle * dh)
+    return (angle, loss), (ratio(dh, safe_sqrt(h * (2 - h))), angle * dh)
 
 
 class _Dual(NamedTuple):
@@ -90,11 +91,11 @@ def _smooth(
 
     def spread(s: jax.Array) -> jax.Array:
         v = s * s
-        return _safe_sqrt(product(v, v, v, jnp.zeros_like(v)))
+        return safe_sqrt(product(v, v, v, jnp.zeros_like(v)))
 
     def pair(s1: jax.Array, s2: jax.Array, h: jax.Array) -> tuple[jax.Array, jax.Array]:
         moments = s1 * s1, s2 * s2, s1 * s2 * (1 - h), (s1 * s2) ** 2 * h * (2 - h)
-        correlation = product(*moments) * _ratio(1, spread(s1)) * _ratio(1, spread(s2))
+        correlation = product(*moments) * ratio(1, spread(s1)) * ratio(1, spread(s2))
         return 1 - correlation, derivative_product(*moments)
 
     return _Dual(spread, pair)
@@ -128,27 +129,19 @@ def _gelu_derivative(v1: jax.Array, v2: jax.Array, c: jax.Array, d: jax.Array) -
 
 
 class _Activation(NamedTuple):
+    """An activation: the function, its dual, and the name of its layer in `ntk_uq.stax`."""
+
     function: Callable[[jax.Array], jax.Array]
     dual: _Dual
+    stax_layer: str
 
 
-_ACTIVATIONS = {
-    "relu": _Activation(jax.nn.relu, _Dual(lambda s: s / math.sqrt(2), _relu_pair)),
-    "erf": _Activation(lax.erf, _smooth(_erf_product, _erf_derivative)),
+ACTIVATIONS = {
+    "relu": _Activation(jax.nn.relu, _Dual(lambda s: s / math.sqrt(2), _relu_pair), "Relu"),
+    "erf": _Activation(lax.erf, _smooth(_erf_product, _erf_derivative), "Erf"),
     "gelu": _Activation(
-        functools.partial(jax.nn.gelu, approximate=False), _smooth(_gelu_product, _gelu_derivative)
+        functools.partial(jax.nn.gelu, approximate=False),
+        _smooth(_gelu_product, _gelu_derivative),
+        "Gelu",
     ),
 }
-
-
-def _check_layers(activation: str, w_std: float, b_std: float) -> None:
-    if activation not in list(_ACTIVATIONS):
-        raise ValueError(
-            f"Unknown activation {activation!r}: choose one of {', '.join(_ACTIVATIONS)}, whose "
-            "kernels are known. Any other can be trained in a Flax module of your own: "
-            "Architecture(module)."
-        )
-    if not (isinstance(w_std, numbers.Real) and 0 < w_std < math.inf):
-        raise ValueError(f"w_std must be a positive number; got {w_std!r}.")
-    if not (isinstance(b_std, numbers.Real) and 0 <= b_std < math.inf):
-        raise ValueError(f"b_std must be a number, at least 0; got {b_std!r}.")

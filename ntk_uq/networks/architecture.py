@@ -10,6 +10,7 @@ Derivations: docs/theory, "Architectures and their kernels".
 
 import abc
 import math
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
@@ -22,8 +23,18 @@ from numpy.typing import ArrayLike
 from ntk_uq._common import checks
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
+from ntk_uq.networks.jacobians import jacobian_kernel
 
-_TILE = 256  # Rows of a kernel block: some float64 blocks fit a core's cache, dispatch is hidden.
+__all__ = [
+    "TILE",
+    "BaseArchitecture",
+    "Kernels",
+    "ModuleFactory",
+    "check_integers",
+    "standard_normal_like",
+]
+
+TILE = 256  # Rows of a kernel block: some float64 blocks fit a core's cache, dispatch is hidden.
 
 
 class Kernels(NamedTuple):
@@ -85,12 +96,16 @@ class BaseArchitecture(abc.ABC):
 
     module: ModuleFactory
     ndim: ClassVar[int | None] = 2  # axes of the points: 2 for tables, 4 for images, None for both
+    # Fields that data can choose: depth by trying each, the others by the gradient of the evidence.
+    tunable: ClassVar[tuple[str, ...]] = ()
+    # Whether its fields are functions, which no file can hold: `load` is then given the same again.
+    holds_functions: ClassVar[bool] = False
     # Whether every parameter starts as N(0, 1), as the NTK parameterisation has it.
     _standard_normal: ClassVar[bool] = True
 
     def tile_rows(self, point: np.ndarray) -> int:
         """Points on a side of a kernel's block that is computed at once."""
-        return _TILE
+        return TILE
 
     @abc.abstractmethod
     def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
@@ -99,6 +114,33 @@ class BaseArchitecture(abc.ABC):
     @abc.abstractmethod
     def kernel_diag_block(self, x: jax.Array) -> Kernels:
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
+
+    def tuned_kernel_block(self, x: jax.Array, values: Mapping[str, Any]) -> Kernels:
+        """Kernels [n, n] with other values of `tunable` fields but depth, which may be traced."""
+        if values:
+            raise ValueError(f"{type(self).__name__} has no {next(iter(values))} to tune.")
+        return self.kernel_block(x)
+
+    @own_rules()
+    def tangent_kernel(
+        self, params: Any, x1: jax.Array, x2: jax.Array | None = None, *, trace: bool = False
+    ) -> jax.Array:
+        """Tangent kernel of a finite network; see `kernels.empirical_ntk`.
+
+        Parameters
+        ----------
+        params : pytree
+            The network's parameters.
+        x1, x2 : arrays of shape [n1, d] and [n2, d]
+            Points. Without `x2` those of `x1`.
+        trace : bool
+            Average over equal outputs.
+
+        Returns
+        -------
+        array of shape [n1, C, n2, C], with `trace` [n1, n2]
+        """
+        return jacobian_kernel(self, params, x1, x2, trace)
 
     @own_rules()
     def init(self, key: jax.Array, in_features: Any, out_features: int) -> nnx.Module:
@@ -304,11 +346,7 @@ def _tile(points: np.ndarray, start: int, size: int) -> jax.Array:
     return jnp.asarray(np.pad(rows, fill))
 
 
-def _along(bias: jax.Array, x: jax.Array) -> jax.Array:
-    """A bias [units] with as many axes as x, whose last one it is."""
-    return bias.reshape((1,) * (x.ndim - 1) + (-1,))
-
-
-def _check_integers(architecture: Any, **least: int) -> None:
+def check_integers(architecture: Any, **least: int) -> None:
+    """Refuse fields of an architecture that are no integers, at least so large."""
     for name, minimum in least.items():
         checks.count(name, getattr(architecture, name), minimum)

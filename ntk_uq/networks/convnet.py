@@ -13,10 +13,12 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from ntk_uq.networks.activations import _ACTIVATIONS, _check_layers
-from ntk_uq.networks.architecture import _TILE, BaseArchitecture, Kernels, _along, _check_integers
-from ntk_uq.networks.mlp import _Dense
-from ntk_uq.networks.stax_kernels import _stax_kernel_diag, _stax_kernels
+from ntk_uq.networks.activations import ACTIVATIONS
+from ntk_uq.networks.architecture import TILE, BaseArchitecture, Kernels, check_integers
+from ntk_uq.networks.layers import Dense, along_last_axis, check_layers
+from ntk_uq.networks.stax_kernels import stax_kernel_diag, stax_kernels
+
+__all__ = ["ConvNet"]
 
 # Covariances between all positions of two images, of the pairs in a block.
 _TILE_BYTES = 2**26
@@ -38,7 +40,7 @@ class _Conv(nnx.Module):
         convolved = lax.conv_general_dilated(
             x, self.kernel[...], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
-        return self.w_scale * convolved + _along(self.b_scale * self.bias[...], x)
+        return self.w_scale * convolved + along_last_axis(self.b_scale * self.bias[...], x)
 
 
 class _Convolutional(nnx.Module):
@@ -53,13 +55,13 @@ class _Convolutional(nnx.Module):
             for fan_in, fan_out in itertools.pairwise(sizes)
         )
         positions = height * width if net.readout == "flatten" else 1
-        self.readout = _Dense(positions * net.width, outputs, *scales, rngs=rngs)
+        self.readout = Dense(positions * net.width, outputs, *scales, rngs=rngs)
         self.pooled = net.readout == "pool"
         self.activation = net.activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
         for layer in self.layers:
-            x = _ACTIVATIONS[self.activation].function(layer(x))
+            x = ACTIVATIONS[self.activation].function(layer(x))
         return self.readout(jnp.mean(x, axis=(1, 2)) if self.pooled else x.reshape(len(x), -1))
 
 
@@ -115,10 +117,11 @@ class ConvNet(BaseArchitecture):
     w_std: float = 2**0.5
     b_std: float = 0.3
     ndim: ClassVar[int | None] = 4
+    tunable: ClassVar[tuple[str, ...]] = ("depth",)
 
     def __post_init__(self) -> None:
-        _check_integers(self, width=1, depth=1, kernel_size=1)
-        _check_layers(self.activation, self.w_std, self.b_std)
+        check_integers(self, width=1, depth=1, kernel_size=1)
+        check_layers(self.activation, self.w_std, self.b_std)
         if self.readout not in ("pool", "flatten"):
             raise ValueError(f'readout must be "pool" or "flatten"; got {self.readout!r}.')
 
@@ -133,18 +136,18 @@ class ConvNet(BaseArchitecture):
 
     def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
         """Kernels [n1, n2] as JAX arrays in the points' dtype; of `x1` with itself without `x2`."""
-        return _stax_kernels(_conv_kernel_fn(replace(self, width=1)), x1, x2)
+        return stax_kernels(_conv_kernel_fn(replace(self, width=1)), x1, x2)
 
     def kernel_diag_block(self, x: jax.Array) -> Kernels:
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
-        return _stax_kernel_diag(_conv_kernel_fn(replace(self, width=1)), x)
+        return stax_kernel_diag(_conv_kernel_fn(replace(self, width=1)), x)
 
     def tile_rows(self, point: np.ndarray) -> int:
         """Points on a side of a kernel's block that is computed at once."""
         height, width, _ = point.shape
         positions = height * width
         pair_bytes = 8 * (positions**2 if self.readout == "pool" else positions)
-        return int(np.clip(math.isqrt(_TILE_BYTES // pair_bytes), 1, _TILE))
+        return int(np.clip(math.isqrt(_TILE_BYTES // pair_bytes), 1, TILE))
 
 
 @functools.lru_cache
@@ -153,7 +156,7 @@ def _conv_kernel_fn(net: ConvNet) -> Callable[..., Any]:
 
     scales = {"W_std": net.w_std, "b_std": net.b_std}
     window = (net.kernel_size, net.kernel_size)
-    activation = {"relu": stax.Relu, "erf": stax.Erf, "gelu": stax.Gelu}[net.activation]
+    activation = getattr(stax, ACTIVATIONS[net.activation].stax_layer)
     layers = [
         layer
         for _ in range(net.depth)

@@ -8,14 +8,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ntk_uq.networks.activations import _ACTIVATIONS, _ratio, _safe_sqrt
+from ntk_uq.networks.activations import ACTIVATIONS, ratio, safe_sqrt
 from ntk_uq.networks.architecture import Kernels
+
+__all__ = ["mlp_kernel_diag", "mlp_kernels"]
 
 
 def _lengths_and_directions(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Euclidean norm of each row [n], and the rows scaled to norm 1 [n, d] (zeros stay)."""
-    norms = _safe_sqrt(jnp.sum(x * x, axis=1))
-    return norms, _ratio(x, norms[:, None])
+    norms = safe_sqrt(jnp.sum(x * x, axis=1))
+    return norms, ratio(x, norms[:, None])
 
 
 def _complement(u1: jax.Array, u2: jax.Array, same: bool) -> jax.Array:
@@ -86,7 +88,7 @@ def mlp_kernels(
     [[200.  32.]
      [ 32. 200.]]
     """
-    dual = _ACTIVATIONS[activation].dual
+    dual = ACTIVATIONS[activation].dual
     norms1, u1 = _lengths_and_directions(x1)
     norms2, u2 = (norms1, u1) if x2 is None else _lengths_and_directions(x2)
     root_mean_square = 1 / math.sqrt(x1.shape[1])
@@ -115,8 +117,8 @@ def _affine(
     """
 
     def coordinates(s: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        out = _safe_sqrt((w_std * s) ** 2 + b_std**2)
-        return lax.optimization_barrier((out, _ratio(w_std * s, out), _ratio(b_std, out)))
+        out = safe_sqrt((w_std * s) ** 2 + b_std**2)
+        return lax.optimization_barrier((out, ratio(w_std * s, out), ratio(b_std, out)))
 
     (out1, p1, q1), (out2, p2, q2) = coordinates(s1), coordinates(s2)
     h = p1 * p2 * h + ((p1 - p2) ** 2 + (q1 - q2) ** 2) / 2
@@ -127,8 +129,8 @@ def _sum(a: Any, b: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Moments of the sum of two independent variables, as of unit vectors laid end to end."""
 
     def shares(sa: jax.Array, sb: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        out = _safe_sqrt(sa**2 + sb**2)
-        return lax.optimization_barrier((out, _ratio(sa, out), _ratio(sb, out)))
+        out = safe_sqrt(sa**2 + sb**2)
+        return lax.optimization_barrier((out, ratio(sa, out), ratio(sb, out)))
 
     (a1, a2, ha), (b1, b2, hb) = a, b
     (out1, p1, q1), (out2, p2, q2) = shares(a1, b1), shares(a2, b2)

@@ -1,33 +1,24 @@
 """The fully connected network: one specification, finite and infinite."""
 
+import functools
 import itertools
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import lax
 
-from ntk_uq.networks.activations import _ACTIVATIONS, _check_layers
-from ntk_uq.networks.architecture import BaseArchitecture, Kernels, _along, _check_integers
+from ntk_uq._common.rules import own_rules
+from ntk_uq.networks.activations import ACTIVATIONS
+from ntk_uq.networks.architecture import BaseArchitecture, Kernels, check_integers
 from ntk_uq.networks.infinite_width import mlp_kernel_diag, mlp_kernels
+from ntk_uq.networks.layers import Dense, check_layers
 
-
-class _Dense(nnx.Module):
-    """Linear layer w_std / sqrt(fan_in) W x + b_std b with W, b ~ N(0, 1)."""
-
-    def __init__(
-        self, in_features: int, out_features: int, w_std: float, b_std: float, *, rngs: nnx.Rngs
-    ):
-        self.kernel = nnx.Param(jax.random.normal(rngs.params(), (in_features, out_features)))
-        self.bias = nnx.Param(jax.random.normal(rngs.params(), (out_features,)))
-        self.w_scale = w_std / math.sqrt(in_features)
-        self.b_scale = b_std
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.w_scale * (x @ self.kernel[...]) + _along(self.b_scale * self.bias[...], x)
+__all__ = ["MLP"]
 
 
 class _FullyConnected(nnx.Module):
@@ -42,7 +33,7 @@ class _FullyConnected(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.layers = nnx.List(
-            _Dense(fan_in, fan_out, w_std, b_std, rngs=rngs)
+            Dense(fan_in, fan_out, w_std, b_std, rngs=rngs)
             for fan_in, fan_out in itertools.pairwise(sizes)
         )
         self.activation = activation
@@ -54,7 +45,7 @@ class _FullyConnected(nnx.Module):
 
     def tapped(self, x: jax.Array, taps: Sequence[Any]) -> tuple[jax.Array, list[jax.Array]]:
         """Outputs with something added to what each layer computes, and each layer's inputs."""
-        activation, last = _ACTIVATIONS[self.activation].function, len(self.layers) - 1
+        activation, last = ACTIVATIONS[self.activation].function, len(self.layers) - 1
         h, inputs = x, []
         for i, (layer, tap) in enumerate(zip(self.layers, taps, strict=True)):
             inputs.append(activation(h) if i else h)
@@ -110,10 +101,11 @@ class MLP(BaseArchitecture):
     w_std: float = 2**0.5
     b_std: float = 0.3
     residual: bool = False
+    tunable: ClassVar[tuple[str, ...]] = ("depth", "w_std", "b_std")
 
     def __post_init__(self) -> None:
-        _check_integers(self, width=1, depth=0)
-        _check_layers(self.activation, self.w_std, self.b_std)
+        check_integers(self, width=1, depth=0)
+        check_layers(self.activation, self.w_std, self.b_std)
         if not isinstance(self.residual, bool | np.bool_):
             raise ValueError(f"residual must be True or False; got {self.residual!r}.")
 
@@ -132,7 +124,46 @@ class MLP(BaseArchitecture):
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
         return mlp_kernel_diag(x, **self._limit)
 
+    def tuned_kernel_block(self, x: jax.Array, values: Mapping[str, Any]) -> Kernels:
+        """Kernels [n, n] with other values of `tunable` fields but depth, which may be traced."""
+        return mlp_kernels(x, **{**self._limit, **values})
+
+    @own_rules()
+    def tangent_kernel(
+        self, params: Any, x1: jax.Array, x2: jax.Array | None = None, *, trace: bool = False
+    ) -> jax.Array:
+        """Tangent kernel of a finite network: a sum over layers, without Jacobians."""
+        left = _factors(params, x1)
+        right = left if x2 is None else _factors(params, x2)
+        return _gram_products(params, left, right, trace)
+
     @property
     def _limit(self) -> dict[str, Any]:
         """What is left of the specification at infinite width."""
         return {name: value for name, value in asdict(self).items() if name != "width"}
+
+
+@jax.jit
+def _factors(params: Any, x: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+    """Inputs [n, fan_in] of each layer, and gradients [n, C, fan_out] of its outputs."""
+
+    def outputs(taps: list[jax.Array], point: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+        f, inputs = params.tapped(point[None], taps)
+        return f[0], [h[0] for h in inputs]
+
+    taps = [jnp.zeros_like(layer.bias[...]) for layer in params.layers]
+    gradients, inputs = jax.vmap(jax.jacrev(outputs, has_aux=True), (None, 0))(taps, x)
+    return list(zip(inputs, gradients, strict=True))
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _gram_products(params: Any, left: Any, right: Any, trace: bool) -> jax.Array:
+    """Sum over layers of (w^2 h h' + b^2) g g'; with `trace`, mean over outputs."""
+    equation = "icm,jcm->ij" if trace else "icm,jdm->icjd"
+    total: Any = 0.0
+    for layer, (h1, g1), (h2, g2) in zip(params.layers, left, right, strict=True):
+        inputs = layer.w_scale**2 * jnp.matmul(h1, h2.T, precision=lax.Precision.HIGHEST)
+        inputs = inputs + layer.b_scale**2
+        gradients = jnp.einsum(equation, g1, g2, precision=lax.Precision.HIGHEST)
+        total = total + gradients * (inputs if trace else inputs[:, None, :, None])
+    return total / left[0][1].shape[1] if trace else total

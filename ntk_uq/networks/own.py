@@ -8,7 +8,9 @@ import jax
 from flax import nnx
 
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels, ModuleFactory
-from ntk_uq.networks.stax_kernels import _stax_kernel_diag, _stax_kernels
+from ntk_uq.networks.stax_kernels import stax_kernel_diag, stax_kernels
+
+__all__ = ["Architecture"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Architecture(BaseArchitecture):
     module: ModuleFactory
     kernel_fn: Callable[..., Any] | None = None
     ndim: ClassVar[int | None] = None
+    holds_functions: ClassVar[bool] = True
     _standard_normal: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -60,11 +63,11 @@ class Architecture(BaseArchitecture):
 
     def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
         """Kernels [n1, n2] as JAX arrays in the points' dtype; of `x1` with itself without `x2`."""
-        return _stax_kernels(self._known_kernel_fn(), x1, x2)
+        return stax_kernels(self._known_kernel_fn(), x1, x2)
 
     def kernel_diag_block(self, x: jax.Array) -> Kernels:
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
-        return _stax_kernel_diag(self._known_kernel_fn(), x)
+        return stax_kernel_diag(self._known_kernel_fn(), x)
 
     def _known_kernel_fn(self) -> Callable[..., Any]:
         if self.kernel_fn is None:

@@ -1,5 +1,9 @@
 """Likelihoods against scipy.stats, finite differences, and their own draws."""
 
+import runpy
+from dataclasses import is_dataclass
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,14 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
-from scipy.special import expit, log_softmax, softmax
 
-from ntk_uq.likelihoods import Bernoulli, Categorical, Curvature, Gaussian, Poisson
+from ntk_uq import likelihoods
+from ntk_uq.likelihoods import Curvature
 
 N, C = 4, 3
-ALL = [Categorical(), Bernoulli(), Gaussian(0.7), Poisson()]
-NAMES = [type(likelihood).__name__ for likelihood in ALL]
-every_likelihood = pytest.mark.parametrize("likelihood", ALL, ids=NAMES)
+# What each likelihood's own file knows of it. `Weighted` describes the points that it is made for.
+CASES = [
+    runpy.run_path(str(path))["CASE"]
+    for path in sorted(Path(__file__).parent.glob("test_*.py"))
+    if path.stem not in ("test_interface", "test_weighted")
+]
+NAMES = [type(case.likelihood).__name__ for case in CASES]
+every_case = pytest.mark.parametrize("case", CASES, ids=NAMES)
+every_likelihood = pytest.mark.parametrize(
+    "likelihood", [case.likelihood for case in CASES], ids=NAMES
+)
 # Shapes stay the same from example to example, so that nothing is compiled twice.
 latents = arrays(np.float64, (N, C), elements=st.floats(-6, 6))
 keys = st.integers(0, 2**32 - 1)
@@ -27,39 +39,19 @@ def _x64():
         yield
 
 
-def hard_targets(likelihood, seed, shape=(N, C)):
+def hard_targets(case, seed, shape=(N, C)):
     """Targets as they are observed."""
-    rng = np.random.default_rng(seed)
-    if isinstance(likelihood, Categorical):
-        return np.eye(shape[-1])[rng.integers(shape[-1], size=shape[:-1])]
-    if isinstance(likelihood, Bernoulli):
-        return rng.integers(2, size=shape).astype(float)
-    if isinstance(likelihood, Poisson):
-        return rng.poisson(3.0, size=shape).astype(float)
-    return 3 * rng.normal(size=shape)
+    return case.hard_targets(np.random.default_rng(seed), shape)
 
 
-def soft_targets(likelihood, seed, shape=(N, C)):
+def soft_targets(case, seed, shape=(N, C)):
     """Targets that are not degenerate: averages over observations."""
-    rng = np.random.default_rng(seed)
-    if isinstance(likelihood, Categorical):
-        return softmax(2 * rng.normal(size=shape), axis=-1)
-    if isinstance(likelihood, Bernoulli):
-        return expit(2 * rng.normal(size=shape))
-    if isinstance(likelihood, Poisson):
-        return rng.gamma(2.0, size=shape)
-    return rng.normal(size=shape)
+    return case.soft_targets(np.random.default_rng(seed), shape)
 
 
-def scipy_log_density(likelihood, f, y):
-    """Log density [n] of hard targets."""
-    if isinstance(likelihood, Categorical):
-        return stats.multinomial.logpmf(y, 1, softmax(f, axis=-1))
-    if isinstance(likelihood, Bernoulli):
-        return stats.bernoulli.logpmf(y, expit(f)).sum(axis=-1)
-    if isinstance(likelihood, Poisson):
-        return stats.poisson.logpmf(y, np.exp(f)).sum(axis=-1)
-    return stats.norm.logpdf(y, f, likelihood.noise).sum(axis=-1)
+def test_every_shipped_likelihood_has_a_case():
+    shipped = {name for name in likelihoods.__all__ if is_dataclass(getattr(likelihoods, name))}
+    assert {*NAMES, "Weighted"} == shipped
 
 
 def derivative(function, f):
@@ -83,42 +75,35 @@ def dense(curvature):
     return np.stack([curvature.matvec(np.eye(C)[c]) for c in range(C)], axis=-1)
 
 
-@every_likelihood
+@every_case
 @settings(deadline=None, max_examples=20)
 @given(f=latents, seed=keys)
-def test_log_density_is_scipys(likelihood, f, seed):
-    y = hard_targets(likelihood, seed)
+def test_log_density_is_scipys(case, f, seed):
+    likelihood = case.likelihood
+    y = hard_targets(case, seed)
     np.testing.assert_allclose(
-        likelihood.log_density(f, y), scipy_log_density(likelihood, f, y), rtol=1e-10, atol=1e-10
+        likelihood.log_density(f, y), case.log_density(f, y), rtol=1e-10, atol=1e-10
     )
 
 
-def test_soft_targets_average_the_log_density_over_observations():
-    f = np.random.default_rng(0).normal(size=(N, C))
-    y = soft_targets(Categorical(), 1)
-    expected = np.sum(y * log_softmax(f, axis=-1), axis=-1)
-    np.testing.assert_allclose(Categorical().log_density(f, y), expected, rtol=1e-13)
-    y = soft_targets(Bernoulli(), 1)
-    by_hand = np.sum(y * np.log(expit(f)) + (1 - y) * np.log(expit(-f)), axis=-1)
-    np.testing.assert_allclose(Bernoulli().log_density(f, y), by_hand, rtol=1e-13)
-
-
-@every_likelihood
+@every_case
 @pytest.mark.parametrize("targets", [hard_targets, soft_targets])
 @settings(deadline=None, max_examples=20)
 @given(f=latents, seed=keys)
-def test_gradient_and_curvature_are_derivatives(likelihood, targets, f, seed):
-    y = targets(likelihood, seed)
+def test_gradient_and_curvature_are_derivatives(case, targets, f, seed):
+    likelihood = case.likelihood
+    y = targets(case, seed)
     assert_derivative(likelihood.gradient(f, y), lambda f: likelihood.log_density(f, y), f)
     curvature = dense(likelihood.curvature(f, y))
     assert_derivative(-curvature, lambda f: likelihood.gradient(f, y), f)
 
 
-@every_likelihood
+@every_case
 @settings(deadline=None, max_examples=20)
 @given(f=latents, seed=keys)
-def test_curvature_of_every_likelihood_is_a_covariance(likelihood, f, seed):
-    curvature = likelihood.curvature(f, hard_targets(likelihood, seed))
+def test_curvature_of_every_likelihood_is_a_covariance(case, f, seed):
+    likelihood = case.likelihood
+    curvature = likelihood.curvature(f, hard_targets(case, seed))
     w = dense(curvature)
     scale = np.max(np.abs(w))
     np.testing.assert_allclose(w, w.swapaxes(-1, -2), atol=1e-15 * scale)
@@ -149,11 +134,12 @@ def test_curvature_is_a_diagonal_less_one_rank(d, q, v):
         np.testing.assert_allclose(root @ root.swapaxes(-1, -2), w, **tolerance)
 
 
-@every_likelihood
+@every_case
 @settings(deadline=None, max_examples=20)
 @given(f=latents, seed=keys)
-def test_direction_is_normalised_and_points_where_the_likelihood_is_blind(likelihood, f, seed):
-    curvature = likelihood.curvature(f, hard_targets(likelihood, seed))
+def test_direction_is_normalised_and_points_where_the_likelihood_is_blind(case, f, seed):
+    likelihood = case.likelihood
+    curvature = likelihood.curvature(f, hard_targets(case, seed))
     assert np.all(curvature.diagonal >= 0)
     if curvature.direction is None:
         return
@@ -172,11 +158,12 @@ def test_gradient_vanishes_where_the_target_is_the_response(likelihood, f, seed)
     )
 
 
-@every_likelihood
+@every_case
 @settings(deadline=None, max_examples=20)
 @given(f=latents, seed=keys)
-def test_optimum_of_a_target_alone(likelihood, f, seed):
-    y = soft_targets(likelihood, seed)
+def test_optimum_of_a_target_alone(case, f, seed):
+    likelihood = case.likelihood
+    y = soft_targets(case, seed)
     assert not np.any(likelihood.degenerate(y))
     best = likelihood.optimum(y)
     np.testing.assert_allclose(likelihood.gradient(best, y), 0, atol=1e-13 * max(1, y.max()))
@@ -185,48 +172,29 @@ def test_optimum_of_a_target_alone(likelihood, f, seed):
     assert np.all(likelihood.log_density(f, y) <= likelihood.log_density(best, y) + rounding)
 
 
-@pytest.mark.parametrize(
-    ("likelihood", "y", "towards"),
-    [
-        (Categorical(), [[1.0, 0.0, 0.0]], [1.0, -1.0, -1.0]),
-        (Categorical(), [[0.5, 0.5, 0.0]], [1.0, 1.0, -2.0]),
-        (Bernoulli(), [[1.0, 0.5, 0.5]], [1.0, 0.0, 0.0]),
-        (Bernoulli(), [[0.5, 0.0, 0.5]], [0.0, -1.0, 0.0]),
-        (Poisson(), [[1.0, 0.0, 1.0]], [0.0, -1.0, 0.0]),
-    ],
-    ids=str,
-)
-def test_degenerate_targets_want_infinite_latents(likelihood, y, towards):
-    y, f = np.array(y), np.zeros((1, C))
-    assert np.all(likelihood.degenerate(y))
-    assert not np.all(np.isfinite(likelihood.optimum(y)))
-    along = [likelihood.log_density(f + t * np.array(towards), y)[0] for t in range(12)]
-    assert np.all(np.diff(along) > 0)
-
-
-def test_degeneracy_is_judged_point_by_point():
-    y = np.array([[0.2, 0.3, 0.5], [0.0, 0.5, 0.5], [1.0, 0.0, 0.0]])
-    np.testing.assert_array_equal(Categorical().degenerate(y), [False, True, True])
-
-
-@every_likelihood
+@every_case
 @settings(deadline=None, max_examples=20)
 @given(f=latents, seed=keys)
-def test_likelihood_sees_the_identified_part_only(likelihood, f, seed):
-    y = hard_targets(likelihood, seed)
+def test_likelihood_sees_the_identified_part_only(case, f, seed):
+    likelihood = case.likelihood
+    y = hard_targets(case, seed)
     seen = likelihood.identified(f)
     np.testing.assert_allclose(likelihood.identified(seen), seen, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(
-        likelihood.log_density(seen, y), likelihood.log_density(f, y), rtol=1e-12, atol=1e-12
+        likelihood.log_density(seen, y),
+        likelihood.log_density(f, y),
+        rtol=1e-12,
+        atol=1e-12,
     )
     unseen = f - seen
     np.testing.assert_allclose(likelihood.curvature(f, y).matvec(unseen), 0, atol=1e-14)
 
 
-@every_likelihood
-def test_leading_axes_broadcast(likelihood):
+@every_case
+def test_leading_axes_broadcast(case):
+    likelihood = case.likelihood
     f = np.random.default_rng(0).normal(size=(2, 5, N, C))
-    y = soft_targets(likelihood, 1)
+    y = soft_targets(case, 1)
 
     def quantities(f):
         curvature = likelihood.curvature(f, y)
@@ -247,13 +215,13 @@ def test_leading_axes_broadcast(likelihood):
             np.testing.assert_allclose(together[i], alone, rtol=1e-14, atol=1e-15)
 
 
-@every_likelihood
-def test_extreme_latents(likelihood):
-    # exp(800) is beyond double precision, and a Poisson likelihood's rate with it.
-    high = 700.0 if isinstance(likelihood, Poisson) else 800.0
+@every_case
+def test_extreme_latents(case):
+    likelihood = case.likelihood
+    high = case.highest_latent
     f = np.array([[high, -800.0, 0.0], [-800.0, -800.0, high], [-800.0, 0.0, high]])
     for targets in (hard_targets, soft_targets):
-        y = targets(likelihood, 0, f.shape)
+        y = targets(case, 0, f.shape)
         curvature = likelihood.curvature(f, y)
         for value in (
             likelihood.log_density(f, y),
@@ -264,17 +232,10 @@ def test_extreme_latents(likelihood):
             likelihood.response(f),
         ):
             assert np.all(np.isfinite(value))
-    if isinstance(likelihood, Categorical | Bernoulli):
+    if case.probabilities:
         # Log densities do not saturate: linear in the latents that far out.
         wrong = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
         assert np.all(likelihood.log_density(f, wrong) <= -1600)
-
-
-def test_impossible_counts_under_an_infinite_rate():
-    # What overflows does so to the limit, never to NaN.
-    f, y = np.full((1, 1), 800.0), np.zeros((1, 1))
-    assert Poisson().log_density(f, y)[0] == -np.inf
-    assert Poisson().gradient(f, y)[0, 0] == -np.inf
 
 
 # One shape for all tests of draws: the sampler of counts takes seconds to compile.
@@ -286,14 +247,15 @@ def draw(likelihood, seed, f=DRAWN):
     return np.asarray(likelihood.sample(jax.random.key(seed), np.broadcast_to(f, (N_DRAWS, 3, C))))
 
 
-@every_likelihood
-def test_draws_have_the_mean_and_covariance_of_the_likelihood(likelihood):
+@every_case
+def test_draws_have_the_mean_and_covariance_of_the_likelihood(case):
+    likelihood = case.likelihood
     response = np.asarray(likelihood.response(DRAWN))
     deviation = draw(likelihood, 3) - response
     # The variance of exponential families in natural parameters is their curvature.
     variance = dense(likelihood.curvature(DRAWN, response))
-    if isinstance(likelihood, Gaussian):
-        variance = np.broadcast_to(likelihood.noise**2 * np.eye(C), variance.shape)
+    if case.variance is not None:
+        variance = np.broadcast_to(case.variance * np.eye(C), variance.shape)
     expected = np.zeros((3, C, 3, C))
     expected[np.arange(3), :, np.arange(3), :] = variance  # points are independent
     products = np.einsum("sic,sjd->sicjd", deviation, deviation)
@@ -305,36 +267,17 @@ def z_scores(values, expected):
     return (values.mean(axis=0) - expected) / (values.std(axis=0, ddof=1) / np.sqrt(len(values)))
 
 
-def test_draws_are_observations():
-    classes = draw(Categorical(), 0)
-    assert set(np.unique(classes)) == {0.0, 1.0}
-    assert np.all(classes.sum(axis=-1) == 1)
-    assert set(np.unique(draw(Bernoulli(), 0))) == {0.0, 1.0}
-    counts = draw(Poisson(), 0)
-    assert np.all((counts >= 0) & (counts == np.round(counts)))
-
-
-def test_distribution_of_draws():
-    noisy = draw(Gaussian(0.7), 5)[:, 0, 0]
-    assert stats.kstest(noisy, stats.norm(DRAWN[0, 0], 0.7).cdf).pvalue > 1e-3
-    rate, last = np.exp(DRAWN[2, 1]), 9  # counts from the last on are one bin
-    counts = draw(Poisson(), 5)[:, 2, 1].astype(int)
-    expected = stats.poisson.pmf(np.arange(last), rate)
-    expected = N_DRAWS * np.append(expected, 1 - expected.sum())
-    observed = np.bincount(np.minimum(counts, last), minlength=last + 1)
-    assert stats.chisquare(observed, expected).pvalue > 1e-3
-
-
 @every_likelihood
 def test_draws_follow_the_key(likelihood):
     np.testing.assert_array_equal(draw(likelihood, 0), draw(likelihood, 0))
     assert np.any(draw(likelihood, 0) != draw(likelihood, 1))
 
 
-@every_likelihood
-def test_single_precision_stays(likelihood):
+@every_case
+def test_single_precision_stays(case):
+    likelihood = case.likelihood
     f = jnp.ones((N, C), jnp.float32)
-    y = jnp.asarray(soft_targets(likelihood, 0), jnp.float32)
+    y = jnp.asarray(soft_targets(case, 0), jnp.float32)
     curvature = likelihood.curvature(f, y)
     values = (
         likelihood.log_density(f, y),
@@ -348,27 +291,3 @@ def test_single_precision_stays(likelihood):
         likelihood.identified(f),
     )
     assert {value.dtype for value in values} == {jnp.dtype("float32")}
-
-
-def test_parameters_are_traced():
-    n_traces = 0
-
-    @jax.jit
-    def log_density(likelihood, f, y):
-        nonlocal n_traces
-        n_traces += 1
-        return likelihood.log_density(f, y)
-
-    f, y = np.zeros((N, C)), np.ones((N, C))
-    for noise in (0.5, 2.0):
-        expected = stats.norm.logpdf(y, f, noise).sum(axis=-1)
-        np.testing.assert_allclose(log_density(Gaussian(noise), f, y), expected, rtol=1e-13)
-    assert n_traces == 1
-
-
-def test_noise_can_be_learned():
-    # The maximum-likelihood noise is the root mean square of the residuals.
-    y = np.random.default_rng(0).normal(size=(50, C))
-    f = np.zeros_like(y)
-    slope = jax.grad(lambda noise: jnp.sum(Gaussian(noise).log_density(f, y)))
-    np.testing.assert_allclose(slope(np.sqrt(np.mean(y**2))), 0, atol=1e-11)

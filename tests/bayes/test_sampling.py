@@ -13,6 +13,7 @@ from scipy.special import softmax
 
 from ntk_uq import MLP, bayes
 from ntk_uq._common.solver import solve_dual
+from ntk_uq.bayes import chains
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, Weighted
 
 
@@ -183,11 +184,11 @@ def test_keys_decide_the_draws(sampler):
 
 @pytest.mark.parametrize("sampler", ["nuts", "ess"])
 def test_chains_and_data_share_one_compilation(sampler):
-    bayes._samplers._advance.clear_cache()
+    chains._advance.clear_cache()
     for seed in (0, 1):
         key, noise = jax.random.key(seed), Gaussian(0.5 + seed)
         bayes.sample_latents(key, S, Y + seed, noise, sampler=sampler, **SHORT)
-    assert bayes._samplers._advance._cache_size() == 1
+    assert chains._advance._cache_size() == 1
 
 
 def test_single_precision_stays_single():
@@ -352,7 +353,7 @@ def test_predictions_do_not_depend_on_company(conjugate, monkeypatch):
     everything = predict([0, 1, 2, 3])
     np.testing.assert_allclose(predict([2]), everything[:, [2]], rtol=1e-9)
     np.testing.assert_allclose(predict([3, 1, 0]), everything[:, [3, 1, 0]], rtol=1e-9)
-    monkeypatch.setattr(bayes, "_CHUNK", 1)  # one point at a time
+    monkeypatch.setattr("ntk_uq.bayes.prediction._CHUNK", 1)  # one point at a time
     np.testing.assert_allclose(predict([0, 1, 2, 3]), everything, rtol=1e-9)
 
 

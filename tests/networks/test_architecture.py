@@ -498,7 +498,7 @@ def test_convolutional_kernels_do_not_depend_on_blocks(monkeypatch):
     net = ConvNet(depth=1)
     x = images(5)
     whole = net.kernels(x)
-    monkeypatch.setattr("ntk_uq.architectures._TILE_BYTES", 4 * 8 * 12**2)  # 2 x 2 points
+    monkeypatch.setattr("ntk_uq.networks.convnet._TILE_BYTES", 4 * 8 * 12**2)  # 2 x 2 points
     for kernel, blocks, diagonal in zip(whole, net.kernels(x), net.kernel_diag(x), strict=True):
         np.testing.assert_allclose(blocks, kernel, rtol=1e-12)
         np.testing.assert_allclose(diagonal, np.diag(kernel), rtol=1e-7)

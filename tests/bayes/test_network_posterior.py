@@ -78,7 +78,7 @@ def test_predictions_in_blocks_are_the_same(monkeypatch):
     whitened = RNG.normal(size=(1, 20, 6))
     draws = bayes.PosteriorDraws(prior, whitened, None, {}, 1.0)
     whole = bayes.predict_network(draws, X_NEW)
-    monkeypatch.setattr(bayes, "_CHUNK", 1)
+    monkeypatch.setattr("ntk_uq.bayes.prediction._CHUNK", 1)
     np.testing.assert_allclose(bayes.predict_network(draws, X_NEW), whole, rtol=1e-12)
 
 
@@ -168,7 +168,7 @@ def test_laplace_measures_nothing_where_it_is_exact(monkeypatch):
     assert not np.any(bayes.laplace_network(*problem).discrepancy.total_variation)
     # And so it is measured, where nobody says that it is exact: up to the tolerance of the draws,
     # 1.4% of a standard deviation, and that of the mode.
-    monkeypatch.setattr("ntk_uq.bayes.network_laplace.is_exact", lambda likelihood: False)
+    monkeypatch.setattr("ntk_uq.bayes.samplers.laplace.is_exact", lambda likelihood: False)
     found = bayes.laplace_network(*problem).discrepancy
     assert np.max(np.abs(found.mean_shift)) < 0.02
     np.testing.assert_allclose(found.sd_ratio, 1, atol=0.02)
@@ -191,6 +191,6 @@ def test_laplace_in_blocks_is_the_same(monkeypatch):
     prior = bayes.NetworkPrior(jnp.asarray(X), MLP(width=4, depth=1), 3)
     fit = bayes.laplace_network(jax.random.key(0), prior, LABELS, Categorical())
     whole = fit.moments(X_NEW)
-    monkeypatch.setattr("ntk_uq.bayes.network_laplace._CHUNK", 1)
+    monkeypatch.setattr("ntk_uq.bayes.samplers.laplace._CHUNK", 1)
     for a, b in zip(fit.moments(X_NEW), whole, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)

@@ -1,8 +1,8 @@
-"""Linearised Laplace approximation of a finite network's posterior."""
+"""Laplace's approximation, and that of a finite network, linearised at the mode."""
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,12 @@ from ntk_uq.analytic.first_order import (
     is_exact,
     no_discrepancy,
 )
-from ntk_uq.bayes.posterior import Whitened, posterior_of
+from ntk_uq.bayes.posterior import Floats, Whitened, posterior_of
 from ntk_uq.bayes.priors import NetworkPrior, as_numpy, dtype_of
+from ntk_uq.bayes.samplers.interface import Sampler
 from ntk_uq.likelihoods import Likelihood
 
-__all__ = ["NetworkLaplace", "laplace_network"]
-
-Floats = NDArray[np.floating]
+__all__ = ["Laplace", "NetworkLaplace", "laplace_network"]
 
 # The mode of a network is found when no derivative of U is larger, or it falls no further: where
 # relu networks have a kink derivatives jump, and stay large.
@@ -38,6 +37,16 @@ _GRADIENT_TOLERANCE, _MODE_ITERATIONS = 1e-5, 10_000
 _STUCK = 0.05
 # Entries of the Jacobian of one block of points in a prediction: 2**22 doubles are 32 MiB.
 _CHUNK = 2**22
+
+
+class Laplace(Sampler):
+    """The Gaussian at the mode, with the curvature there: in closed form, without draws.
+
+    Of a Gaussian process it is `analytic.gaussian_predictor`, of a network `laplace_network`.
+    """
+
+    name: ClassVar[str] = "laplace"
+    title: ClassVar[str] = "Laplace's approximation"
 
 
 @own_rules()

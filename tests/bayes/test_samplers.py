@@ -10,9 +10,9 @@ from scipy import stats
 from ntk_uq import bayes
 from ntk_uq._common.coordinates import Preconditioned
 from ntk_uq.analytic import gaussian_predictor
-from ntk_uq.bayes.mean_field import fit_mean_field
 from ntk_uq.bayes.posterior import Whitened
-from ntk_uq.bayes.slices import EllipticalSlices
+from ntk_uq.bayes.samplers import EllipticalSlices, NoUTurn
+from ntk_uq.bayes.samplers.variational import fit_mean_field
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, Weighted
 from ntk_uq.networks.architecture import Kernels
 
@@ -75,7 +75,7 @@ def test_preconditioned_is_standard_normal_where_the_posterior_is_normal(name):
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_nuts_runs_in_them_unless_outputs_are_coupled(name):
     whitened, _ = posteriors(name)
-    chosen = bayes._preconditioned(whitened)
+    chosen = NoUTurn().coordinates(whitened)
     assert isinstance(chosen, Preconditioned) == (name not in ("categorical", "weighted"))
 
 

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ntk_uq import kernels
 from ntk_uq.kernels import empirical_nngp, empirical_ntk
-from ntk_uq.networks.mlp import MLP
-from ntk_uq.networks.own import Architecture
+from ntk_uq.networks import MLP, Architecture, jacobians
 
 
 def points(n, d=3, seed=0):
@@ -72,12 +70,12 @@ def test_blocks_of_points_do_not_change_the_result(monkeypatch):
         for trace in (False, True)
     ]
     n_parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-    monkeypatch.setattr(kernels, "_BLOCK_BYTES", 3 * 2 * 4 * n_parameters)
+    monkeypatch.setattr(jacobians, "_BLOCK_BYTES", 3 * 2 * 4 * n_parameters)
     blocks = []
     monkeypatch.setattr(
-        kernels,
+        jacobians,
         "_jacobian",
-        lambda net, params, x, jacobian=kernels._jacobian: (
+        lambda net, params, x, jacobian=jacobians._jacobian: (
             blocks.append(len(x)) or jacobian(net, params, x)
         ),
     )

@@ -2,18 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from numpy.typing import NDArray
 
 from ntk_uq.bayes.posterior import Whitened
+from ntk_uq.bayes.samplers.interface import ChainSampler, StepSeconds
 
-__all__ = ["SLICES_PER_DRAW", "EllipticalSlices"]
+if TYPE_CHECKING:
+    from ntk_uq.bayes.convergence import Diagnostics
+
+__all__ = ["EllipticalSlices"]
+
 # Elliptical slices a draw: with tens of informed directions a slice moves a small part of the way.
-SLICES_PER_DRAW = 20
+_SLICES_PER_DRAW = 20
+# For estimates: likelihoods that a slice evaluates (7 to 8 on digits).
+_EVALUATIONS = 8
 # A bracket halves about once an evaluation: beyond this many its angle is zero to rounding. Where
 # every likelihood is zero or not a number, the state stays, and the diagnostics say so.
 _MOST_EVALUATIONS = 100
@@ -27,14 +33,19 @@ class _SliceState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EllipticalSlices:
+class EllipticalSlices(ChainSampler):
     """Elliptical slice sampling, `thin` transitions a draw.
 
     Needs a `Whitened` posterior. A transition rotates the state towards a draw from the prior by an
     angle that is uniform on the slice, and has nothing to tune.
     """
 
-    thin: int = SLICES_PER_DRAW
+    thin: int = _SLICES_PER_DRAW
+
+    name: ClassVar[str] = "ess"
+    title: ClassVar[str] = "elliptical slices"
+    steps_statistic: ClassVar[str] = "n_evaluations"
+    moves_further: ClassVar[str | None] = "nuts"
 
     def init(self, key: Array, posterior: Whitened) -> _SliceState:
         """State of a chain before its first transition."""
@@ -60,9 +71,13 @@ class EllipticalSlices:
 
         return step
 
-    def complete(self, stats: dict[str, NDArray]) -> dict[str, NDArray]:
-        """Statistics that follow from those recorded."""
-        return stats
+    def draw_cost(self, step: StepSeconds) -> tuple[int, float]:
+        """Slices of one draw; each takes one product and several likelihoods."""
+        return self.thin, step.gradient / 2 + _EVALUATIONS * step.likelihood
+
+    def work(self, diagnostics: "Diagnostics") -> dict[str, str]:
+        """What the draws took, figures in words by their headings."""
+        return {"Work": f"{diagnostics.steps_per_draw:.0f} likelihoods evaluated a draw"}
 
 
 def _slice(state: _SliceState, posterior: Whitened) -> tuple[_SliceState, Array]:

@@ -1,0 +1,12 @@
+"""The samplers, one file each, and the table that finds them by name."""
+
+from ntk_uq.bayes.samplers.interface import ChainSampler as ChainSampler
+from ntk_uq.bayes.samplers.interface import DrawSampler as DrawSampler
+from ntk_uq.bayes.samplers.interface import Sampler as Sampler
+from ntk_uq.bayes.samplers.interface import StepSeconds as StepSeconds
+from ntk_uq.bayes.samplers.laplace import Laplace as Laplace
+from ntk_uq.bayes.samplers.nuts import NoUTurn as NoUTurn
+from ntk_uq.bayes.samplers.slices import EllipticalSlices as EllipticalSlices
+from ntk_uq.bayes.samplers.table import SAMPLERS as SAMPLERS
+from ntk_uq.bayes.samplers.table import sampler_named as sampler_named
+from ntk_uq.bayes.samplers.variational import Variational as Variational
