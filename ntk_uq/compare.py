@@ -50,17 +50,6 @@ _DISTANCES = {
     "rank_correlation": "rank_correlation",
     "rejection_agreement": "rejected_20",
 }
-# Panels of `Comparison.plot`.
-_TITLES = {
-    "tv": "Total variation",
-    "kl": "KL divergence (nats)",
-    "bures_wasserstein": "Latents: Bures-Wasserstein",
-    "energy": "Functions: energy distance",
-    "epistemic_ratio": "Epistemic: ratio",
-    "rank_correlation": "Epistemic: rank correlation",
-    "rejected_20": "Common among rejected 20%",
-    "rejected_10": "Common among rejected 10%",
-}
 
 
 class ComparisonWarning(UserWarning):
@@ -298,12 +287,10 @@ class Comparison:
         ValueError
             If there is no reference, or no other method.
         """
-        if self.reference is None or len(self.methods) < 2:
-            raise ValueError(
-                "Distances are drawn from a reference: call compare with reference= and two "
-                "methods or more."
-            )
-        return _draw(self, self.reference)
+        # Matplotlib is large, and most comparisons are not drawn.
+        from ntk_uq.plots import plot_comparison
+
+        return plot_comparison(self)
 
     def to_html(
         self,
@@ -343,14 +330,8 @@ class Comparison:
         OSError
             If the file cannot be written.
         """
-        # The report reads comparisons, and matplotlib and jinja2 load only for it.
         from ntk_uq.report import write_report
 
-        if self.classes is None:
-            raise ValueError(
-                "The report is about class probabilities; of regressors, see table, distance_table "
-                "and plot()."
-            )
         write_report(
             self, path, title=title, about=about or {}, run=run or {}, images=images, reg=reg
         )
@@ -709,52 +690,3 @@ def _validated_targets(
             f"the classes are {classes.tolist()}."
         )
     return y
-
-
-def _draw(comparison: Comparison, reference: str) -> "Figure":
-    """Panels of the distances that are known, methods from top to bottom."""
-    # Matplotlib is large, and plots read comparisons.
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    from ntk_uq.plots import method_style
-
-    names = [name for name in comparison.methods if name != reference]
-    panels = {}
-    for measure, title in _TITLES.items():
-        estimates = [getattr(comparison.distance(name, reference), measure) for name in names]
-        if np.isfinite([estimate.value for estimate in estimates]).any():
-            panels[title] = estimates
-    n_columns = min(4, len(panels))
-    n_rows = -(-len(panels) // n_columns)
-    size = (2.2 * n_columns + 1.2, (0.6 + 0.28 * len(names)) * n_rows + 0.4)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False)
-    for ax, (title, estimates) in zip(axes.flat, panels.items(), strict=False):
-        for position, (name, estimate) in enumerate(zip(names, estimates, strict=True)):
-            colour, marker = method_style(comparison, name)
-            ax.errorbar(
-                estimate.value,
-                position,
-                xerr=None if np.isnan(estimate.se) else 2 * estimate.se,
-                color=colour,
-                marker=marker,
-                markersize=5,
-                markerfacecolor=colour if estimate.is_significant else "white",
-                capsize=2,
-            )
-            ax.plot(estimate.noise, position, "|", color="0.45", markersize=13)
-        ax.set_title(title, fontsize="small")
-        ax.margins(x=0.15)
-        ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.tick_params(axis="x", labelsize="small")
-    for row in axes:
-        row[0].set_yticks(range(len(names)), labels=names)
-    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
-    for ax in axes.flat[len(panels) :]:
-        ax.set_axis_off()
-    figure.supxlabel(
-        f"From {reference}, ± 2 standard errors. Grey: Monte-Carlo error alone; filled: beyond it",
-        fontsize="small",
-    )
-    return figure

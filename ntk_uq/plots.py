@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from ntk_uq._common.checks import count, numbers
-from ntk_uq.compare import Comparison, MethodSummary
 from ntk_uq.metrics import (
     CoverageCurve,
     Detection,
@@ -25,19 +25,22 @@ from ntk_uq.metrics import (
     ReliabilityCurve,
     reliability_curve,
 )
-from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
-if TYPE_CHECKING:  # loads NumPyro
+if TYPE_CHECKING:  # loads NumPyro, or draws itself by what is here
     from xarray import DataTree
 
     from ntk_uq.bayes.convergence import Diagnostics
     from ntk_uq.calibration import TemperatureFit
+    from ntk_uq.compare import Comparison, MethodSummary
+    from ntk_uq.distances import Estimate
     from ntk_uq.lazy import Laziness
+    from ntk_uq.predictions import GaussianPrediction, SamplePrediction
     from ntk_uq.selection import RegCurve
 
 __all__ = [
     "method_style",
     "most_uncertain",
+    "plot_comparison",
     "plot_coverage",
     "plot_detection",
     "plot_diagnostics",
@@ -65,6 +68,17 @@ _MEASURES = {
     "aleatoric": "Aleatoric uncertainty",
     "total_uncertainty": "Total uncertainty",
 }
+# Panels of `plot_comparison`.
+_TITLES = {
+    "tv": "Total variation",
+    "kl": "KL divergence (nats)",
+    "bures_wasserstein": "Latents: Bures-Wasserstein",
+    "energy": "Functions: energy distance",
+    "epistemic_ratio": "Epistemic: ratio",
+    "rank_correlation": "Epistemic: rank correlation",
+    "rejected_20": "Common among rejected 20%",
+    "rejected_10": "Common among rejected 10%",
+}
 _LAZINESS = {
     "kernel_change": "Relative change of the tangent kernel",
     "parameter_distance": "Distance of the parameters from their start",
@@ -73,7 +87,7 @@ _LAZINESS = {
 }
 
 
-def method_style(comparison: Comparison, method: str) -> tuple[str, str]:
+def method_style(comparison: "Comparison", method: str) -> tuple[str, str]:
     """Colour and marker of a method, the same in every picture of a comparison.
 
     Parameters
@@ -104,7 +118,7 @@ def method_style(comparison: Comparison, method: str) -> tuple[str, str]:
     return _style(list(comparison.methods).index(method))
 
 
-def most_uncertain(comparison: Comparison, n: int) -> NDArray[np.intp]:
+def most_uncertain(comparison: "Comparison", n: int) -> NDArray[np.intp]:
     """Test points with the largest total uncertainty, the largest first.
 
     Parameters
@@ -136,8 +150,91 @@ def most_uncertain(comparison: Comparison, n: int) -> NDArray[np.intp]:
     return np.argsort(-method.total_uncertainty, kind="stable")[:n]
 
 
+def plot_comparison(comparison: "Comparison") -> Figure:
+    """How far the methods are from the reference, in every respect.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        A comparison with a reference.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One panel a measure: a method's value with two standard errors, filled where it is beyond
+        the value that Monte-Carlo error alone would give, which a tick marks.
+
+    Raises
+    ------
+    ValueError
+        If there is no reference, or no other method.
+
+    Examples
+    --------
+    >>> import ntk_uq as nuq
+    >>> X, y = [[-1.0], [-0.5], [0.5], [1.0]], [0, 0, 1, 1]
+    >>> closed = {"method": "gaussian", "reg": 1.0}
+    >>> methods = {
+    ...     "networks": nuq.NTKClassifier(**closed).fit(X, y),
+    ...     "posterior": nuq.NTKClassifier(uncertainty="posterior", **closed).fit(X, y),
+    ... }
+    >>> figure = plot_comparison(nuq.compare(methods, X, reference="posterior"))
+    >>> figure.axes[0].get_title()
+    'Total variation'
+    """
+    reference = comparison.reference
+    if reference is None or len(comparison.methods) < 2:
+        raise ValueError(
+            "Distances are drawn from a reference: call compare with reference= and two "
+            "methods or more."
+        )
+    names = [name for name in comparison.methods if name != reference]
+    panels = {}
+    for measure, title in _TITLES.items():
+        estimates = [getattr(comparison.distance(name, reference), measure) for name in names]
+        if np.isfinite([estimate.value for estimate in estimates]).any():
+            panels[title] = estimates
+    n_columns = min(4, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    size = (2.2 * n_columns + 1.2, (0.6 + 0.28 * len(names)) * n_rows + 0.4)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False)
+    for ax, (title, estimates) in zip(axes.flat, panels.items(), strict=False):
+        for position, (name, estimate) in enumerate(zip(names, estimates, strict=True)):
+            _draw_estimate(ax, position, estimate, method_style(comparison, name))
+        ax.set_title(title, fontsize="small")
+        ax.margins(x=0.15)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.tick_params(axis="x", labelsize="small")
+    for row in axes:
+        row[0].set_yticks(range(len(names)), labels=names)
+    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    figure.supxlabel(
+        f"From {reference}, ± 2 standard errors. Grey: Monte-Carlo error alone; filled: beyond it",
+        fontsize="small",
+    )
+    return figure
+
+
+def _draw_estimate(ax: Axes, position: int, estimate: "Estimate", style: tuple[str, str]) -> None:
+    colour, marker = style
+    ax.errorbar(
+        estimate.value,
+        position,
+        xerr=None if np.isnan(estimate.se) else 2 * estimate.se,
+        color=colour,
+        marker=marker,
+        markersize=5,
+        markerfacecolor=colour if estimate.is_significant else "white",
+        capsize=2,
+    )
+    ax.plot(estimate.noise, position, "|", color="0.45", markersize=13)
+
+
 def plot_reliability(
-    results: Comparison | ReliabilityCurve | Mapping[str, ReliabilityCurve],
+    results: "Comparison | ReliabilityCurve | Mapping[str, ReliabilityCurve]",
     *,
     methods: Sequence[str] | None = None,
     n_bins: int = 10,
@@ -174,7 +271,7 @@ def plot_reliability(
     >>> plot_reliability(curve, ax=Figure().subplots()).get_xlabel()
     'Confidence (probability of the predicted class)'
     """
-    if isinstance(results, Comparison):
+    if not isinstance(results, ReliabilityCurve | Mapping) and hasattr(results, "methods"):
         if results.y_test is None:
             raise ValueError("A reliability diagram needs labels: call compare with y_test.")
         curves = {
@@ -449,9 +546,7 @@ def plot_temperature(
     >>> plot_temperature(fit, ax=Figure().subplots()).get_xlabel()
     'Temperature'
     """
-    from ntk_uq.calibration import TemperatureFit
-
-    named = _named(fits, TemperatureFit)
+    named = _named(fits, "TemperatureFit")
 
     ax = _axes(ax)
     for position, (name, fit) in enumerate(named.items()):
@@ -485,7 +580,7 @@ def plot_temperature(
 
 
 def plot_uncertainty(
-    comparison: Comparison,
+    comparison: "Comparison",
     x: str,
     y: str,
     *,
@@ -575,7 +670,7 @@ def plot_uncertainty(
 
 
 def plot_latents(
-    comparison: Comparison,
+    comparison: "Comparison",
     x: str,
     y: str,
     *,
@@ -642,7 +737,7 @@ def plot_latents(
     return ax
 
 
-def plot_probabilities(comparison: Comparison, point: int, *, ax: Axes | None = None) -> Axes:
+def plot_probabilities(comparison: "Comparison", point: int, *, ax: Axes | None = None) -> Axes:
     """Class probabilities of one test point, by every method.
 
     Parameters
@@ -984,8 +1079,8 @@ def plot_uncertainty_map(
 
 
 def plot_latent_law(
-    prediction: SamplePrediction,
-    theory: GaussianPrediction,
+    prediction: "SamplePrediction",
+    theory: "GaussianPrediction",
     point: int = 0,
     output: int = 0,
     *,
@@ -1163,15 +1258,20 @@ def _style(position: int) -> tuple[str, str]:
     return _COLOURS[position % len(_COLOURS)], _MARKERS[position % len(_MARKERS)]
 
 
-def _named[T](results: T | Mapping[str, T], kind: type[T]) -> dict[str, T]:
-    """One result under no name, or several under theirs."""
-    named = {"": results} if isinstance(results, kind) else results
-    if not (
-        isinstance(named, Mapping) and named and all(isinstance(r, kind) for r in named.values())
-    ):
+def _named[T](results: T | Mapping[str, T], kind: type[T] | str) -> dict[str, T]:
+    """One result under no name, or several under theirs.
+
+    A kind that a room above defines is given by its name, so that imports go one way.
+    """
+    name = kind if isinstance(kind, str) else kind.__name__
+
+    def is_one(result: object) -> bool:
+        return type(result).__name__ == kind if isinstance(kind, str) else isinstance(result, kind)
+
+    named = {"": results} if is_one(results) else results
+    if not (isinstance(named, Mapping) and named and all(map(is_one, named.values()))):
         raise ValueError(
-            f"This plot takes a {kind.__name__}, or a dict of them by name, got "
-            f"{type(results).__name__}."
+            f"This plot takes a {name}, or a dict of them by name, got {type(results).__name__}."
         )
     return dict(named)
 
@@ -1197,7 +1297,7 @@ def _legend(ax: Axes, n_entries: int) -> None:
         ax.legend(frameon=False, handlelength=1.2)
 
 
-def _wrong(comparison: Comparison, method: str) -> NDArray[np.bool_]:
+def _wrong(comparison: "Comparison", method: str) -> NDArray[np.bool_]:
     proba = comparison.methods[method].proba
     if comparison.y_test is None or comparison.classes is None:
         return np.zeros(len(proba), dtype=bool)
@@ -1211,7 +1311,7 @@ def _rank_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(stats.spearmanr(a, b).statistic)
 
 
-def _method(comparison: Comparison, name: str) -> MethodSummary:
+def _method(comparison: "Comparison", name: str) -> "MethodSummary":
     if name not in comparison.methods:
         raise ValueError(f"No method is named {name!r}; there are {list(comparison.methods)}.")
     return comparison.methods[name]

@@ -23,11 +23,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from numpy.typing import ArrayLike, NDArray
 
-from ntk_uq.compare import Comparison, Distance, MethodSummary
 from ntk_uq.metrics import CalibrationCheck, calibration_check, pointwise_losses
 from ntk_uq.plots import (
     method_style,
     most_uncertain,
+    plot_comparison,
     plot_diagnostics,
     plot_latents,
     plot_probabilities,
@@ -38,6 +38,8 @@ from ntk_uq.plots import (
 
 if TYPE_CHECKING:  # loads NumPyro
     from ntk_uq.bayes.convergence import Diagnostics
+    from ntk_uq.compare import Comparison, MethodSummary
+    from ntk_uq.distances import Distance
     from ntk_uq.selection import RegCurve
 
 __all__ = [
@@ -249,11 +251,11 @@ class RegChoice:
     curve: "RegCurve"
     posterior: str | None = None
     posterior_curve: "RegCurve | None" = None
-    own: Comparison | None = None
+    own: "Comparison | None" = None
 
 
 def write_report(
-    comparison: Comparison,
+    comparison: "Comparison",
     path: str | os.PathLike[str],
     *,
     title: str,
@@ -281,6 +283,11 @@ def write_report(
     reg : RegChoice, optional
         How the regularisation was chosen.
     """
+    if comparison.classes is None:
+        raise ValueError(
+            "The report is about class probabilities; of regressors, see table, distance_table "
+            "and plot()."
+        )
     unknown = [name for name in about if name not in comparison.methods]
     if unknown:
         raise ValueError(
@@ -320,7 +327,7 @@ def write_report(
     _write_atomically(Path(path), html)
 
 
-def findings(comparison: Comparison) -> tuple[str, dict[str, str]]:
+def findings(comparison: "Comparison") -> tuple[str, dict[str, str]]:
     """Say in sentences what the numbers of a comparison show.
 
     Parameters
@@ -358,7 +365,7 @@ def findings(comparison: Comparison) -> tuple[str, dict[str, str]]:
     return " ".join(sentences), {name: _method_finding(comparison, name) for name in others}
 
 
-def _score_findings(comparison: Comparison) -> list[str]:
+def _score_findings(comparison: "Comparison") -> list[str]:
     accuracy = comparison.table["accuracy"]
     span = " to ".join(dict.fromkeys(f"{value:.1%}" for value in (accuracy.min(), accuracy.max())))
     sentences = [f"{span} of the {comparison.n_points:,} test points are classified right."]
@@ -373,7 +380,7 @@ def _score_findings(comparison: Comparison) -> list[str]:
     return [*sentences, *_verdicts(comparison)]
 
 
-def _verdicts(comparison: Comparison) -> list[str]:
+def _verdicts(comparison: "Comparison") -> list[str]:
     """Whose probabilities are right, in a sentence for each verdict; one where it is all the same.
 
     Whether they are right is said with figures by `calibration_findings`.
@@ -396,7 +403,7 @@ def _verdicts(comparison: Comparison) -> list[str]:
     ]
 
 
-def _checks(comparison: Comparison) -> dict[str, CalibrationCheck]:
+def _checks(comparison: "Comparison") -> dict[str, CalibrationCheck]:
     assert comparison.y_test is not None
     return {
         name: calibration_check(comparison.y_test, method.proba, classes=comparison.classes)
@@ -404,7 +411,7 @@ def _checks(comparison: Comparison) -> dict[str, CalibrationCheck]:
     }
 
 
-def _method_finding(comparison: Comparison, name: str) -> str:
+def _method_finding(comparison: "Comparison", name: str) -> str:
     assert comparison.reference is not None
     reference = comparison.reference
     distance = comparison.distance(name, reference)
@@ -429,7 +436,7 @@ def _method_finding(comparison: Comparison, name: str) -> str:
     return " ".join(sentences)
 
 
-def _further_findings(reference: str, distance: Distance) -> list[str]:
+def _further_findings(reference: str, distance: "Distance") -> list[str]:
     """Whether the latents, the functions and the order of the points differ, in words."""
     measures = {
         "the logits at single points": distance.bures_wasserstein,
@@ -528,7 +535,9 @@ def _criterion_finding(curve: "RegCurve") -> str:
     return sentence + "."
 
 
-def calibration_findings(comparison: Comparison, choice: RegChoice | None = None) -> dict[str, str]:
+def calibration_findings(
+    comparison: "Comparison", choice: RegChoice | None = None
+) -> dict[str, str]:
     """Say of each method whether its probabilities are right.
 
     Parameters
@@ -612,7 +621,7 @@ def calibration_finding(check: CalibrationCheck) -> str:
             return f"No sign that its probabilities are wrong: {figures}. {error}"
 
 
-def _caution(check: CalibrationCheck, method: MethodSummary, reg: float) -> list[str]:
+def _caution(check: CalibrationCheck, method: "MethodSummary", reg: float) -> list[str]:
     """Why a posterior is too cautious, if it is: the figures tell which of two reasons holds."""
     if check.verdict != "too cautious":
         return []
@@ -634,7 +643,7 @@ def _caution(check: CalibrationCheck, method: MethodSummary, reg: float) -> list
     ]
 
 
-def _log_loss_finding(comparison: Comparison, name: str, other: str) -> str:
+def _log_loss_finding(comparison: "Comparison", name: str, other: str) -> str:
     """Which of two methods has the lower log loss, by a paired comparison."""
     assert comparison.y_test is not None
     loss, base = (
@@ -651,7 +660,7 @@ def _log_loss_finding(comparison: Comparison, name: str, other: str) -> str:
     )
 
 
-def _with_own(comparison: Comparison, choice: RegChoice | None) -> Comparison:
+def _with_own(comparison: "Comparison", choice: RegChoice | None) -> "Comparison":
     """All methods, that of another regularisation too: for what is said of each by itself."""
     if choice is None or choice.own is None:
         return comparison
@@ -679,7 +688,7 @@ def _choice_figures(choice: RegChoice) -> list[Picture]:
     ]
 
 
-def _best(comparison: Comparison, column: str) -> list[str]:
+def _best(comparison: "Comparison", column: str) -> list[str]:
     """The methods whose score is the best or, by a paired comparison, not clearly worse.
 
     Two methods are told apart where the mean difference of their losses exceeds two standard errors
@@ -708,7 +717,7 @@ class Row:
     cells: list[tuple[str, bool]]
 
 
-def _table(comparison: Comparison) -> list[Row]:
+def _table(comparison: "Comparison") -> list[Row]:
     table, rows = comparison.table, []
     for measure in _MEASURES:
         if measure.column not in table:
@@ -726,7 +735,7 @@ def _table(comparison: Comparison) -> list[Row]:
     return rows
 
 
-def _cell(comparison: Comparison, name: str, measure: Measure) -> str:
+def _cell(comparison: "Comparison", name: str, measure: Measure) -> str:
     row = comparison.table.loc[name]
     value = row[measure.column]
     if measure.column in _FROM_REFERENCE and name == comparison.reference:
@@ -740,7 +749,7 @@ def _cell(comparison: Comparison, name: str, measure: Measure) -> str:
     return f"{value:.{measure.digits}f}"
 
 
-def _pairs(comparison: Comparison) -> list[tuple[str, list[tuple[str, bool]]]]:
+def _pairs(comparison: "Comparison") -> list[tuple[str, list[tuple[str, bool]]]]:
     """Distances between all methods: name, and text and agreement in each column."""
 
     def cell(row: str, column: str) -> tuple[str, bool]:
@@ -753,12 +762,12 @@ def _pairs(comparison: Comparison) -> list[tuple[str, list[tuple[str, bool]]]]:
     return [(row, [cell(row, column) for column in names]) for row in names]
 
 
-def _distance_figure(comparison: Comparison) -> Picture | None:
+def _distance_figure(comparison: "Comparison") -> Picture | None:
     """All distances from the reference; their numbers are in the table above."""
     if comparison.reference is None or len(comparison.methods) < 2:
         return None
     buffer = BytesIO()
-    comparison.plot().savefig(buffer, format="svg", metadata={"Date": None})
+    plot_comparison(comparison).savefig(buffer, format="svg", metadata={"Date": None})
     return Picture(
         _data_uri("image/svg+xml", buffer.getvalue()),
         f"Each method's distance from {comparison.reference}, with two standard errors.",
@@ -766,7 +775,7 @@ def _distance_figure(comparison: Comparison) -> Picture | None:
     )
 
 
-def _reliability_figures(comparison: Comparison) -> list[Picture]:
+def _reliability_figures(comparison: "Comparison") -> list[Picture]:
     if comparison.y_test is None:
         return []
     return [
@@ -780,7 +789,7 @@ def _reliability_figures(comparison: Comparison) -> list[Picture]:
     ]
 
 
-def _uncertainty_figures(comparison: Comparison) -> list[Picture]:
+def _uncertainty_figures(comparison: "Comparison") -> list[Picture]:
     base = comparison.reference or next(iter(comparison.methods))
     return [
         Picture(
@@ -795,7 +804,7 @@ def _uncertainty_figures(comparison: Comparison) -> list[Picture]:
     ]
 
 
-def _latent_figures(comparison: Comparison) -> list[Picture]:
+def _latent_figures(comparison: "Comparison") -> list[Picture]:
     """First method against the second, which the caller put beside it."""
     if len(comparison.methods) < 2:
         return []
@@ -819,7 +828,7 @@ def _latent_figures(comparison: Comparison) -> list[Picture]:
     ]
 
 
-def _small_ensembles(comparison: Comparison) -> list[str]:
+def _small_ensembles(comparison: "Comparison") -> list[str]:
     """How well the draws of the two methods in the pictures of latents know a spread."""
     found = []
     for name, method in list(comparison.methods.items())[:2]:
@@ -835,7 +844,7 @@ def _small_ensembles(comparison: Comparison) -> list[str]:
 
 
 def _point_figures(
-    comparison: Comparison, images: NDArray | None
+    comparison: "Comparison", images: NDArray | None
 ) -> list[tuple[Picture, str | None]]:
     """The most uncertain points: class probabilities by method, and the point's image."""
     assert comparison.classes is not None
@@ -862,7 +871,7 @@ def _point_figures(
     return figures
 
 
-def _plot_bars(comparison: Comparison, point: int, top: float, *, ax: Axes) -> Axes:
+def _plot_bars(comparison: "Comparison", point: int, top: float, *, ax: Axes) -> Axes:
     plot_probabilities(comparison, point, ax=ax)
     ax.set_ylim(0, top)
     # One legend above all of these pictures is enough.
@@ -901,7 +910,7 @@ class SamplerCheck:
     pictures: list[Picture]
 
 
-def _sampler_checks(comparison: Comparison) -> list[SamplerCheck]:
+def _sampler_checks(comparison: "Comparison") -> list[SamplerCheck]:
     return [
         SamplerCheck(
             name,
