@@ -12,7 +12,6 @@ from scipy.stats import entropy, norm, spearmanr
 from ntk_uq.distances import (
     Draws,
     Estimate,
-    _energy_estimate,
     bures_wasserstein,
     distances,
     energy_distance,
@@ -20,6 +19,7 @@ from ntk_uq.distances import (
     rank_correlation,
     rejection_overlap,
 )
+from ntk_uq.distances.measures import estimate_energy
 from ntk_uq.likelihoods import Gaussian
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
@@ -121,7 +121,7 @@ def test_energy_distance_of_coupled_draws(rho, n_draws, shift):
         y[:shared] = rho * x[:shared] + np.sqrt(1 - rho**2) * y[:shared]
         y = shift + (1 + shift) * y
         predictions = [SamplePrediction(z[:, None], Gaussian(1.0), joint=True) for z in (x, y)]
-        found.append(_energy_estimate(*(Draws(p, p) for p in predictions)))
+        found.append(estimate_energy(*(Draws(p, p) for p in predictions)))
         if rho > 0.9 and shift == 0:
             uncoupled.append(energy_distance(x, y))
     value, se = np.array([(estimate.value, estimate.se) for estimate in found]).T
