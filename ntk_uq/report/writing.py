@@ -4,7 +4,6 @@ import os
 import platform
 from collections.abc import Mapping
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,8 @@ import numpy as np
 from matplotlib import rc_context
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common.files import write_atomically
+from ntk_uq._common.versions import versions
 from ntk_uq.plots import method_style
 from ntk_uq.report.choice import RegChoice, choice_findings, with_own
 from ntk_uq.report.figures import (
@@ -33,7 +34,7 @@ if TYPE_CHECKING:  # rooms above, or loaded where they are used
     from ntk_uq.compare import Comparison
 
 
-_PACKAGES = ("ntk_uq", "jax", "flax", "numpyro", "arviz", "scikit-learn", "numpy", "scipy")
+_PACKAGES = ("jax", "flax", "numpyro", "arviz", "scikit-learn", "numpy", "scipy")
 # Lengths are for a picture that a phone shows in full width.
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -115,19 +116,12 @@ def write_report(
             samplers=sampler_checks(everything),
             about=about,
             run=run,
-            versions=_versions(),
+            versions={"Python": platform.python_version(), **versions(*_PACKAGES)},
         )
-    _write_atomically(Path(path), html)
-
-
-def _versions() -> dict[str, str]:
-    found = {"Python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # an optional one, or a source tree that is not installed
-            continue
-    return found
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is not a regular file, so it cannot be replaced by a report.")
+    write_atomically(path, lambda file: file.write(html.encode()))
 
 
 def _validated_images(images: ArrayLike, n_points: int) -> NDArray:
@@ -139,15 +133,3 @@ def _validated_images(images: ArrayLike, n_points: int) -> NDArray:
             f" one for each test point, got {array.shape}."
         )
     return array
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    """Write beside the target first, so that an interrupted run leaves nothing half-written."""
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path} is not a regular file, so it cannot be replaced by a report.")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
