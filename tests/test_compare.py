@@ -472,6 +472,7 @@ def test_regressors():
 def test_plot_has_a_panel_for_each_measure(comparison):
     figure = comparison.plot()
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert titles == [measure.panel for measure in comparison.measures.values()]
     assert len(titles) == 8
     assert "Total variation" in titles
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]

@@ -19,7 +19,8 @@ from ntk_uq.distances import (
     rank_correlation,
     rejection_overlap,
 )
-from ntk_uq.distances.measures import estimate_energy
+from ntk_uq.distances.measures import MEASURES, estimate_energy
+from ntk_uq.distances.pair import Pair
 from ntk_uq.likelihoods import Gaussian
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
@@ -121,7 +122,7 @@ def test_energy_distance_of_coupled_draws(rho, n_draws, shift):
         y[:shared] = rho * x[:shared] + np.sqrt(1 - rho**2) * y[:shared]
         y = shift + (1 + shift) * y
         predictions = [SamplePrediction(z[:, None], Gaussian(1.0), joint=True) for z in (x, y)]
-        found.append(estimate_energy(*(Draws(p, p) for p in predictions)))
+        found.append(estimate_energy(Pair(*(Draws(p, p) for p in predictions))))
         if rho > 0.9 and shift == 0:
             uncoupled.append(energy_distance(x, y))
     value, se = np.array([(estimate.value, estimate.se) for estimate in found]).T
@@ -160,7 +161,7 @@ def test_a_method_is_at_no_distance_from_itself(seed):
         )
         first._functions, again._functions = first.prediction, again.prediction
         found = distances(first, again)[0]
-        for name in FIELDS:
+        for name in MEASURES:
             estimate = getattr(found, name)
             equal = 0.0 if name in ("tv", "kl", "bures_wasserstein", "energy") else 1.0
             assert estimate.value == pytest.approx(equal, abs=1e-12)
@@ -229,16 +230,6 @@ SAMPLERS = {
     "partly coupled": Sampler((120, 180), coupling=0.9),
     "coupled chains": Sampler((400, 400), (2, 2), 0.5, coupling=0.9),
 }
-FIELDS = (
-    "tv",
-    "kl",
-    "bures_wasserstein",
-    "energy",
-    "epistemic_ratio",
-    "rank_correlation",
-    "rejected_20",
-    "rejected_10",
-)
 
 
 def latent_mean(seed=0):
@@ -282,7 +273,7 @@ def simulate(sampler, shift):
     """Distances between two methods that differ by `shift`, over 60 fresh sets of draws of both."""
     rng = np.random.default_rng(11)
     found = [distances(*pair(sampler, shift, rng))[0] for _ in range(60)]
-    return {name: [getattr(distance, name) for distance in found] for name in FIELDS}
+    return {name: [getattr(distance, name) for distance in found] for name in MEASURES}
 
 
 # What the spread of 60 values, known within 1 / sqrt(120) = 9%, may differ from the standard error
@@ -294,7 +285,7 @@ STEPS = {"rank_correlation": 0.0, "rejected_20": 1 / 3, "rejected_10": 1 / 2}
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("shift", [0.0, 1.0])
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", MEASURES)
 def test_standard_error_is_the_spread_over_fresh_draws(name, sampler, shift):
     found = simulate(sampler, shift)[name]
     spread = np.std([estimate.value for estimate in found], ddof=1)
@@ -306,7 +297,7 @@ def test_standard_error_is_the_spread_over_fresh_draws(name, sampler, shift):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", MEASURES)
 def test_noise_is_the_value_between_samples_of_one_distribution(name, sampler):
     found = simulate(sampler, 0.0)[name]
     value = np.array([estimate.value for estimate in found])
@@ -320,7 +311,7 @@ def test_noise_is_the_value_between_samples_of_one_distribution(name, sampler):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", MEASURES)
 def test_real_differences_are_found(name, sampler):
     found = np.mean([estimate.is_significant for estimate in simulate(sampler, 1.0)[name]])
     # Of twelve points' ranks little can be said.

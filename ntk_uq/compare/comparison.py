@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq.compare.columns import COLUMNS, Column
 from ntk_uq.distances import Distance
-from ntk_uq.distances.measures import ZERO_DISTANCE
+from ntk_uq.distances.measures import MEASURES, ZERO_DISTANCE, Measure
 from ntk_uq.metrics import regression_scores, scores
 
 if TYPE_CHECKING:  # rooms above, or loaded where they are used
@@ -23,16 +24,6 @@ if TYPE_CHECKING:  # rooms above, or loaded where they are used
 
 
 Floats = NDArray[np.float64]
-# Columns of `Comparison.table`, and the distances that they show.
-_DISTANCES = {
-    "tv": "tv",
-    "kl": "kl",
-    "bures_wasserstein": "bures_wasserstein",
-    "energy": "energy",
-    "epistemic_ratio": "epistemic_ratio",
-    "rank_correlation": "rank_correlation",
-    "rejection_agreement": "rejected_20",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,39 +158,21 @@ class Comparison:
         ``epistemic_se``, the Monte-Carlo standard error of the last; see `MethodSummary`.
 
         Only where there is a reference, how far the method is from it, with standard errors
-        (``_se``): ``tv``, with ``tv_noise``, what Monte-Carlo error alone would give; ``kl``,
-        ``bures_wasserstein``, ``energy``, ``epistemic_ratio``, ``rank_correlation``, and
-        ``rejection_agreement``, the common fraction of the 20% most uncertain points; see
-        `Distance`, and `distance_table` for the noise level of each.
+        (``_se``): the measures of `Distance`, among which ``tv_noise`` is the distance that
+        Monte-Carlo error alone would give, and ``rejection_agreement`` is `rejected_20`. For
+        `rejected_10` and the noise level of each, see `distance_table`.
 
         ``n_effective``, ``effective_per_second``: independent draws that give the same Monte-Carlo
         error, and how many of them a second of fitting and predicting gives; NaN for a closed form.
         ``fit_seconds``, ``predict_seconds``: wall-clock times.
         """
         rows = {}
-        for name, method in self.methods.items():
+        for name in self.methods:
             row: dict[str, float] = {}
-            if self.y_test is not None:
-                row |= self._scores(method)
-            row |= {
-                "total_uncertainty": float(method.total_uncertainty.mean()),
-                "aleatoric": float(method.aleatoric.mean()),
-                "epistemic": float(method.epistemic.mean()),
-                "epistemic_se": method.epistemic_se,
-            }
-            if self.reference is not None:
-                distance = self.distance(name, self.reference)
-                for column, measure in self._measures.items():
-                    estimate = getattr(distance, measure)
-                    row |= {column: estimate.value, f"{column}_se": estimate.se}
-                    if column == "tv":
-                        row["tv_noise"] = estimate.noise
-            row |= {
-                "n_effective": method.n_effective,
-                "effective_per_second": method.effective_per_second,
-                "fit_seconds": method.fit_seconds,
-                "predict_seconds": method.predict_seconds,
-            }
+            for column in self.columns:
+                row[column.name] = column.value(self, name)
+                if column.se is not None:
+                    row[f"{column.name}_se"] = column.se(self, name)
             rows[name] = row
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
@@ -216,7 +189,7 @@ class Comparison:
             pairs = [(name, self.reference) for name in self.methods if name != self.reference]
         rows: dict[tuple[str, str, str], dict[str, float | bool]] = {}
         for first, second in pairs:
-            for measure in self._all_measures:
+            for measure in self.measures:
                 estimate = getattr(self.distance(first, second), measure)
                 rows[first, second, measure] = {
                     "value": estimate.value,
@@ -228,29 +201,36 @@ class Comparison:
         return pd.DataFrame(list(rows.values()), index=index)
 
     @property
-    def _measures(self) -> dict[str, str]:
-        hidden = () if self.classes is not None else ("tv", "kl")
-        return {column: name for column, name in _DISTANCES.items() if column not in hidden}
+    def columns(self) -> list[Column]:
+        """What `table` shows: those that are known here."""
+        return [column for column in COLUMNS if column.is_known(self)]
 
     @property
-    def _all_measures(self) -> list[str]:
-        return [*self._measures.values(), "rejected_10"]
-
-    def _scores(self, method: MethodSummary) -> dict[str, float]:
-        assert self.y_test is not None
-        if self.classes is not None:
-            return scores(self.y_test, method.proba, classes=self.classes)
-        targets = self.y_test.reshape(method.latent_mean.shape)
-        found = [
-            regression_scores(y, mean, std)
-            for y, mean, std in zip(
-                targets.T, method.latent_mean.T, method.target_std.T, strict=True
-            )
-        ]
-        # Means over the outputs.
+    def measures(self) -> dict[str, Measure]:
+        """The measures of `Distance` that these methods have, by name."""
         return {
-            name: float(np.mean([one[name] for one in found])) for name in ("rmse", "crps", "nlpd")
+            name: measure
+            for name, measure in MEASURES.items()
+            if self.classes is not None or not measure.classes_only
         }
+
+    @cached_property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Scores of each method against `y_test`; for regressors, means over the outputs."""
+        if self.y_test is None:
+            return {}
+        found = {}
+        for name, method in self.methods.items():
+            if self.classes is not None:
+                found[name] = scores(self.y_test, method.proba, classes=self.classes)
+                continue
+            targets = self.y_test.reshape(method.latent_mean.shape)
+            columns = zip(targets.T, method.latent_mean.T, method.target_std.T, strict=True)
+            outputs = [regression_scores(*arrays) for arrays in columns]
+            found[name] = {
+                score: float(np.mean([one[score] for one in outputs])) for score in outputs[0]
+            }
+        return found
 
     def plot(self) -> "Figure":
         """Draw how far the methods are from the reference, in every respect.

@@ -24,7 +24,7 @@ from ntk_uq.compare.inputs import (
 )
 from ntk_uq.compare.problems import ComparisonWarning, differences_of
 from ntk_uq.compare.summary import summary_of
-from ntk_uq.distances import Distance, Draws, distances
+from ntk_uq.distances import Distance, PreparedPrediction, distances
 from ntk_uq.predictions import SamplePrediction
 
 # Latents (points times outputs) at which functions are drawn jointly: their covariance is factored.
@@ -114,7 +114,7 @@ def compare(
         n_points = len(check_array(X_test, allow_nd=True, estimator="compare", input_name="X_test"))
 
     predictions: dict[str, Prediction] = {}
-    draws: dict[str, Draws] = {}
+    draws: dict[str, PreparedPrediction] = {}
     seconds: dict[str, float] = {}
     for name, estimator in estimators.items():
         start = perf_counter()
@@ -123,7 +123,7 @@ def compare(
             prediction.proba()
         seconds[name] = perf_counter() - start
         predictions[name] = prediction
-        draws[name] = Draws(prediction, _functions(estimator, X_test, prediction))
+        draws[name] = PreparedPrediction(prediction, _functions(estimator, X_test, prediction))
     if y_test is not None:
         y_test = validated_targets(y_test, n_points, classes, next(iter(predictions.values())))
 

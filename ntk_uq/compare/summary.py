@@ -8,11 +8,11 @@ from sklearn.pipeline import Pipeline
 
 from ntk_uq.compare.comparison import MethodSummary
 from ntk_uq.compare.inputs import Prediction, final_step
-from ntk_uq.distances import Draws
+from ntk_uq.distances import PreparedPrediction
 from ntk_uq.predictions import SamplePrediction
 
 
-def summary_of(estimator: Any, draws: Draws, predict_seconds: float) -> MethodSummary:
+def summary_of(estimator: Any, draws: PreparedPrediction, predict_seconds: float) -> MethodSummary:
     """Everything that a comparison keeps of a method; `predict_seconds` is what draws took."""
     prediction, final = draws.prediction, final_step(estimator)
     proba = mcse = target_std = np.empty((len(prediction.mean), 0))

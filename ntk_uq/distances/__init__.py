@@ -16,14 +16,18 @@ from ntk_uq.distances.arrays import (
     rank_correlation,
     rejection_overlap,
 )
-from ntk_uq.distances.draws import Draws
 from ntk_uq.distances.estimate import Estimate
 from ntk_uq.distances.measures import Distance, distances
+from ntk_uq.distances.prepared import PreparedPrediction
+
+# Its earlier name.
+Draws = PreparedPrediction
 
 __all__ = [
     "Distance",
     "Draws",
     "Estimate",
+    "PreparedPrediction",
     "bures_wasserstein",
     "distances",
     "energy_distance",

@@ -1,7 +1,12 @@
-"""The measures of a comparison: what each is, and how far it is known."""
+"""The measures of a comparison: what each is, how far it is known, and in which words.
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+A measure is a function of a `Pair` and a field of `Distance`, whose metadata say all else; tables,
+pictures and the report read them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 from scipy.special import erf
@@ -17,109 +22,11 @@ from ntk_uq.distances.arrays import (
     without_rounding,
 )
 from ntk_uq.distances.batches import TINY, paired_batches
-from ntk_uq.distances.draws import MOST_BATCHES, Draws
 from ntk_uq.distances.estimate import UNKNOWN, Estimate
 from ntk_uq.distances.pair import Pair
+from ntk_uq.distances.prepared import MOST_BATCHES, PreparedPrediction
 from ntk_uq.metrics import total_variation
 from ntk_uq.predictions import squared_error
-
-
-@dataclass(frozen=True)
-class Distance:
-    """How far one method is from another, in several respects.
-
-    Attributes
-    ----------
-    tv : Estimate
-        Total variation of the mean class probabilities, averaged over the test points.
-    kl : Estimate
-        KL(second || first) of the mean class probabilities, averaged over the test points: nats of
-        log loss that the first method loses where the second is right.
-    bures_wasserstein : Estimate
-        Wasserstein-2 distance of the latents at each point, as Gaussians with their mean and
-        covariance: root mean square over the test points. Of logits less their mean over the
-        classes, as softmax does not see it.
-    energy : Estimate
-        Normalised energy distance (`energy_distance`) of the latent functions, jointly over the
-        test points; NaN where a method has no function draws.
-    epistemic_ratio : Estimate
-        Mean epistemic uncertainty of the first method over that of the second.
-    rank_correlation : Estimate
-        Spearman's, of the epistemic uncertainties of the test points.
-    rejected_20, rejected_10 : Estimate
-        Fraction of common points among the 20% and the 10% with the greatest total uncertainty,
-        which one would reject at a coverage of 80% and 90%.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from ntk_uq import Categorical, SamplePrediction
-    >>> from ntk_uq.distances import Draws, distances
-    >>> latents = np.random.default_rng(0).normal(size=(50, 4, 3))
-    >>> near = SamplePrediction(latents, Categorical())
-    >>> far = SamplePrediction(3 * latents, Categorical())
-    >>> distance, _ = distances(Draws(near), Draws(far))
-    >>> bool(distance.epistemic_ratio.value < 1)
-    True
-    """
-
-    tv: Estimate
-    kl: Estimate
-    bures_wasserstein: Estimate
-    energy: Estimate
-    epistemic_ratio: Estimate
-    rank_correlation: Estimate
-    rejected_20: Estimate
-    rejected_10: Estimate
-
-
-# From a method to itself.
-_SAME = Estimate(0.0, 0.0, 0.0)
-_EQUAL = Estimate(1.0, 0.0, 1.0, "down")
-ZERO_DISTANCE = Distance(
-    _SAME, _SAME, _SAME, _SAME, replace(_EQUAL, moves="either"), _EQUAL, _EQUAL, _EQUAL
-)
-
-
-def distances(first: Draws, second: Draws) -> tuple[Distance, Distance]:
-    """Distance of the first method from the second, and of the second from the first.
-
-    Parameters
-    ----------
-    first, second : Draws
-        Predictions at the same points.
-
-    Returns
-    -------
-    Distance, Distance
-        They share all that is symmetric.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from ntk_uq import Categorical, SamplePrediction
-    >>> from ntk_uq.distances import Draws, distances
-    >>> latents = np.random.default_rng(0).normal(size=(100, 4, 3))
-    >>> halves = [SamplePrediction(half, Categorical()) for half in np.split(latents, 2)]
-    >>> there, back = distances(*map(Draws, halves))
-    >>> there.tv == back.tv, there.tv.is_significant
-    (True, False)
-    """
-    pair = Pair(first, second)
-    ratio, inverse = estimate_epistemic_ratio(pair)
-    kl, reverse = estimate_kl(pair) if first.is_classifier else (UNKNOWN, UNKNOWN)
-    forward = Distance(
-        tv=estimate_tv(pair) if first.is_classifier else UNKNOWN,
-        kl=kl,
-        bures_wasserstein=estimate_bures_wasserstein(pair),
-        energy=estimate_energy(first, second),
-        epistemic_ratio=ratio,
-        rank_correlation=_estimate_ranks(pair, 1, rank_correlations),
-        rejected_20=_estimate_ranks(pair, 0, lambda u, v: rejection_overlaps(u, v, 0.8)),
-        rejected_10=_estimate_ranks(pair, 0, lambda u, v: rejection_overlaps(u, v, 0.9)),
-    )
-    backward = replace(forward, kl=reverse, epistemic_ratio=inverse)
-    return forward, backward
 
 
 def estimate_tv(pair: Pair) -> Estimate:
@@ -171,8 +78,9 @@ def estimate_bures_wasserstein(pair: Pair) -> Estimate:
     )
 
 
-def estimate_energy(first: Draws, second: Draws) -> Estimate:
+def estimate_energy(pair: Pair) -> Estimate:
     """Standard error by linearisation; conservative where there is no difference."""
+    first, second = pair.draws
     if first.functions is None or second.functions is None:
         return UNKNOWN
     (f, every_f), (g, every_g) = first.functions, second.functions
@@ -218,3 +126,246 @@ def _estimate_ranks(
     relative_u, relative_v = (x[1:] / np.maximum(x[0], TINY) for x in (u, v))
     noise = [compare(u[1:], u[0] * relative_v), compare(v[0] * relative_u, v[1:])]
     return Estimate(value, float(np.std(resampled, ddof=1)), float(np.mean(noise)), "down")
+
+
+@dataclass(frozen=True)
+class Words:
+    """How a table shows a number; ``{reference}`` stands for the name of the reference."""
+
+    title: str
+    explanation: str
+    digits: int = 3
+
+
+# From a method to itself.
+_SAME = Estimate(0.0, 0.0, 0.0)
+_EQUAL = Estimate(1.0, 0.0, 1.0, "down")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A respect in which two methods may differ.
+
+    Attributes
+    ----------
+    estimate : function of a Pair
+        One `Estimate`, or two where the direction counts: of the first method from the second, and
+        back.
+    panel : str
+        Title of its picture.
+    words : Words, optional
+        Its row of the report's table. Without them, neither that table nor `Comparison.table` has
+        it.
+    noise : Words, optional
+        The row of the value that Monte-Carlo error alone would give, if that has one.
+    column : str, optional
+        Its name in `Comparison.table`, if that is not the field's.
+    aspect : str, optional
+        What differs where it does, in a sentence of the report.
+    itself : Estimate
+        Of a method from itself.
+    classes_only : bool
+        Whether regressors have none.
+    """
+
+    estimate: Callable[[Pair], Estimate | tuple[Estimate, Estimate]]
+    panel: str
+    words: Words | None = None
+    noise: Words | None = None
+    column: str | None = None
+    aspect: str | None = None
+    itself: Estimate = _SAME
+    classes_only: bool = False
+
+
+def _row(
+    estimate: Callable[[Pair], Estimate | tuple[Estimate, Estimate]],
+    panel: str,
+    words: Words | None = None,
+    **options: Any,
+) -> Mapping[str, Measure]:
+    """Metadata of a field of `Distance`."""
+    return {"measure": Measure(estimate, panel, words, **options)}
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far one method is from another, in several respects.
+
+    Attributes
+    ----------
+    tv : Estimate
+        Total variation of the mean class probabilities, averaged over the test points.
+    kl : Estimate
+        KL(second || first) of the mean class probabilities, averaged over the test points: nats of
+        log loss that the first method loses where the second is right.
+    bures_wasserstein : Estimate
+        Wasserstein-2 distance of the latents at each point, as Gaussians with their mean and
+        covariance: root mean square over the test points. Of logits less their mean over the
+        classes, as softmax does not see it.
+    energy : Estimate
+        Normalised energy distance (`energy_distance`) of the latent functions, jointly over the
+        test points; NaN where a method has no function draws.
+    epistemic_ratio : Estimate
+        Mean epistemic uncertainty of the first method over that of the second.
+    rank_correlation : Estimate
+        Spearman's, of the epistemic uncertainties of the test points.
+    rejected_20, rejected_10 : Estimate
+        Fraction of common points among the 20% and the 10% with the greatest total uncertainty,
+        which one would reject at a coverage of 80% and 90%.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import Categorical, SamplePrediction
+    >>> from ntk_uq.distances import PreparedPrediction, distances
+    >>> latents = np.random.default_rng(0).normal(size=(50, 4, 3))
+    >>> near = SamplePrediction(latents, Categorical())
+    >>> far = SamplePrediction(3 * latents, Categorical())
+    >>> distance, _ = distances(PreparedPrediction(near), PreparedPrediction(far))
+    >>> bool(distance.epistemic_ratio.value < 1)
+    True
+    """
+
+    tv: Estimate = field(
+        metadata=_row(
+            estimate_tv,
+            "Total variation",
+            Words(
+                "Distance from {reference}",
+                "Total variation between the mean class probabilities and {reference}'s, mean over "
+                "test points: 0 is equal, 1 is disjoint. After ±: Monte-Carlo standard error.",
+            ),
+            noise=Words(
+                "… of which sampling noise",
+                "The distance that two perfectly agreeing methods would show at these numbers of "
+                "draws. A distance no more than two standard errors above it is no evidence of a "
+                "difference.",
+                digits=4,
+            ),
+            classes_only=True,
+        )
+    )
+    kl: Estimate = field(
+        metadata=_row(
+            estimate_kl,
+            "KL divergence (nats)",
+            Words(
+                "KL divergence from {reference}, nats",
+                "What the method's class probabilities would lose in log loss if {reference}'s "
+                "were true, mean over test points.",
+            ),
+            classes_only=True,
+        )
+    )
+    bures_wasserstein: Estimate = field(
+        metadata=_row(
+            estimate_bures_wasserstein,
+            "Latents: Bures-Wasserstein",
+            Words(
+                "Distance of the latents",
+                "Bures-Wasserstein distance from {reference}: how far mean and covariance of the "
+                "logits at a point would have to be moved; root mean square over test points, in "
+                "logits. What is added to all classes alike does not count, as softmax does not "
+                "see it.",
+            ),
+            aspect="the logits at single points",
+        )
+    )
+    energy: Estimate = field(
+        metadata=_row(
+            estimate_energy,
+            "Functions: energy distance",
+            Words(
+                "Distance of the functions",
+                "Energy distance from {reference}, of whole functions: it sees how test points "
+                "move together, which the distances above do not. Between 0, the same "
+                "distribution, and 1; Monte-Carlo error may take it below zero.",
+            ),
+            aspect="whole functions",
+        )
+    )
+    epistemic_ratio: Estimate = field(
+        metadata=_row(
+            estimate_epistemic_ratio,
+            "Epistemic: ratio",
+            Words(
+                "Epistemic uncertainty, ratio",
+                "Mean over test points, divided by {reference}'s: below 1 the method is surer of "
+                "itself.",
+            ),
+            itself=replace(_EQUAL, moves="either"),
+        )
+    )
+    rank_correlation: Estimate = field(
+        metadata=_row(
+            lambda pair: _estimate_ranks(pair, 1, rank_correlations),
+            "Epistemic: rank correlation",
+            Words(
+                "Epistemic uncertainty, rank correlation",
+                "Whether both find the same points uncertain: 1 is the same order, 0 is unrelated.",
+            ),
+            aspect="which points are uncertain",
+            itself=_EQUAL,
+        )
+    )
+    rejected_20: Estimate = field(
+        metadata=_row(
+            lambda pair: _estimate_ranks(pair, 0, lambda u, v: rejection_overlaps(u, v, 0.8)),
+            "Common among rejected 20%",
+            Words(
+                "Common among the rejected",
+                "Of the 20% most uncertain points, which one might hand to a human, the fraction "
+                "that {reference} would hand over too. Chance would give 0.2.",
+            ),
+            column="rejection_agreement",
+            aspect="which points would be rejected",
+            itself=_EQUAL,
+        )
+    )
+    rejected_10: Estimate = field(
+        metadata=_row(
+            lambda pair: _estimate_ranks(pair, 0, lambda u, v: rejection_overlaps(u, v, 0.9)),
+            "Common among rejected 10%",
+            itself=_EQUAL,
+        )
+    )
+
+
+# By the names of their fields.
+MEASURES: dict[str, Measure] = {row.name: row.metadata["measure"] for row in fields(Distance)}
+ZERO_DISTANCE = Distance(**{name: measure.itself for name, measure in MEASURES.items()})
+
+
+def distances(first: PreparedPrediction, second: PreparedPrediction) -> tuple[Distance, Distance]:
+    """Distance of the first method from the second, and of the second from the first.
+
+    Parameters
+    ----------
+    first, second : PreparedPrediction
+        Predictions at the same points.
+
+    Returns
+    -------
+    Distance, Distance
+        They share all that is symmetric.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import Categorical, SamplePrediction
+    >>> from ntk_uq.distances import PreparedPrediction, distances
+    >>> latents = np.random.default_rng(0).normal(size=(100, 4, 3))
+    >>> halves = [SamplePrediction(half, Categorical()) for half in np.split(latents, 2)]
+    >>> there, back = distances(*map(PreparedPrediction, halves))
+    >>> there.tv == back.tv, there.tv.is_significant
+    (True, False)
+    """
+    pair = Pair(first, second)
+    there: dict[str, Estimate] = {}
+    back: dict[str, Estimate] = {}
+    for name, measure in MEASURES.items():
+        applies = first.is_classifier or not measure.classes_only
+        found = measure.estimate(pair) if applies else UNKNOWN
+        there[name], back[name] = found if isinstance(found, tuple) else (found, found)
+    return Distance(**there), Distance(**back)

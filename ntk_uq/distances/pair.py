@@ -6,7 +6,7 @@ import numpy as np
 
 from ntk_uq.distances.arrays import Floats
 from ntk_uq.distances.batches import bootstrap_levels, paired_batches
-from ntk_uq.distances.draws import Draws
+from ntk_uq.distances.prepared import PreparedPrediction
 from ntk_uq.predictions import (
     Batches,
     SamplePrediction,
@@ -17,7 +17,7 @@ from ntk_uq.predictions import (
 class Pair:
     """Two methods, in batches that go together; either's contributions to an error are added."""
 
-    def __init__(self, first: Draws, second: Draws):
+    def __init__(self, first: PreparedPrediction, second: PreparedPrediction):
         self.draws = first, second
         self.batches = paired_batches(first.prediction, second.prediction, first.most_batches)
 

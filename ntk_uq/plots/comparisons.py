@@ -18,17 +18,6 @@ if TYPE_CHECKING:  # rooms above, or loaded where they are used
 
 # More classes than these do not fit beside each other.
 _MAX_CLASSES = 10
-# Panels of `plot_comparison`.
-_TITLES = {
-    "tv": "Total variation",
-    "kl": "KL divergence (nats)",
-    "bures_wasserstein": "Latents: Bures-Wasserstein",
-    "energy": "Functions: energy distance",
-    "epistemic_ratio": "Epistemic: ratio",
-    "rank_correlation": "Epistemic: rank correlation",
-    "rejected_20": "Common among rejected 20%",
-    "rejected_10": "Common among rejected 10%",
-}
 
 
 def method_style(comparison: "Comparison", method: str) -> tuple[str, str]:
@@ -134,10 +123,10 @@ def plot_comparison(comparison: "Comparison") -> Figure:
         )
     names = [name for name in comparison.methods if name != reference]
     panels = {}
-    for measure, title in _TITLES.items():
-        estimates = [getattr(comparison.distance(name, reference), measure) for name in names]
+    for field, measure in comparison.measures.items():
+        estimates = [getattr(comparison.distance(name, reference), field) for name in names]
         if np.isfinite([estimate.value for estimate in estimates]).any():
-            panels[title] = estimates
+            panels[measure.panel] = estimates
     n_columns = min(4, len(panels))
     n_rows = -(-len(panels) // n_columns)
     size = (2.2 * n_columns + 1.2, (0.6 + 0.28 * len(names)) * n_rows + 0.4)

@@ -54,7 +54,7 @@ def distance_figure(comparison: "Comparison") -> Picture | None:
     return Picture(
         data_uri("image/svg+xml", buffer.getvalue()),
         f"Each method's distance from {comparison.reference}, with two standard errors.",
-        f"Distances of all methods from {comparison.reference} in eight measures, as in the table.",
+        f"Distances of all methods from {comparison.reference} in every measure, as in the table.",
     )
 
 

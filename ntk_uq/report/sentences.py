@@ -1,6 +1,6 @@
 """What a comparison shows, in words."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -60,7 +60,7 @@ def _score_findings(comparison: "Comparison") -> list[str]:
     span = " to ".join(dict.fromkeys(f"{value:.1%}" for value in (accuracy.min(), accuracy.max())))
     sentences = [f"{span} of the {comparison.n_points:,} test points are classified right."]
     if len(comparison.methods) > 1:
-        best = best_methods(comparison, "log_loss")
+        best = best_methods(comparison, "log_loss", "lower")
         if len(best) == len(comparison.methods):
             sentences.append("Log losses differ by no more than chance over the test points.")
         else:
@@ -122,17 +122,16 @@ def _method_finding(comparison: "Comparison", name: str) -> str:
             f"{tendency} {reference}: its epistemic uncertainty is "
             f"{plus_minus(ratio.value, ratio.se, significant=1)} times as large."
         )
-    sentences += _further_findings(reference, distance)
+    sentences += _further_findings(comparison, reference, distance)
     return " ".join(sentences)
 
 
-def _further_findings(reference: str, distance: "Distance") -> list[str]:
+def _further_findings(comparison: "Comparison", reference: str, distance: "Distance") -> list[str]:
     """Whether the latents, the functions and the order of the points differ, in words."""
     measures = {
-        "the logits at single points": distance.bures_wasserstein,
-        "whole functions": distance.energy,
-        "which points are uncertain": distance.rank_correlation,
-        "which points would be rejected": distance.rejected_20,
+        measure.aspect: getattr(distance, name)
+        for name, measure in comparison.measures.items()
+        if measure.aspect is not None
     }
     known = {words: estimate for words, estimate in measures.items() if np.isfinite(estimate.se)}
     differing = [words for words, estimate in known.items() if estimate.is_significant]
@@ -272,18 +271,24 @@ def _log_loss_finding(comparison: "Comparison", name: str, other: str) -> str:
     )
 
 
-def best_methods(comparison: "Comparison", column: str) -> list[str]:
+def best_methods(
+    comparison: "Comparison", score: str, better: Literal["higher", "lower"] | None
+) -> list[str]:
     """The methods whose score is the best or, by a paired comparison, not clearly worse.
 
     Two methods are told apart where the mean difference of their losses exceeds two standard errors
-    over the test points.
+    over the test points. Of what is not a mean of losses, none is the best.
     """
-    assert comparison.y_test is not None
-    losses = {
-        name: pointwise_losses(comparison.y_test, method.proba, classes=comparison.classes)[column]
+    if comparison.y_test is None or better is None:
+        return []
+    of_points = {
+        name: pointwise_losses(comparison.y_test, method.proba, classes=comparison.classes)
         for name, method in comparison.methods.items()
     }
-    pick = max if column == "accuracy" else min
+    losses = {name: found[score] for name, found in of_points.items() if score in found}
+    if not losses:
+        return []
+    pick = max if better == "higher" else min
     leader = losses[pick(losses, key=lambda name: losses[name].mean())]
     return [
         name

@@ -31,7 +31,7 @@ _MOST_MOMENTS = 100_000
 _CHUNK = 2**22
 
 
-class Draws:
+class PreparedPrediction:
     """A prediction as the distances need it: computed once, for every pair that it is part of.
 
     Parameters
@@ -47,7 +47,7 @@ class Draws:
     --------
     >>> import numpy as np
     >>> from ntk_uq import SamplePrediction
-    >>> Draws(SamplePrediction(np.zeros((2, 1, 4)))).proba
+    >>> PreparedPrediction(SamplePrediction(np.zeros((2, 1, 4)))).proba
     array([[0.25, 0.25, 0.25, 0.25]])
     """
 
