@@ -26,7 +26,9 @@ from ntk_uq._common.solver import solve_dual
 from ntk_uq.analytic import ExactPredictor, correct_draws, discrepancy
 from ntk_uq.bayes import SamplingWarning
 from ntk_uq.datasets import Dataset, load_dataset, split
-from ntk_uq.distances import Draws, Estimate, _epistemic_ratios, _Pair, _total_variation
+from ntk_uq.distances import Draws, Estimate
+from ntk_uq.distances.measures import estimate_epistemic_ratio, estimate_tv
+from ntk_uq.distances.pair import Pair
 from ntk_uq.ensemble import ConvergenceWarning
 from ntk_uq.predictions import SamplePrediction
 
@@ -277,8 +279,8 @@ class Reference:
         )
 
     def measure(self, prediction, seconds=np.nan) -> Result:
-        pair = _Pair(Draws(prediction), self.draws)
-        return Result(_total_variation(pair), _epistemic_ratios(pair)[0], seconds)
+        pair = Pair(Draws(prediction), self.draws)
+        return Result(estimate_tv(pair), estimate_epistemic_ratio(pair)[0], seconds)
 
 
 def fitted(problem: Problem, estimator):

@@ -18,7 +18,6 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import IO, Any
 
@@ -32,6 +31,7 @@ from sklearn.utils.validation import check_is_fitted
 from ntk_uq import likelihoods, networks
 from ntk_uq._common.files import write_atomically
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.versions import versions
 from ntk_uq.ensemble.members import in_features
 from ntk_uq.networks.architecture import BaseArchitecture
 
@@ -162,7 +162,7 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
     tree = {
         "format": "ntk_uq model",
         "version": FORMAT_VERSION,
-        "written by": _versions(),
+        "written by": versions("jax", "numpy", "scikit-learn"),
         "architecture": writer.architecture,
         "model": model,
     }
@@ -222,7 +222,7 @@ def load(path: str | os.PathLike, *, architecture: BaseArchitecture | None = Non
                 if tree["version"] > FORMAT_VERSION:
                     raise _RefusedError(
                         f"{path} has the format {tree['version']}, of ntk_uq "
-                        f"{tree['written by']['ntk_uq']}; this is {_versions()['ntk_uq']}, which "
+                        f"{tree['written by']['ntk_uq']}; this is {versions()['ntk_uq']}, which "
                         f"reads up to {FORMAT_VERSION}. Install a newer ntk_uq."
                     )
                 _check_architecture(tree["architecture"], architecture, path)
@@ -237,7 +237,7 @@ def load(path: str | os.PathLike, *, architecture: BaseArchitecture | None = Non
             raise ValueError(str(refused)) from None
         except _MALFORMED as error:
             raise ValueError(
-                f"{path} holds no model that this ntk_uq {_versions()['ntk_uq']} can read "
+                f"{path} holds no model that this ntk_uq {versions()['ntk_uq']} can read "
                 f"({type(error).__name__}: {error}). It was not written by nuq.save, or by a "
                 "newer version."
             ) from error
@@ -302,15 +302,8 @@ def _stored(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
     return archive.open(name)
 
 
-def _versions() -> dict[str, str]:
-    from ntk_uq import __version__
-
-    others = ("jax", "numpy", "scikit-learn")
-    return {"ntk_uq": __version__, **{name: version(name) for name in others}}
-
-
 def _warn_of_versions(written_by: Mapping[str, str], path: Path) -> None:
-    there, here = written_by["scikit-learn"], _versions()["scikit-learn"]
+    there, here = written_by["scikit-learn"], versions("scikit-learn")["scikit-learn"]
     if there.split(".")[:2] != here.split(".")[:2]:
         warnings.warn(
             f"{path} was written with scikit-learn {there}; this is {here}, which may understand "

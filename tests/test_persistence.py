@@ -32,6 +32,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 import ntk_uq as nuq
 from ntk_uq import persistence
+from ntk_uq._common.versions import versions
 from ntk_uq.calibration import TemperatureScaled
 
 RNG = np.random.default_rng(0)
@@ -123,8 +124,8 @@ def test_files_written_before_the_discrepancy_was_measured(tmp_path):
     del model["attributes"]["discrepancy_"]
     del model["attributes"]["predictor_"]["parameters"]["discrepancy"]
     tree = {
-        "format": "ntk_uq model", "version": 1, "written by": persistence._versions(),
-        "architecture": None, "model": model,
+        "format": "ntk_uq model", "version": 1, "architecture": None, "model": model,
+        "written by": versions("jax", "numpy", "scikit-learn"),
     }  # fmt: skip
     with open(tmp_path / "old.ntk", "w+b") as file:
         persistence._write(file, tree, writer.arrays)

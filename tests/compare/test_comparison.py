@@ -16,8 +16,11 @@ from stand_ins import StandIn
 
 from ntk_uq.bayes import SamplingWarning
 from ntk_uq.calibration import TemperatureScaled
-from ntk_uq.compare import Comparison, ComparisonWarning, _epistemic_se, compare
-from ntk_uq.distances import Draws, _Pair, _total_variation
+from ntk_uq.compare import Comparison, ComparisonWarning, compare
+from ntk_uq.compare.summary import error_of_epistemic
+from ntk_uq.distances import Draws
+from ntk_uq.distances.measures import estimate_tv
+from ntk_uq.distances.pair import Pair
 from ntk_uq.estimators import NTKClassifier, NTKRegressor
 from ntk_uq.metrics import regression_scores, scores
 from ntk_uq.networks.mlp import MLP
@@ -27,7 +30,7 @@ N_POINTS, N_CLASSES = 12, 3
 
 
 def _tv(first, second):
-    return _total_variation(_Pair(Draws(first), Draws(second)))
+    return estimate_tv(Pair(Draws(first), Draws(second)))
 
 
 def latent_mean(seed=0):
@@ -222,7 +225,7 @@ def test_standard_error_of_epistemic_uncertainty(sampler):
     for _ in range(300):
         prediction = sample_prediction(rng, n_draws, latent_mean(), n_chains, autocorrelation)
         values.append(prediction.epistemic.mean())
-        errors.append(_epistemic_se(prediction))
+        errors.append(error_of_epistemic(prediction))
     assert 0.8 < np.sqrt(np.mean(np.square(errors))) / np.std(values, ddof=1) < 1.2
 
 
@@ -230,7 +233,7 @@ def test_points_that_move_together_count_as_one():
     rng = np.random.default_rng(0)
     together = np.repeat(rng.standard_normal((200, 1, N_CLASSES)), N_POINTS, axis=1)
     one = SamplePrediction(together[:, :1])
-    assert _epistemic_se(SamplePrediction(together)) == pytest.approx(_epistemic_se(one))
+    assert error_of_epistemic(SamplePrediction(together)) == pytest.approx(error_of_epistemic(one))
 
 
 def stand_in(**changes):
@@ -469,6 +472,7 @@ def test_regressors():
 def test_plot_has_a_panel_for_each_measure(comparison):
     figure = comparison.plot()
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert titles == [measure.panel for measure in comparison.measures.values()]
     assert len(titles) == 8
     assert "Total variation" in titles
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]

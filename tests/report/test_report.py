@@ -206,7 +206,7 @@ def test_an_interrupted_report_leaves_the_old_one(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pathlib.Path.replace", interrupted)
+    monkeypatch.setattr("os.replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         comparison().to_html(path)
     assert path.read_text() == "old"

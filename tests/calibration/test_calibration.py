@@ -373,7 +373,7 @@ def test_mapies_conformal_intervals_are_ours(kind):
 
 @pytest.mark.slow
 def test_the_page_on_calibration_keeps_its_promises():
-    page = (Path(__file__).parents[1] / "docs" / "calibration.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "calibration.md").read_text()
     names = {}
     for block in re.findall(r"```\{code-cell\}\n(.*?)```", page, flags=re.DOTALL):
         exec(block, names)
