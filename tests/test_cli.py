@@ -171,7 +171,7 @@ def test_bad_tables(content, message, tmp_path, capsys):
 @pytest.mark.usefixtures("nothing_starts")
 def test_too_much_for_nuts_is_said_first(tmp_path, capsys, monkeypatch):
     hours = CostEstimate(seconds=7200.0, memory=2**31, n_steps=10**6)
-    monkeypatch.setattr("ntk_uq.bayes.estimate_cost", lambda *_, **__: hours)
+    monkeypatch.setattr("ntk_uq.bayes.cost.estimate_cost", lambda *_, **__: hours)
     rows = "".join(f"{i % 7},{i % 5},{'xyz'[i % 3]}\n" for i in range(6000))
     path = tmp_path / "large.csv"
     path.write_text("a,b,t\n" + rows)

@@ -205,7 +205,7 @@ def test_a_row_is_predicted_alone_as_among_others(model):
 
 def test_many_rows_are_predicted_in_parts(model, monkeypatch):
     whole = model.predict(FRAME)
-    monkeypatch.setattr("ntk_uq.tables._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("ntk_uq.tables.model._ROWS_AT_ONCE", 7)
     pd.testing.assert_frame_equal(model.predict(FRAME), whole, rtol=1e-12)
 
 
