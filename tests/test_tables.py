@@ -21,17 +21,10 @@ from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 import ntk_uq as nuq
 from ntk_uq.datasets import load_dataset
 from ntk_uq.tables import fit_table, read_table
-from ntk_uq.tables.reading import (
-    as_known,
-    as_text,
-    decimal_points,
-    guess_task,
-    is_categorical,
-    labels,
-    model_frame,
-    numbers,
-    read_csv,
-)
+from ntk_uq.tables.cells import as_known, as_text
+from ntk_uq.tables.columns import guess_task, is_categorical, labels, numbers
+from ntk_uq.tables.frames import model_frame
+from ntk_uq.tables.reading import decimal_points, read_csv
 
 N = 24
 
