@@ -322,7 +322,9 @@ class Experiment:
         )
 
 
-def _movement(architecture, initial, params, X) -> tuple[Array, Array, Array, Array]:
+def _movement(
+    architecture: BaseArchitecture, initial: Any, params: Any, X: Array
+) -> tuple[Array, Array, Array, Array]:
     """Kernel change, parameter distance, linearisation error, largest output of one network."""
     before, after = (empirical_ntk(architecture, p, X, trace=True) for p in (initial, params))
     squares = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), params, initial)

@@ -1,11 +1,13 @@
+"""``ntk-uq compare``: the report, and mistakes that are said before work begins."""
+
 import re
-import subprocess
-import sys
 
 import pytest
+from example_tables import (
+    run,
+)
 
 from ntk_uq.bayes import CostEstimate
-from ntk_uq.cli import main
 from ntk_uq.cli.methods import METHODS, POSTERIORS
 
 TABLE = "a,b,t\n" + "".join(f"{i % 7},{i % 5},{'xy'[i % 2]}\n" for i in range(60))
@@ -14,16 +16,6 @@ SMALL = ["--width", "16", "--members", "4", "--draws", "8", "--warmup", "20", "-
 
 def titles(methods):
     return [method.title for method in methods.values()]
-
-
-def run(arguments, capsys):
-    """Exit status, standard output and the lines of standard error."""
-    try:
-        status = main(["compare", *map(str, arguments)])
-    except SystemExit as stop:
-        status = stop.code
-    output = capsys.readouterr()
-    return status, output.out, output.err.splitlines()
 
 
 @pytest.fixture
@@ -186,54 +178,3 @@ def test_too_much_for_nuts_is_said_first(tmp_path, capsys, monkeypatch):
     assert re.search(
         "NUTS on 5,000 points and 3 classes would take about 2 hours .* --skip nuts", err[0]
     )
-
-
-def raising(error):
-    def estimator(*_):
-        raise error
-
-    return estimator
-
-
-def test_interrupt(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("ntk_uq.cli.compare.estimator", raising(KeyboardInterrupt()))
-    status, _, err = run(["--data", "iris", "--reg", "1", "-o", tmp_path / "out.html"], capsys)
-    assert status == 130
-    assert "interrupted" in err[-1]
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_failure_of_ours_is_one_line_too(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("ntk_uq.cli.compare.estimator", raising(RuntimeError("out of\nmemory")))
-    options = ["--data", "iris", "--reg", "1", "-o", tmp_path / "out.html"]
-    status, _, err = run(options, capsys)
-    assert status == 1
-    assert "RuntimeError: out of memory" in err[-1]
-    monkeypatch.setenv("NTK_UQ_TRACEBACK", "1")
-    with pytest.raises(RuntimeError):
-        main(["compare", *map(str, options)])
-
-
-def test_help_has_examples(capsys):
-    status, out, _ = run(["--help"], capsys)
-    assert status == 0
-    assert "examples:" in out
-    for option in ("--data", "--target", "--reg", "--skip", "--output", "--seed"):
-        assert option in out
-
-
-def test_a_command_is_needed(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main([])
-    assert "COMMAND" in capsys.readouterr().err
-
-
-def test_help_is_quick():
-    code = (
-        "import sys; from ntk_uq.cli import main\n"
-        "try: main(['compare', '--help'])\n"
-        "except SystemExit: pass\n"
-        "print({'jax', 'sklearn', 'pandas', 'matplotlib'} & set(sys.modules))"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ended.stdout.splitlines()[-1] == "set()"
