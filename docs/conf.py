@@ -46,17 +46,14 @@ def modules() -> str:
     lines = []
     for room in " | ".join(reversed(layers)).split(" | "):
         path = CHECKOUT / "ntk_uq" / room
-        lines.append(
-            _entry(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"), room)
-        )
-        files = sorted(path.rglob("[!_]*.py")) if path.is_dir() else []
-        lines += ["  " + _entry(file, file.stem) for file in files]
+        files = {room: path.with_suffix(".py")}
+        if path.is_dir():
+            names = {f: f.relative_to(path.parent).with_suffix("") for f in path.rglob("*.py")}
+            files = {str(n).removesuffix("/__init__"): f for f, n in names.items()}
+        for name in sorted(files):
+            text = ast.get_docstring(ast.parse(files[name].read_text())).splitlines()[0]
+            lines.append(f"{'' if name == room else '  '}- `{name}`: {text}")
     return "\n".join(lines)
-
-
-def _entry(file: Path, name: str) -> str:
-    text = ast.get_docstring(ast.parse(file.read_text())).splitlines()[0]
-    return f"- `{name}`: {text}"
 
 
 def _draw_the_map(app, name: str, source: list[str]) -> None:

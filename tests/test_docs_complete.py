@@ -105,10 +105,7 @@ def test_the_map_has_every_module():
     spec = importlib.util.spec_from_file_location("conf", DOCS / "conf.py")
     conf = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(conf)
-    named, room = set(), ""
-    for indent, name in re.findall(r"^( *)- `(\w+)`: \S", conf.modules(), flags=re.MULTILINE):
-        room = name if not indent else room
-        named.add(f"{room}/{name}" if indent else name)
+    named = set(re.findall(r"^ *- `([\w/]+)`: \S", conf.modules(), flags=re.MULTILINE))
     package = ROOT / "ntk_uq"
     files = {file.relative_to(package).with_suffix("").as_posix() for file in package.rglob("*.py")}
     assert named == {name.removesuffix("/__init__") for name in files - {"__init__"}}
