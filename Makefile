@@ -33,10 +33,11 @@ examples: $(STAMP) ## Run the examples of the docstrings
 slow: $(STAMP) ## Run the tests that take longer
 	$(BIN)/python -m pytest -m slow
 
-lint: $(STAMP) ## Check format, style and types
+lint: $(STAMP) ## Check format, style, types and the directions of imports
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --cache-dir .cache/import_linter
 
 docs: $(STAMP) ## Build the documentation, warnings being errors
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky docs docs/_build/html

@@ -15,7 +15,10 @@ from pathlib import Path
 
 import grimp
 
-CHECKOUT = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1]).resolve()
+
+def imports() -> grimp.ImportGraph:
+    """What imports what in the package that Python finds, types left out."""
+    return grimp.build_graph("ntk_uq", exclude_type_checking_imports=True, cache_dir=None)
 
 
 def rooms(graph: grimp.ImportGraph) -> set[tuple[str, str]]:
@@ -65,38 +68,47 @@ def floors(names: set[str], arrows: set[tuple[str, str]]) -> dict[str, int]:
     return {name: floor(together.get(name, frozenset({name}))) for name in names}
 
 
+def lines(checkout: Path) -> dict[str, int]:
+    """Lines of each file of the package."""
+    files = (checkout / "ntk_uq").rglob("*.py")
+    return {
+        file.relative_to(checkout / "ntk_uq").as_posix(): len(file.read_text().splitlines())
+        for file in files
+    }
+
+
 def functions(path: Path) -> list[tuple[int, str]]:
     """Lines of each function, its docstring left out."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = node.end_lineno - node.lineno + 1
+            length = node.end_lineno - node.lineno + 1
             if ast.get_docstring(node) is not None:
                 text = node.body[0]
-                lines -= text.end_lineno - text.lineno + 1
-            found.append((lines, node.name))
+                length -= text.end_lineno - text.lineno + 1
+            found.append((length, node.name))
     return found
 
 
 def main() -> None:
-    sys.path.insert(0, str(CHECKOUT))
-    graph = grimp.build_graph("ntk_uq", exclude_type_checking_imports=True, cache_dir=None)
+    checkout = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1]).resolve()
+    sys.path.insert(0, str(checkout))
+    graph = imports()
     arrows = rooms(graph)
-    names = {room for room in graph.find_children("ntk_uq")}
+    names = set(graph.find_children("ntk_uq"))
     level = floors(names, arrows)
     for number in sorted(set(level.values()), reverse=True):
         print(f"floor {number}: {', '.join(sorted(n[7:] for n in names if level[n] == number))}")
-    files = [(len(p.read_text().splitlines()), p) for p in (CHECKOUT / "ntk_uq").rglob("*.py")]
-    largest = sorted(files, reverse=True)[:3]
-    length, name, path = max((*f, p) for _, p in files for f in functions(p))
+    files = lines(checkout)
+    length, name, file = max((*f, p) for p in files for f in functions(checkout / "ntk_uq" / p))
     print()
     print(f"rooms              {len(names)}")
     print(f"floors             {max(level.values())}")
     print(f"arrows             {len(arrows)}")
     print(f"circles            {len(circles(arrows))}")
-    for lines, file in largest:
-        print(f"largest files      {lines} lines: {file.relative_to(CHECKOUT)}")
-    print(f"largest function   {length} lines: {path.relative_to(CHECKOUT)}, {name}")
+    for largest in sorted(files, key=files.__getitem__, reverse=True)[:3]:
+        print(f"largest files      {files[largest]} lines: ntk_uq/{largest}")
+    print(f"largest function   {length} lines: ntk_uq/{file}, {name}")
 
 
 if __name__ == "__main__":

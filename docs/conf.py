@@ -1,12 +1,16 @@
 """Sphinx configuration: pages in MyST, docstrings in numpydoc, notebooks run at build time."""
 
+import ast
 import os
+import tomllib
 from pathlib import Path
 
 import ntk_uq
 
+CHECKOUT = Path(__file__).parents[1]
+
 # Pages draw the tables of the experiments by the experiments' own functions.
-os.environ["PYTHONPATH"] = str(Path(__file__).parents[1] / "benchmarks" / "claims")
+os.environ["PYTHONPATH"] = str(CHECKOUT / "benchmarks" / "claims")
 
 project = "ntk_uq"
 author = "the ntk_uq developers"
@@ -33,3 +37,29 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+
+
+def modules() -> str:
+    """Every module by the first line of its docstring, in the order in which data flows."""
+    settings = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (layers,) = (c["layers"] for c in settings["contracts"] if c["type"] == "layers")
+    lines = []
+    for room in " | ".join(reversed(layers)).split(" | "):
+        path = CHECKOUT / "ntk_uq" / room
+        files = {room: path.with_suffix(".py")}
+        if path.is_dir():
+            names = {f: f.relative_to(path.parent).with_suffix("") for f in path.rglob("*.py")}
+            files = {str(n).removesuffix("/__init__"): f for f, n in names.items()}
+        for name in sorted(files):
+            text = ast.get_docstring(ast.parse(files[name].read_text())).splitlines()[0]
+            lines.append(f"{'' if name == room else '  '}- `{name}`: {text}")
+    return "\n".join(lines)
+
+
+def _draw_the_map(app, name: str, source: list[str]) -> None:
+    if name == "contributing":
+        source[0] = source[0].replace("% modules", modules())
+
+
+def setup(app) -> None:
+    app.connect("source-read", _draw_the_map)

@@ -8,16 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ntk_uq.tables.reading import (
-    abridged,
-    check_columns,
-    check_named,
-    check_numbers,
-    decimal_points,
-    labels,
-    numbers,
-    read_table,
-)
+from ntk_uq.tables.columns import check_numbers, labels, numbers
+from ntk_uq.tables.places import abridged, check_columns, check_named
+from ntk_uq.tables.reading import decimal_points, read_table
 
 __all__ = ["SHIPPED", "Dataset", "Split", "load_dataset", "split"]
 

@@ -24,13 +24,20 @@ from ntk_uq._common.rules import own_rules
 from ntk_uq.ensemble.members import floating
 from ntk_uq.ensemble.train import train_ensemble
 from ntk_uq.ensemble.trained import ConvergenceWarning, linearisation
-from ntk_uq.likelihoods import Likelihood
+from ntk_uq.likelihoods import Categorical, Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.empirical import empirical_ntk
 
-__all__ = ["Laziness", "Rate", "fit_rate", "measure_laziness"]
+__all__ = ["Experiment", "Laziness", "Rate", "fit_rate", "measure_laziness"]
 
 Floats = NDArray[np.float64]
+
+_TITLES = {
+    "kernel_change": "kernel change",
+    "parameter_distance": "parameters",
+    "linearisation_error": "outputs - linear",
+    "largest_output": "largest output",
+}
 
 
 class Rate(NamedTuple):
@@ -91,6 +98,17 @@ class Laziness:
     def rate(self, quantity: str = "kernel_change") -> Rate:
         """How a quantity falls (or grows) with width: see `fit_rate`."""
         return fit_rate(self.widths, getattr(self, quantity))
+
+    def to_string(self) -> str:
+        """Means over networks, a row for each width, and the rates below."""
+        lines = [f"{'width':>8}" + "".join(f"{t:>22}" for t in _TITLES.values())]
+        lines[0] += f"{'converged':>12}"
+        for i, width in enumerate(self.widths):
+            means = "".join(f"{getattr(self, name)[i].mean():22.4f}" for name in _TITLES)
+            done = f"{self.converged[i].sum()} of {self.converged[i].size}"
+            lines.append(f"{width:8d}{means}{done:>12}")
+        lines.append(f"{'rate':>8}" + "".join(f"{self.rate(name)!s:>22}" for name in _TITLES))
+        return "\n".join(lines)
 
 
 def fit_rate(widths: ArrayLike, values: ArrayLike) -> Rate:
@@ -212,7 +230,101 @@ def measure_laziness(
     return Laziness(np.asarray(widths), *columns)
 
 
-def _movement(architecture, initial, params, X) -> tuple[Array, Array, Array, Array]:
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """Networks of a classification trained in three ways, of which only the first two have an end.
+
+    Regularised; without regularisation on smoothed labels; and without either, where outputs and
+    kernel run away.
+
+    Attributes
+    ----------
+    key : Array
+        PRNG key.
+    architecture : MLP or ConvNet
+        Has a `width`, which is varied.
+    X : array of shape [n, d]
+        Training points.
+    y : array of shape [n]
+        Their labels.
+    X_probe : array of shape [m, d]
+        Where kernels and outputs are compared.
+    reg : float
+        Regularisation of the first way.
+    label_smoothing : float
+        Probability of a label that is spread over all classes, of the second.
+    n_members : int
+        Networks of each width.
+
+    Examples
+    --------
+    >>> import jax, numpy as np
+    >>> from ntk_uq import MLP
+    >>> X = np.array([[-1.0], [1.0]])
+    >>> experiment = Experiment(jax.random.key(0), MLP(depth=1, activation="erf"), X, [0, 1], X)
+    >>> list(experiment.regimes)
+    ['reg = 1', 'reg = 0, labels smoothed by 0.1', 'reg = 0, one-hot labels']
+    >>> lazy = experiment.measure("reg = 1", [32, 512])
+    >>> bool(lazy.rate().exponent < 0)
+    True
+    """
+
+    key: Array
+    architecture: BaseArchitecture
+    X: ArrayLike
+    y: ArrayLike
+    X_probe: ArrayLike
+    reg: float = 1.0
+    label_smoothing: float = 0.1
+    n_members: int = 3
+
+    @property
+    def regimes(self) -> dict[str, tuple[Floats, float]]:
+        """Targets [n, C] and regularisation of each way, by what it is called."""
+        classes, labels = np.unique(self.y, return_inverse=True)
+        one_hot = np.eye(len(classes))[labels]
+        smoothing = self.label_smoothing
+        smoothed = (1 - smoothing) * one_hot + smoothing / len(classes)
+        return {
+            f"reg = {self.reg:g}": (one_hot, self.reg),
+            f"reg = 0, labels smoothed by {smoothing:g}": (smoothed, 0.0),
+            "reg = 0, one-hot labels": (one_hot, 0.0),
+        }
+
+    def measure(self, regime: str, widths: Sequence[int], **options: Any) -> Laziness:
+        """How far networks move that are trained in one of the ways.
+
+        Parameters
+        ----------
+        regime : str
+            A key of `regimes`.
+        widths : sequence of int
+            Widths.
+        **options
+            `tol`, `max_iter` and `progress` of `measure_laziness`.
+
+        Returns
+        -------
+        Laziness
+        """
+        targets, reg = self.regimes[regime]
+        return measure_laziness(
+            self.key,
+            self.architecture,
+            jnp.asarray(self.X, jnp.float32),
+            jnp.asarray(targets, jnp.float32),
+            Categorical(),
+            reg=reg,
+            widths=widths,
+            X_probe=jnp.asarray(self.X_probe, jnp.float32),
+            n_members=self.n_members,
+            **options,
+        )
+
+
+def _movement(
+    architecture: BaseArchitecture, initial: Any, params: Any, X: Array
+) -> tuple[Array, Array, Array, Array]:
     """Kernel change, parameter distance, linearisation error, largest output of one network."""
     before, after = (empirical_ntk(architecture, p, X, trace=True) for p in (initial, params))
     squares = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), params, initial)

@@ -10,7 +10,7 @@ from scipy import optimize, stats
 from scipy.special import log_softmax, softmax
 
 from ntk_uq import analytic
-from ntk_uq._common import solver as _solver
+from ntk_uq._common.deflation import SHARE
 from ntk_uq._common.solver import deflate_at_mode, solve_dual
 from ntk_uq.analytic import (
     FunctionDraws,
@@ -151,7 +151,7 @@ def test_a_complete_deflation_inverts_the_hessian(problem, likelihood):
     assert deflation.basis.shape == (N, N)
     f = train.ntk @ near[0]
     hessian = jax.hessian(lambda f: -jnp.sum(likelihood.log_density(f, y)))(f)
-    curvature = _solver._SHARE * hessian.reshape(N * C, N * C)
+    curvature = SHARE * hessian.reshape(N * C, N * C)
     big = np.kron(train.ntk, np.eye(C))
     inverse = reg * np.linalg.inv(reg * np.eye(N * C) + curvature @ big)
     r = np.random.default_rng(3).normal(size=(N, C, 2))

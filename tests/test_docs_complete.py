@@ -1,6 +1,8 @@
-"""The pages are complete: every public name is in the reference, every page in the contents."""
+"""The pages are complete, and what they name exists."""
 
+import importlib.util
 import inspect
+import pkgutil
 import re
 from pathlib import Path
 
@@ -8,7 +10,8 @@ import pytest
 
 import ntk_uq
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 STUB = Path(ntk_uq.__file__).with_name("__init__.pyi").read_text()
 MODULES = re.findall(r"^from \. import (\w+) as", STUB, flags=re.MULTILINE)
 
@@ -96,3 +99,62 @@ def test_every_page_is_in_the_contents():
             waiting.append(file)
     pages = {page for page in DOCS.rglob("*.md") if "_build" not in page.parts}
     assert (pages | set(DOCS.glob("*.ipynb"))) - found == set()
+
+
+def test_the_map_has_every_module():
+    spec = importlib.util.spec_from_file_location("conf", DOCS / "conf.py")
+    conf = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conf)
+    named = set(re.findall(r"^ *- `([\w/]+)`: \S", conf.modules(), flags=re.MULTILINE))
+    package = ROOT / "ntk_uq"
+    files = {file.relative_to(package).with_suffix("").as_posix() for file in package.rglob("*.py")}
+    assert named == {name.removesuffix("/__init__") for name in files - {"__init__"}}
+    assert "% modules" in (DOCS / "contributing.md").read_text().splitlines()
+
+
+# Not of the package: a file in an archive, and names that files of an earlier version hold.
+OTHER_NAMES = {"ntk_uq.json", "ntk_uq.analytic._PerOutput", "ntk_uq.analytic._Shared"}
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "Makefile",
+    ROOT / "pyproject.toml",
+    *sorted(page for page in DOCS.rglob("*.*") if page.suffix in (".md", ".ipynb", ".py")),
+    *sorted((ROOT / "notebooks").rglob("*.ipynb")),
+    *sorted((ROOT / "benchmarks").rglob("*.py")),
+    *sorted((ROOT / "ntk_uq").rglob("*.py")),
+]
+TEXTS = {page.relative_to(ROOT): page.read_text() for page in PAGES if "_build" not in page.parts}
+
+
+def test_names_that_are_written_exist():
+    """In full, as ``ntk_uq.analytic.exact_predictor``, or imported; in code, words and examples."""
+    named = {}
+    for page, text in TEXTS.items():
+        found = {
+            "ntk_uq" + name for name in re.findall(r"\b(?:ntk_uq|nuq)((?:\.[A-Za-z_]\w*)+)", text)
+        }
+        for module, names in re.findall(
+            r"from (ntk_uq[\w.]*) import (\([^)]*\)|[^\n\"\\;]*)", text
+        ):
+            found |= {
+                f"{module}.{name}" for name in re.findall(r"\b(?<!as )[A-Za-z_]\w*\b(?<!as)", names)
+            }
+        named |= {name: page for name in found - OTHER_NAMES}
+    assert len(named) > 200
+    assert {name: page for name, page in named.items() if not exists(name)} == {}
+
+
+def exists(name):
+    try:
+        pkgutil.resolve_name(name)
+    except (AttributeError, ImportError):
+        return False
+    return True
+
+
+def test_files_that_are_written_exist():
+    """As ``tests/test_bayes.py``."""
+    pattern = r"(?<![\w/])(?:ntk_uq|tests|benchmarks|docs|notebooks)/[\w/]+\.(?:pyi?|md|ipynb)\b"
+    named = {name: page for page, text in TEXTS.items() for name in re.findall(pattern, text)}
+    assert len(named) > 20
+    assert {name: page for name, page in named.items() if not (ROOT / name).exists()} == {}

@@ -85,7 +85,7 @@ def test_no_width_to_vary():
 
 @pytest.mark.slow
 def test_command_prints_and_draws(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("ntk_uq.cli._ITERATIONS", (2, 4))
+    monkeypatch.setattr("ntk_uq.cli.lazy._ITERATIONS", (2, 4))
     picture = tmp_path / "lazy.png"
     options = ["--widths", "8", "16", "--members", "2", "--n-train", "20", "--max-iter", "5"]
     assert main(["lazy", "--data", "iris", *options, "--depth", "1", "-o", str(picture)]) == 0

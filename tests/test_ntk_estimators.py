@@ -284,7 +284,7 @@ def test_a_duplicate_counts_twice(uncertainty):
 
 
 def test_what_does_not_fit_is_refused(monkeypatch):
-    monkeypatch.setattr("ntk_uq.estimators.memory_limit", lambda: 400 * 2**10)
+    monkeypatch.setattr("ntk_uq.estimators.ntk.memory_limit", lambda: 400 * 2**10)
     with pytest.raises(MemoryError, match=r"40 training points.*GiB by method='exact'"):
         NTKClassifier(NET).fit(X, LABELS)
 

@@ -10,12 +10,13 @@ if TYPE_CHECKING:
     from ntk_uq.likelihoods import Curvature
 
 
-__all__ = ["Deflation"]
+__all__ = ["DEFLATED", "DIRECTIONS", "SHARE", "Deflation", "deflate"]
+
 # Directions that a deflation takes, and the most of them times outputs: its matrix is of that size.
-_DIRECTIONS, _DEFLATED = 32, 2048
+DIRECTIONS, DEFLATED = 32, 2048
 # Share of the curvature at the mode that it takes. A draw whose curvature is less than that of its
 # deflation gets many small eigenvalues, one whose curvature is larger a few of up to 1 / share.
-_SHARE = 0.2
+SHARE = 0.2
 
 
 class Deflation(NamedTuple):
@@ -54,10 +55,11 @@ class Deflation(NamedTuple):
 
 
 @jax.jit
-def _deflate(ntk: Array, reg: Array | float, start: Array, curvature: "Curvature") -> Deflation:
-    # Two rounds of subspace iteration, and Rayleigh and Ritz's quotient in what they span.
+def deflate(ntk: Array, reg: Array | float, start: Array, curvature: "Curvature") -> Deflation:
+    """Take the directions that two rounds of subspace iteration find from a `start` [n, k]."""
     span, _ = jnp.linalg.qr(ntk @ start)
     span, _ = jnp.linalg.qr(ntk @ span)
+    # Rayleigh and Ritz's quotient in what they span.
     ntk_span = ntk @ span
     values, rotation = jnp.linalg.eigh(span.T @ ntk_span)
     # What a singular kernel makes of nothing is rounding.
@@ -77,7 +79,7 @@ def _deflate(ntk: Array, reg: Array | float, start: Array, curvature: "Curvature
         columns = (ntk_basis[:, :, None] * dq[:, None, :]).reshape(len(ntk), -1)
         matrix = matrix - columns.T @ columns
     identity = jnp.eye(len(matrix), dtype=ntk.dtype)
-    factor = jnp.linalg.cholesky(_SHARE * matrix + reg * identity)
+    factor = jnp.linalg.cholesky(SHARE * matrix + reg * identity)
     gain = identity - reg * jax.scipy.linalg.cho_solve((factor, True), identity)
     # In single precision a small reg can be lost in rounding: no deflation then.
     gain = jnp.where(jnp.all(jnp.isfinite(gain)), gain, 0.0)

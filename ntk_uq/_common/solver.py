@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ntk_uq._common.deflation import _DEFLATED, _DIRECTIONS, Deflation, _deflate
+from ntk_uq._common.deflation import DEFLATED, DIRECTIONS, Deflation, deflate
 
 if TYPE_CHECKING:
     from ntk_uq.likelihoods import Likelihood
@@ -80,12 +80,12 @@ def deflate_at_mode(
     alpha : Array of shape [1, n, C]
         Dual coefficients near the mode's, to start from.
     """
-    size = min(_DIRECTIONS, max(1, _DEFLATED // y.shape[1]), len(ntk))
+    size = min(DIRECTIONS, max(1, DEFLATED // y.shape[1]), len(ntk))
     # Any start that has something of every direction does; the same in every run.
     start = np.random.default_rng(0).standard_normal((len(ntk), size))
     mode = solve_dual(ntk, reg, y, jnp.zeros_like(y)[None], likelihood, tol=_MODE_TOLERANCE)
     curvature = likelihood.curvature(mode.latents[0], y)
-    return _deflate(ntk, reg, jnp.asarray(start, ntk.dtype), curvature), mode.alpha
+    return deflate(ntk, reg, jnp.asarray(start, ntk.dtype), curvature), mode.alpha
 
 
 class DualSolution(NamedTuple):

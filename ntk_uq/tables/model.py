@@ -21,22 +21,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from ntk_uq.calibration import conformal_quantile, conformal_threshold, prediction_sets
-from ntk_uq.tables.reading import (
-    Floats,
-    ModelFrame,
-    Task,
-    and_others,
-    as_known,
-    as_text,
-    check_columns,
-    check_present,
-    check_rows,
-    feature_frame,
-    first,
-    labels,
-    model_frame,
-    numbers,
-)
+from ntk_uq.tables.cells import Floats, as_known, as_text
+from ntk_uq.tables.columns import Task, check_present, labels, numbers
+from ntk_uq.tables.frames import ModelFrame, feature_frame, model_frame
+from ntk_uq.tables.places import and_others, check_columns, check_rows, first
 
 __all__ = ["TableModel", "fit_table"]
 

@@ -7,10 +7,7 @@ from typing import IO
 import pandas as pd
 
 from ntk_uq._common.files import write_atomically
-from ntk_uq.tables.reading import (
-    PARQUET,
-    no_pyarrow,
-)
+from ntk_uq.tables.reading import PARQUET, no_pyarrow
 
 __all__ = ["write_table"]
 

@@ -1,69 +1,28 @@
-"""``ntk-uq fit`` and ``ntk-uq predict``, and the tables that they take."""
+"""``ntk-uq fit``, and what ``ntk-uq predict`` makes of its models."""
 
 import importlib.util
-import io
 import os
 import re
-import shlex
 import subprocess
 import sys
-import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from example_tables import (
+    CLASSES,
+    CSV,
+    FIT,
+    FRAME,
+    QUICK,
+    SIZE,
+    shell,
+)
 from scipy import stats
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import train_test_split
 
 import ntk_uq as nuq
-from ntk_uq.cli import main
-from ntk_uq.tables import fit_table, read_table
-from ntk_uq.tables.reading import read_csv
-
-PAGE = Path(__file__).parents[1] / "docs" / "shell.md"
-RNG = np.random.default_rng(0)
-N = 40
-SIZE = RNG.standard_normal(N).round(3)
-WEIGHT = (RNG.standard_normal(N) + 3).round(3)
-FRAME = pd.DataFrame(
-    {
-        "size": SIZE,
-        "weight": np.where(np.arange(N) % 7 == 0, np.nan, WEIGHT),
-        "colour": np.where(np.arange(N) % 5 == 0, None, np.where(SIZE > 0.5, "red", "blue")),
-        "sold": np.arange(N) % 2 == 0,
-        "y": np.where(SIZE + 0.3 * WEIGHT > 1, "yes", "no"),
-        "price": (2 * SIZE + 0.1 * RNG.standard_normal(N)).round(4),
-    }
-)
-CSV = FRAME.to_csv(index=False)
-CLASSES = FRAME.drop(columns="price").to_csv(index=False)
-QUICK = ["--reg", "1", "--method", "gaussian", "--uncertainty", "none"]
-
-
-def shell(*arguments):
-    """Exit status of the command."""
-    try:
-        return main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return stop.code
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "train.csv").write_text(CLASSES)
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def model():
-    frame = FRAME.drop(columns="price")
-    clf = nuq.NTKClassifier(reg=1.0, method="gaussian", uncertainty="none")
-    return fit_table(frame, "y", clf)
+from ntk_uq.tables import read_table
 
 
 def fit_and_predict(folder, *options, table=CLASSES, target="y"):
@@ -134,11 +93,11 @@ def test_without_uncertainty_the_noise_remains(producer, folder):
 def test_conformal_sets(folder, capsys):
     predictions = fit_and_predict(folder, *QUICK, "--conformal", "0.8", "--seed", "1")
     train, held_out = train_test_split(
-        np.arange(N), test_size=8, stratify=FRAME["y"], random_state=1
+        np.arange(len(FRAME)), test_size=8, stratify=FRAME["y"], random_state=1
     )
     assert not set(train) & set(held_out)
     p = predictions[["probability_no", "probability_yes"]].to_numpy()
-    true = p[np.arange(N), (FRAME["y"] == "yes").astype(int)]
+    true = p[np.arange(len(FRAME)), (FRAME["y"] == "yes").astype(int)]
     threshold = np.sort(true[held_out])[8 - 8]  # ceil(9 * 0.8) = 8 of 8 must be at least this
     sets = [
         "|".join(c for c, p in zip(("no", "yes"), row, strict=True) if p >= threshold) for row in p
@@ -151,7 +110,7 @@ def test_conformal_sets(folder, capsys):
 def test_conformal_intervals(folder):
     options = ["--reg", "1", "--drop", "y", "--conformal", "0.8"]
     predictions = fit_and_predict(folder, *options, table=CSV, target="price")
-    _, held_out = train_test_split(np.arange(N), test_size=8, random_state=0)
+    _, held_out = train_test_split(np.arange(len(FRAME)), test_size=8, random_state=0)
     scores = np.abs(FRAME["price"] - predictions["prediction"]) / predictions["std"]
     widths = (predictions["upper"] - predictions["prediction"]) / predictions["std"]
     np.testing.assert_allclose(widths, scores[held_out].max(), rtol=1e-9)
@@ -186,40 +145,6 @@ def test_other_producers(options, folder):
     assert {name: str(getattr(estimator, name)) for name in given} == {
         name: value if value != "2" or name != "reg" else "2.0" for name, value in given.items()
     }
-
-
-# Columns and kinds.
-
-
-def test_columns_are_found_by_name(model):
-    frame = FRAME.drop(columns=["price", "y"])
-    shuffled = frame[["sold", "colour", "weight", "size"]].assign(extra="x")
-    pd.testing.assert_frame_equal(model.predict(shuffled), model.predict(frame))
-
-
-def test_a_row_is_predicted_alone_as_among_others(model):
-    together = model.predict(FRAME)
-    alone = pd.concat([model.predict(FRAME.iloc[[i]]) for i in range(3)], ignore_index=True)
-    pd.testing.assert_frame_equal(alone, together.iloc[:3], rtol=1e-12)
-
-
-def test_many_rows_are_predicted_in_parts(model, monkeypatch):
-    whole = model.predict(FRAME)
-    monkeypatch.setattr("ntk_uq.tables._ROWS_AT_ONCE", 7)
-    pd.testing.assert_frame_equal(model.predict(FRAME), whole, rtol=1e-12)
-
-
-def test_new_categories_and_gaps_are_said(model):
-    frame = FRAME.drop(columns="y").assign(colour="green")
-    with pytest.warns(UserWarning, match=r"'colour' .* 'green' in row 0 and 39 more"):
-        model.predict(frame)
-    frame = FRAME.copy()
-    frame.loc[3, "size"] = np.nan
-    with pytest.warns(UserWarning, match=r"'size' .* is empty in row 3, and was nowhere"):
-        model.predict(frame)
-    frame = FRAME.assign(sold=None)
-    with pytest.warns(UserWarning, match=r"'sold' .* holds nothing in row 0"):
-        model.predict(frame)
 
 
 def test_codes_can_be_categories(folder):
@@ -268,17 +193,6 @@ def test_task_can_be_said(folder, capsys):
     assert model_of("model.ntk").task == "regression"
 
 
-def test_keep_and_standard_streams(folder, capsys, monkeypatch):
-    shell("fit", "train.csv", "--target", "y", *QUICK)
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(CLASSES.encode())))
-    capsys.readouterr()
-    assert shell("predict", "model.ntk", "-", "-o", "-", "--keep", "sold") == 0
-    out = capsys.readouterr().out
-    written = pd.read_csv(io.StringIO(out))
-    assert written.columns[:2].tolist() == ["sold", "prediction"]
-    assert (written["sold"] == FRAME["sold"]).all()
-
-
 def test_byte_order_mark_and_spaces(folder):
     text = "\ufeff" + CLASSES.replace(",", ", ")
     (folder / "train.csv").write_text(text, encoding="utf-8")
@@ -306,21 +220,6 @@ def test_a_file_is_read_as_is_said(folder):
     pd.testing.assert_frame_equal(
         pd.read_csv("b.csv").drop(columns="size"), pd.read_csv("a.csv").drop(columns="size")
     )
-
-
-@pytest.mark.filterwarnings("default:Without scores:UserWarning")
-def test_a_target_that_is_none_leaves_predictions(folder, capsys):
-    shell("fit", "train.csv", "--target", "y", *QUICK)
-    (folder / "test.csv").write_text("size,weight,colour,sold,y\n1,2,red,True,\n")
-    capsys.readouterr()
-    assert shell("predict", "model.ntk", "test.csv") == 0
-    output = capsys.readouterr()
-    assert "Without scores: The target 'y' of test.csv is missing in line 2" in output.err
-    assert "Against" not in output.out
-    assert len(pd.read_csv("predictions.csv")) == 1
-
-
-# Parquet.
 
 
 def typed():
@@ -364,71 +263,6 @@ def test_parquet_without_pyarrow(folder, monkeypatch, capsys):
     assert not list(folder.glob("a.parquet*"))
 
 
-@pytest.mark.parametrize(
-    ("column", "message"),
-    [
-        (pd.date_range("2020-01-01", periods=N), "holds dates or times"),
-        (pd.to_timedelta(np.arange(N), unit="h"), "holds dates or times"),
-        ([[1, 2]] * N, "of the type list, neither numbers nor text"),
-        ([b"x"] * N, "of the type bytes"),
-    ],
-)
-def test_typed_columns_that_are_no_features(column, message):
-    with pytest.raises(ValueError, match=message):
-        fit_table(FRAME.assign(odd=column), "y", nuq.NTKClassifier(), drop=["price"])
-
-
-# Anything.
-
-
-class Finite(ClassifierMixin, BaseEstimator):
-    """Looks at what it is given."""
-
-    def fit(self, X, y):
-        assert np.isfinite(X).all()
-        assert len(X) == len(y)
-        assert X.shape[1] >= 1
-        return self
-
-
-CELLS = ["", "1", "2", "-3.5", "1e400", "nan", "inf", "NA", "x", " y ", "True", "2020-01-02", "?",
-         "é|", '"', '"a,b"', "0x10", "1_000", "99999999999999999999", "\t", "-"]  # fmt: skip
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.data())
-def test_any_table_is_fitted_or_refused(data):
-    width = data.draw(st.integers(1, 4))
-    row = st.lists(st.sampled_from(CELLS), min_size=width, max_size=width)
-    rows = data.draw(st.lists(row, min_size=1, max_size=8))
-    header = ["y", "a", "b", "c"][:width]
-    text = "\n".join(",".join(cells) for cells in [header, *rows])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        try:
-            fit_table(read_csv(text, "the table"), "y", Finite())
-            message = "the table is fitted"
-        except ValueError as error:
-            message = str(error)
-    assert re.search(r"the table|'y'", message)
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.binary(max_size=60))
-def test_any_file_is_a_table_or_refused(tmp_path_factory, content):
-    path = tmp_path_factory.mktemp("any") / "table.csv"
-    path.write_bytes(content)
-    try:
-        n_rows, message = len(read_table(path)), "table.csv is read"
-    except ValueError as error:
-        n_rows, message = 1, str(error)
-    assert n_rows >= 1
-    assert "table.csv" in message
-
-
-# Bad input: the arguments, the table, and what the one line on standard error must say.
-
-
 def table(change=lambda frame: frame):
     return change(FRAME.drop(columns="price")).to_csv(index=False)
 
@@ -442,7 +276,6 @@ def with_cell(column, row, value):
     return table(change)
 
 
-FIT = ["fit", "train.csv", "--target", "y"]
 BAD_FITS = {
     "no command's argument": (["fit"], None, "required: FILE, --target"),
     "no target": (["fit", "train.csv"], None, "required: --target"),
@@ -478,7 +311,7 @@ BAD_FITS = {
     "one class": (FIT, table(lambda f: f.assign(y="yes")), r"one class only \(yes\)"),
     "target missing": (FIT, with_cell("y", 4, ""), "target 'y' of train.csv is missing in line 6"),
     "class for each row": (
-        FIT, table(lambda f: f.assign(y=[f"r{i}" for i in range(N)])), "40 different values",
+        FIT, table(lambda f: f.assign(y=[f"r{i}" for i in range(40)])), "40 different values",
     ),
     "real classes": (
         [*FIT, "--task", "classification"], table(lambda f: f.assign(y=f["size"])),
@@ -499,7 +332,7 @@ BAD_FITS = {
     "infinite": (FIT, with_cell("size", 2, "-inf"), "'size' .* an infinite value in line 4"),
     "infinite target": (
         [*FIT, "--task", "regression"],
-        table(lambda f: f.assign(y=[np.inf, *range(1, N)])), "infinite value in line 2",
+        table(lambda f: f.assign(y=[np.inf, *range(1, len(FRAME))])), "infinite value in line 2",
     ),
     "text among numbers": (
         FIT, with_cell("size", 2, "?"), "'size' .* numbers, and text in some rows: '\\?' in line 4",
@@ -557,58 +390,6 @@ def test_bad_fits(name, folder, capsys):
     assert [file.name for file in folder.iterdir()] == ["train.csv"]
 
 
-PREDICT = ["predict", "model.ntk", "test.csv"]
-BAD_PREDICTIONS = {
-    "no arguments": (["predict"], None, "required: MODEL, FILE"),
-    "model absent": (["predict", "gone.ntk", "test.csv"], None, "no model gone.ntk; ntk-uq fit"),
-    "model a folder": (["predict", ".", "test.csv"], None, "no model ."),
-    "model foreign": (["predict", "test.csv", "test.csv"], None, "no file of nuq.save"),
-    "model damaged": (["predict", "damaged.ntk", "test.csv"], None, "is damaged"),
-    "model from Python": (
-        ["predict", "bare.ntk", "test.csv"], None, "holds one NTKClassifier, saved from Python",
-    ),
-    "table absent": (["predict", "model.ntk", "gone.csv"], None, "gone.csv does not exist"),
-    "table empty": (PREDICT, "", "test.csv is empty"),
-    "no rows": (PREDICT, "size,weight,colour,sold\n", "no rows"),
-    "column missing": (PREDICT, "size,colour,sold\n1,red,True\n", "no column 'weight', which"),
-    "columns missing": (PREDICT, "size,sold\n1,True\n", "'weight', nor 'colour', which"),
-    "text for numbers": (
-        PREDICT, "size,weight,colour,sold\n1,2,red,True\nbig,2,red,True\n",
-        "'size' of test.csv holds text, 'big' in line 3",
-    ),
-    "infinite": (PREDICT, "size,weight,colour,sold\n1,inf,red,True\n", "infinite value in line 2"),
-    "repeated name": (PREDICT, "size,size\n1,2\n", "two columns with the name 'size'"),
-    "keep absent": ([*PREDICT, "--keep", "id"], None, "no column 'id'"),
-    "keep taken": (
-        [*PREDICT, "--keep", "epistemic"],
-        "size,weight,colour,sold,epistemic\n1,2,red,True,1\n", "have a column of that name",
-    ),
-    "level for classes": ([*PREDICT, "--level", "0.9"], None, "this is a classification"),
-    "level": ([*PREDICT, "--level", "2"], None, "no probability between 0 and 1"),
-    "output in no folder": ([*PREDICT, "-o", "gone/p.csv"], None, "folder gone does not exist"),
-    "output is the table": ([*PREDICT, "-o", "test.csv"], None, "would be overwritten"),
-    "output is the model": ([*PREDICT, "-o", "model.ntk"], None, "would be overwritten"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", BAD_PREDICTIONS)
-def test_bad_predictions(name, model, folder, capsys):
-    arguments, content, message = BAD_PREDICTIONS[name]
-    (folder / "train.csv").rename("test.csv")
-    if content is not None:
-        (folder / "test.csv").write_text(content)
-    nuq.save(model, "model.ntk")
-    nuq.save(model.estimator, "bare.ntk")
-    (folder / "damaged.ntk").write_bytes((folder / "model.ntk").read_bytes()[:-1])
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    assert shell(*arguments) == 2
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert len(output.err.splitlines()) == 1, output.err
-    assert re.match(rf"ntk-uq(?: predict)?: error: .*{message}", output.err)
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-
-
 def test_a_folder_that_cannot_be_written_to(folder, monkeypatch, capsys):
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert shell(*FIT) == 2
@@ -652,51 +433,3 @@ def test_interrupted(folder):
     assert ended.stderr == "ntk-uq fit: interrupted; nothing was written\n"
     assert (folder / "model.ntk").read_bytes() == b"old"
     assert {file.name for file in folder.iterdir()} == {"train.csv", "model.ntk"}
-
-
-def test_a_reader_that_has_enough(folder):
-    """As `head` has; the rest of what is written has no place to go."""
-    shell(*FIT, *QUICK)
-    pd.concat([FRAME] * 50).drop(columns=["y", "price"]).to_csv("long.csv", index=False)
-    command = [sys.executable, "-m", "ntk_uq.cli", "predict", "model.ntk", "long.csv", "-o", "-"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout.readline().startswith(b"prediction,")
-        process.stdout.close()
-        assert process.wait() == 0
-        assert process.stderr.read() == b""
-
-
-def test_the_page_runs(folder, capsys):
-    blocks = re.findall(r"```(python|sh)\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
-    for language, text in blocks:
-        if language == "python":
-            exec(text, {})
-            continue
-        for line in text.splitlines():
-            program, *arguments = shlex.split(line)
-            assert program == "ntk-uq"
-            assert shell(*arguments) == 0, line
-    out = capsys.readouterr().out
-    assert "Against the target 'cultivar' in test.csv: accuracy 0.9" in out
-    assert "cultivar,prediction,probability_class_0" in out
-
-
-@pytest.mark.parametrize("command", ["fit", "predict"])
-def test_help(command, capsys):
-    assert shell(command, "--help") == 0
-    out = capsys.readouterr().out
-    assert "examples:" in out
-    assert "exit status: 0" in out
-    examples = re.findall(rf"ntk-uq {command} [^|\n]*", out.partition("examples:")[2])
-    assert len(examples) >= 3
-
-
-def test_help_loads_nothing():
-    code = (
-        "import sys; from ntk_uq.cli import main\n"
-        "try: main(['fit', '--help'])\n"
-        "except SystemExit: pass\n"
-        "print({'jax', 'sklearn', 'pandas'} & set(sys.modules))"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ended.stdout.splitlines()[-1] == "set()"

@@ -1,25 +1,21 @@
+"""``ntk-uq compare``: the report, and mistakes that are said before work begins."""
+
 import re
-import subprocess
-import sys
 
 import pytest
+from example_tables import (
+    run,
+)
 
-from ntk_uq import cli
 from ntk_uq.bayes import CostEstimate
-from ntk_uq.cli import main
+from ntk_uq.cli.methods import METHODS, POSTERIORS
 
 TABLE = "a,b,t\n" + "".join(f"{i % 7},{i % 5},{'xy'[i % 2]}\n" for i in range(60))
 SMALL = ["--width", "16", "--members", "4", "--draws", "8", "--warmup", "20", "--samples", "20"]
 
 
-def run(arguments, capsys):
-    """Exit status, standard output and the lines of standard error."""
-    try:
-        status = main(["compare", *map(str, arguments)])
-    except SystemExit as stop:
-        status = stop.code
-    output = capsys.readouterr()
-    return status, output.out, output.err.splitlines()
+def titles(methods):
+    return [method.title for method in methods.values()]
 
 
 @pytest.fixture
@@ -34,8 +30,8 @@ def nothing_starts(monkeypatch):
     def started(*_):
         raise AssertionError("work began before the input was checked")
 
-    monkeypatch.setattr(cli, "_estimator", started)
-    monkeypatch.setattr(cli, "_choose_reg", started)
+    monkeypatch.setattr("ntk_uq.cli.compare.estimator", started)
+    monkeypatch.setattr("ntk_uq.cli.compare._choose_reg", started)
 
 
 @pytest.mark.filterwarnings("ignore::ntk_uq.bayes.SamplingWarning")  # of so few draws
@@ -46,7 +42,7 @@ def test_compare_writes_a_report(tmp_path, table, capsys, monkeypatch):
     options = ["--data", table, "--target", "t", "--n-train", 20, *SMALL, "-o", report]
     status, out, err = run(options, capsys)
     assert status == 0, err
-    for name in cli._METHODS.values():
+    for name in titles(METHODS):
         assert name in out
         assert any(name in line for line in err)
     assert str(report) in out
@@ -82,13 +78,13 @@ def test_methods_can_be_skipped(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_approximate_posteriors_can_be_added(tmp_path, capsys):
-    added = [option for name in cli._POSTERIORS for option in ("--with", name)]
-    skipped = [f"--skip={name}" for name in cli._METHODS]
+    added = [option for name in POSTERIORS for option in ("--with", name)]
+    skipped = [f"--skip={name}" for name in METHODS]
     options = ["--data", "iris", "--n-train", 20, *SMALL, "-o", tmp_path / "out.html"]
     status, out, err = run([*options, *skipped, *added, "--reg", "evidence"], capsys)
     assert status == 0, err
     page = (tmp_path / "out.html").read_text(encoding="utf-8")
-    for name in cli._POSTERIORS.values():
+    for name in titles(POSTERIORS):
         assert name in out
         assert name in page
     assert "different problems" not in page
@@ -123,7 +119,7 @@ BAD_ARGUMENTS = [
     (["--reg", "strong"], 'is no positive number, nor "cv" or "evidence"'),
     (["--skip", "mcmc"], "--skip: invalid choice: 'mcmc'"),
     (["--with", "nuts"], "--with: invalid choice: 'nuts'"),
-    ([f"--skip={name}" for name in cli._METHODS], "nothing to compare"),
+    ([f"--skip={name}" for name in METHODS], "nothing to compare"),
     (["-o", "missing/report.html"], "folder missing does not exist"),
     (["-o", "."], "not a regular file"),
     (["--colour"], "unrecognized arguments: --colour"),
@@ -182,54 +178,3 @@ def test_too_much_for_nuts_is_said_first(tmp_path, capsys, monkeypatch):
     assert re.search(
         "NUTS on 5,000 points and 3 classes would take about 2 hours .* --skip nuts", err[0]
     )
-
-
-def raising(error):
-    def estimator(*_):
-        raise error
-
-    return estimator
-
-
-def test_interrupt(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_estimator", raising(KeyboardInterrupt()))
-    status, _, err = run(["--data", "iris", "--reg", "1", "-o", tmp_path / "out.html"], capsys)
-    assert status == 130
-    assert "interrupted" in err[-1]
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_failure_of_ours_is_one_line_too(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_estimator", raising(RuntimeError("out of\nmemory")))
-    options = ["--data", "iris", "--reg", "1", "-o", tmp_path / "out.html"]
-    status, _, err = run(options, capsys)
-    assert status == 1
-    assert "RuntimeError: out of memory" in err[-1]
-    monkeypatch.setenv("NTK_UQ_TRACEBACK", "1")
-    with pytest.raises(RuntimeError):
-        main(["compare", *map(str, options)])
-
-
-def test_help_has_examples(capsys):
-    status, out, _ = run(["--help"], capsys)
-    assert status == 0
-    assert "examples:" in out
-    for option in ("--data", "--target", "--reg", "--skip", "--output", "--seed"):
-        assert option in out
-
-
-def test_a_command_is_needed(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main([])
-    assert "COMMAND" in capsys.readouterr().err
-
-
-def test_help_is_quick():
-    code = (
-        "import sys; from ntk_uq.cli import main\n"
-        "try: main(['compare', '--help'])\n"
-        "except SystemExit: pass\n"
-        "print({'jax', 'sklearn', 'pandas', 'matplotlib'} & set(sys.modules))"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ended.stdout.splitlines()[-1] == "set()"

@@ -1,0 +1,108 @@
+"""Features and target of a table, understood: what is fitted."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ntk_uq.tables.cells import as_text
+from ntk_uq.tables.columns import Task, check_present, check_type, is_categorical, labels, numbers
+from ntk_uq.tables.places import check_columns, check_named, check_names, check_rows
+
+__all__ = ["ModelFrame", "feature_frame", "model_frame"]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFrame:
+    """Features and target of a table, understood.
+
+    Attributes
+    ----------
+    features : DataFrame
+        Numbers, and text for categories; NaN for gaps.
+    y : array of shape [n]
+        Classes or numbers.
+    task, target, numeric, categorical
+        As in `ntk_uq.tables.TableModel`.
+    name : str
+        What the table is called in errors.
+    """
+
+    features: pd.DataFrame
+    y: NDArray
+    task: Task
+    target: str
+    numeric: tuple[str, ...]
+    categorical: tuple[str, ...]
+    name: str
+
+
+def model_frame(
+    table: pd.DataFrame,
+    target: str,
+    task: Task,
+    *,
+    drop: Sequence[str] = (),
+    categorical: Sequence[str] = (),
+    name: str,
+) -> ModelFrame:
+    """Features and target of a table, for `ntk_uq.tables.fit_table`, which says what is what."""
+    check_rows(table, name)
+    check_names(table, name)
+    check_columns(table, (target, *drop, *categorical), name)
+    if target in drop or target in categorical:
+        raise ValueError(f"{target!r} is the target: it cannot be dropped or encoded.")
+    used = table.columns.drop([target, *drop])
+    check_named(used, table, name)
+    y = _target(table[target], task, name)
+    kinds: dict[bool, list[str]] = {False: [], True: []}
+    for column in used:
+        if table[column].isna().all():
+            warnings.warn(
+                f"Column {column!r} of {name} is empty: it is left out.", UserWarning, stacklevel=3
+            )
+            continue
+        kinds[is_categorical(table[column], name, column in categorical)].append(column)
+    numeric, encoded = tuple(kinds[False]), tuple(kinds[True])
+    if not numeric + encoded:
+        raise ValueError(f"{name} has no column beside the target {target!r}: features are needed.")
+    features = feature_frame(table, numeric, encoded, name)
+    return ModelFrame(features, y, task, target, numeric, encoded, name)
+
+
+def feature_frame(
+    table: pd.DataFrame, numeric: Sequence[str], categorical: Sequence[str], name: str
+) -> pd.DataFrame:
+    """Columns of a table as numbers and as text."""
+    columns: dict[str, Any] = {c: numbers(table[c], name, missing=True) for c in numeric}
+    for column in categorical:
+        check_type(table[column], name)
+        columns[column] = as_text(table[column])
+    return pd.DataFrame(columns, index=table.index)
+
+
+def _target(column: pd.Series, task: Task, name: str) -> NDArray:
+    check_present(column, name)
+    if task == "regression":
+        y: NDArray = numbers(column, name)
+        if np.ptp(y) == 0:
+            raise ValueError(f"The target {column.name!r} of {name} is {y[0]:g} in every row.")
+        return y
+    y = labels(column, name)
+    distinct = np.unique(y)
+    if len(distinct) < 2:
+        raise ValueError(
+            f"The target {column.name!r} of {name} holds one class only ({distinct[0]}): there is "
+            "nothing to tell apart."
+        )
+    if len(distinct) > len(y) / 2:
+        amounts = "" if y.dtype.kind == "U" else " If they are amounts, use --task regression."
+        raise ValueError(
+            f"The target {column.name!r} of {name} holds {len(distinct)} different values in "
+            f"{len(y)} rows: too many for classes, which need two rows each on average.{amounts}"
+        )
+    return y

@@ -1,0 +1,42 @@
+"""Frames name their rows, and mistakes are said at once."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from example_tables import Saw
+
+from ntk_uq.tables import fit_table
+from ntk_uq.tables.frames import model_frame
+
+
+def test_frames_name_their_rows():
+    table = pd.DataFrame({"a": ["1", "2", "x", "3"], "y": list("uvuv")}, index=list("klmn"))
+    with pytest.raises(ValueError, match="'x' in row 'm'"):
+        model_frame(table, "y", "classification", name="t")
+    table = table.set_axis([7, 7, 8, 8])
+    with pytest.raises(ValueError, match="'x' in row 8"):
+        model_frame(table, "y", "classification", name="t")
+    fitted = fit_table(table.assign(a=[1, 2, None, 3], b=list("cdcd")), "y", Saw())
+    np.testing.assert_array_equal(fitted.estimator.X_[:, 0], [1, 2, 2, 3])
+    with pytest.raises(ValueError, match="two columns with the name 'a'"):
+        fit_table(pd.concat([table, table[["a"]]], axis=1), "y", Saw())
+
+
+def test_what_is_wrong_with_a_table_is_said_at_once(tmp_path):
+    """Without what takes seconds to import."""
+    path = tmp_path / "t.csv"
+    path.write_text("a,y\n" + "1,5%\n" * 30)
+    code = (
+        "import sys; from ntk_uq.cli import main\n"
+        f"for command in (['fit', {str(path)!r}, '--target', 'y'],\n"
+        f"                ['compare', '--data', {str(path)!r}, '--target', 'a']):\n"
+        "    print(main(command), {'jax', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert ended.stdout.splitlines() == ["2 set()"] * 2, ended.stderr
+    assert ended.stderr.count("'5%' in line 2") == 2
