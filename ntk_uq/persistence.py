@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path, PurePath
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -364,7 +364,7 @@ def _class(name: str) -> type:
 # Architectures of the user's, which files do not hold.
 
 
-def _is_supplied(value: Any) -> bool:
+def _is_supplied(value: Any) -> TypeGuard[BaseArchitecture]:
     """Whether a file leaves an architecture out, to be given to `load`: one of the user's own."""
     if not isinstance(value, BaseArchitecture) or _name_of(type(value)) is not None:
         return False

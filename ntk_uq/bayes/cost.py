@@ -104,7 +104,7 @@ def estimate_cost(
     >>> cost.seconds > 60
     True
     """
-    how = sampler_named(sampler, "estimate_cost takes sampler", DrawSampler)
+    how: DrawSampler = sampler_named(sampler, "estimate_cost takes sampler", DrawSampler)
     if n_parameters is None:
         dimension, matrices = n * n_outputs, 5 * n**2
         gradient = n**2 * _STEP_SECONDS[2] + n**2 * n_outputs * _STEP_SECONDS[3]

@@ -95,9 +95,8 @@ def sample_latents(
     """
     check_counts("sample_latents", num_warmup, num_samples, num_chains)
     posterior = posterior_of("sample_latents", prior, targets, likelihood)
-    how = sampler_named(sampler, "sample_latents takes sampler", ChainSampler).tuned(
-        target_accept_prob=target_accept_prob, max_tree_depth=max_tree_depth
-    )
+    how: ChainSampler = sampler_named(sampler, "sample_latents takes sampler", ChainSampler)
+    how = how.tuned(target_accept_prob=target_accept_prob, max_tree_depth=max_tree_depth)
     return how.draw(
         key,
         posterior,

@@ -15,7 +15,7 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def sampler_named[S: Sampler](name: Any, asks: str, kind: type[S] = Sampler) -> S:
+def sampler_named(name: Any, asks: str, kind: type = Sampler) -> Any:
     """The sampler of a kind that a name stands for.
 
     Parameters
