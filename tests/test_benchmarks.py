@@ -16,3 +16,11 @@ def test_quick_run(name):
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "faster than" in result.stdout
+
+
+@pytest.mark.slow
+def test_quick_run_of_the_discrepancy():
+    command = [sys.executable, str(BENCHMARKS / "discrepancy.py"), "--quick"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("iris") == 2
