@@ -223,7 +223,7 @@ def _choose_reg(
     from ntk_uq.estimators.ntk import NTKClassifier
     from ntk_uq.likelihoods import Categorical
     from ntk_uq.report import RegChoice
-    from ntk_uq.selection import cross_validate_posterior
+    from ntk_uq.selection.posterior import cross_validate_posterior
 
     architecture = network(arguments)
     mode = NTKClassifier(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # rooms above, or loaded where they are used
 
     from ntk_uq.bayes.convergence import Diagnostics
     from ntk_uq.lazy import Laziness
-    from ntk_uq.selection import RegCurve
+    from ntk_uq.selection.curve import RegCurve
 
 
 _LAZINESS = {

@@ -9,7 +9,7 @@ from ntk_uq.report.words import number
 
 if TYPE_CHECKING:  # rooms above, or loaded where they are used
     from ntk_uq.compare import Comparison
-    from ntk_uq.selection import RegCurve
+    from ntk_uq.selection.curve import RegCurve
 
 
 @dataclass(frozen=True, eq=False)

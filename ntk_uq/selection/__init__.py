@@ -1,0 +1,29 @@
+r"""Choosing the regularisation, and the kernel, from the training data alone.
+
+- `log_evidence`: Laplace's approximation of :math:`\log p(Y)`, differentiable in everything that
+  it depends on, and `maximise_evidence`, which climbs it. docs/theory: "Choosing `reg`".
+- `cross_validate`: log predictive density of held-out points, along a path of regularisations.
+- `choose`: an architecture's regularisation by either, with its depth, scales and noise.
+- `cross_validate_posterior`: the regularisation whose posterior predicts best, by its draws.
+
+Everything follows the dtype of the kernels.
+"""
+
+from ntk_uq.selection.choose import Choice, choose
+from ntk_uq.selection.cross_validation import cross_validate
+from ntk_uq.selection.curve import RegCurve
+from ntk_uq.selection.evidence import Optimum, log_evidence, maximise_evidence
+from ntk_uq.selection.noise import estimate_noise
+from ntk_uq.selection.posterior import cross_validate_posterior
+
+__all__ = [
+    "Choice",
+    "Optimum",
+    "RegCurve",
+    "choose",
+    "cross_validate",
+    "cross_validate_posterior",
+    "estimate_noise",
+    "log_evidence",
+    "maximise_evidence",
+]

@@ -1,0 +1,251 @@
+"""The choice of regularisation and kernel, from the training data alone."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, cast
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from ntk_uq._common.progress import Progress
+from ntk_uq._common.rules import own_rules
+from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq.ensemble import ConvergenceWarning
+from ntk_uq.likelihoods import Gaussian, Likelihood
+from ntk_uq.networks.architecture import BaseArchitecture
+from ntk_uq.selection.cross_validation import cross_validate
+from ntk_uq.selection.curve import RegCurve
+from ntk_uq.selection.evidence import log_evidence, maximise_evidence
+from ntk_uq.selection.folds import _nothing_held_out, _rows_and_folds
+from ntk_uq.selection.noise import _LEAST_NOISE, estimate_noise
+
+__all__ = ["Choice", "choose"]
+
+Floats = NDArray[np.float64]
+
+# What `choose` scans: twice a decade, and depths beyond which kernels hardly change.
+_REGS = tuple(float(reg) for reg in np.logspace(-4, 2, 13))
+_DEPTHS = (1, 2, 3)
+# More points than these only cost time: a random part of them decides as well.
+_MOST_POINTS = 600
+
+
+class Choice(NamedTuple):
+    """What `choose` decided.
+
+    Attributes
+    ----------
+    architecture : BaseArchitecture
+        With the chosen depth, `w_std` and `b_std`.
+    reg : float
+        Regularisation.
+    scales : array of shape [d]
+        Factor of each feature; ones where they were not asked for.
+    likelihood : Likelihood
+        With the noise chosen.
+    curve : RegCurve
+        The criterion along the regularisations.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import MLP, Gaussian
+    >>> X = np.linspace(-1, 1, 20)[:, None]
+    >>> problem = MLP(depth=1), X, np.sin(3 * X), Gaussian(0.1), "evidence"
+    >>> choice = choose(np.random.default_rng(0), *problem, uncertainty="posterior")
+    >>> choice.scales, bool(choice.curve.reg == choice.reg)
+    (array([1.]), True)
+    """
+
+    architecture: BaseArchitecture
+    reg: float
+    scales: Floats
+    likelihood: Likelihood
+    curve: RegCurve
+
+
+@own_rules()
+def choose(
+    rng: np.random.Generator,
+    architecture: BaseArchitecture,
+    X: Floats,
+    y: Floats,
+    likelihood: Likelihood,
+    criterion: Literal["evidence", "cv"],
+    *,
+    uncertainty: Uncertainty = "initialization",
+    tune: Sequence[str] = (),
+    targets: Floats | None = None,
+    progress: Progress | None = None,
+) -> Choice:
+    """Choose the regularisation, and more of the kernel where asked.
+
+    On at most 600 points, taken at random. Equal points share a fold, so that none is predicted
+    from its own copy; where there are fewer than 5 different points, each is a fold. A class that
+    lies in one fold alone, as one with a single point does, is always trained on and never scored:
+    no network predicts what it has not seen. Where this leaves nothing to score, `reg` is 1, the
+    prior of a Bayesian, the architecture stays, and a warning says so.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Takes the points and divides them into 5 folds, by class where targets are one-hot.
+    architecture : BaseArchitecture
+        The network.
+    X : array of shape [n, d]
+        Points.
+    y : array of shape [n, C]
+        Targets to predict.
+    likelihood : Likelihood
+        Observation model.
+    criterion : {"evidence", "cv"}
+        Log evidence, refined by its gradient, or cross-validated log predictive density.
+    uncertainty : str
+        Whose predictions are cross-validated: those of "initialization" by "none", which predicts
+        as well at the same regularisation (docs, "Choosing `reg`") and costs much less.
+    tune : sequence of {"depth", "w_std", "b_std", "scales", "noise"}
+        What to choose besides. All but "depth" need the evidence, whose gradient finds them:
+        "w_std" and "b_std" of an `MLP`, a scale for each feature (automatic relevance
+        determination), the noise of a Gaussian likelihood.
+    targets : array of shape [n, C], optional
+        Targets to train on, where these differ.
+    progress : callable, optional
+        ``progress(done, total)`` is told steps.
+
+    Returns
+    -------
+    Choice
+
+    Warns
+    -----
+    UserWarning
+        If there is nothing to hold out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import MLP, Gaussian
+    >>> X = np.linspace(-1, 1, 20)[:, None]
+    >>> problem = MLP(depth=1), X, np.sin(3 * X), Gaussian(0.1), "cv"
+    >>> choice = choose(np.random.default_rng(0), *problem, uncertainty="none")
+    >>> bool(choice.reg < 1)  # a strong signal, and hardly any noise
+    True
+    """
+    targets = y if targets is None else targets
+    rows, folds = _rows_and_folds(rng, X, y, _MOST_POINTS)
+    X, y, targets = X[rows], y[rows], targets[rows]
+    if criterion == "cv" and not folds:
+        curve = _nothing_held_out(_REGS)
+        return Choice(architecture, curve.reg, np.ones(X.shape[1]), likelihood, curve)
+
+    networks: list[Any] = [architecture]
+    if "depth" in tune:
+        networks = [replace(cast(Any, architecture), depth=depth) for depth in _DEPTHS]
+    steps = len(networks) * len(_REGS) * (1 if criterion == "evidence" else len(folds))
+    scores, errors = [], []
+    for k, network in enumerate(networks):
+        report = _part(progress, k, len(networks), steps)
+        if criterion == "cv":
+            score, error = _cv_scores(
+                network, X, y, likelihood, uncertainty, folds, targets, report
+            )
+            errors.append(error)
+        else:
+            score = _evidences(network, X, y, likelihood, "noise" in tune, report)
+        scores.append(score)
+    if np.all(np.isnan(scores)):
+        raise ValueError(
+            f"There is no reg from {_REGS[0]:g} to {_REGS[-1]:g} at which the problem could be "
+            "solved: the kernel is too wide for double precision. Scale the features (about 1 "
+            "each), lower w_std and b_std, or set a larger reg."
+        )
+    k, r = divmod(int(np.nanargmax(scores)), len(_REGS))
+    network, reg = networks[k], _REGS[r]
+    scales: Floats = np.ones(X.shape[1])
+    if criterion == "evidence":
+        network, reg, scales, likelihood = _refine(network, X, y, likelihood, reg, tune)
+    curve = RegCurve(
+        np.array(_REGS),
+        np.array(scores),
+        np.array(errors) if errors else None,
+        tuple(f"depth {network.depth}" for network in networks) if "depth" in tune else ("",),
+        criterion,
+        reg,
+    )
+    return Choice(network, reg, scales, likelihood, curve)
+
+
+def _part(progress: Progress | None, k: int, parts: int, total: int) -> Progress | None:
+    """Progress of part k of as many equal parts."""
+    if progress is None:
+        return None
+    return lambda done, _: progress(k * total // parts + done, total)
+
+
+def _cv_scores(network, X, y, likelihood, uncertainty, folds, targets, progress):
+    """Mean held-out log density for each regularisation, and its standard error: [R], [R]."""
+    scores = cross_validate(
+        network.kernels(X),
+        y,
+        _REGS,
+        likelihood,
+        ["posterior" if uncertainty == "posterior" else "none"],
+        folds,
+        targets=targets,
+        progress=progress,
+    )[:, 0]
+    scores = scores[:, np.concatenate(folds)]
+    return scores.mean(axis=1), scores.std(axis=1, ddof=1) / np.sqrt(scores.shape[1])
+
+
+def _evidences(network, X, y, likelihood, fit_noise, progress) -> Floats:
+    """Log evidence for each regularisation, at its own best noise where that is asked for: [R]."""
+    ntk, values = network.kernels(X).ntk, []
+    for i, reg in enumerate(_REGS):
+        if fit_noise:
+            likelihood = Gaussian(jnp.asarray(estimate_noise(ntk, y, reg)))
+        values.append(float(log_evidence(jnp.asarray(ntk), jnp.asarray(y), reg, likelihood)))
+        if progress is not None:
+            progress(i + 1, len(_REGS))
+    return np.array(values)
+
+
+def _refine(network, X, y, likelihood, reg, tune) -> tuple[Any, float, Floats, Likelihood]:
+    """Climb the evidence from the best regularisation of the scan."""
+    start: dict[str, Any] = {"reg": reg}
+    climbed = [name for name in network.tunable if name in tune and name != "depth"]
+    start |= {name: getattr(network, name) for name in climbed}
+    if "scales" in tune:
+        start["scales"] = jnp.ones(X.shape[1])
+    lower = {name: jnp.zeros_like(value) for name, value in start.items()}
+    if "noise" in tune:
+        start["noise"] = jnp.asarray(estimate_noise(network.kernels(X).ntk, y, reg))
+        lower["noise"] = jnp.asarray(_LEAST_NOISE * np.sqrt(np.mean(np.square(y), axis=0)))
+    points, targets = jnp.asarray(X), jnp.asarray(y)
+
+    def with_noise(p: dict[str, Any]) -> Likelihood:
+        return Gaussian(p["noise"]) if "noise" in p else likelihood
+
+    def evidence(p: dict[str, Any]) -> Array:
+        scaled = points * p.get("scales", 1.0)
+        ntk = network.tuned_kernel_block(scaled, {name: p[name] for name in climbed}).ntk
+        return log_evidence(ntk, targets, p["reg"], with_noise(p))
+
+    found = maximise_evidence(evidence, start, lower=lower)
+    if not found.moved:
+        warnings.warn(
+            f"The search for {', '.join(start)} by the evidence has not left its start, though the "
+            "evidence rises from there: the values are those of a scan over reg. The kernel may be "
+            "too wide to be factorised: scale the features (about 1 each), or lower w_std.",
+            ConvergenceWarning,
+            stacklevel=6,
+        )
+    best = found.parameters
+    changed = {name: float(best[name]) for name in climbed}
+    if changed:
+        network = replace(network, **changed)
+    scales = np.asarray(best.get("scales", np.ones(X.shape[1])))
+    return network, float(best["reg"]), scales, with_noise(best)

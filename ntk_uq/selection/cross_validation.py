@@ -1,0 +1,171 @@
+"""Cross-validated log density, all folds side by side."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ntk_uq._common.progress import Progress
+from ntk_uq._common.rules import own_rules
+from ntk_uq._common.solver import LARGEST_GAP, solve_dual
+from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq.analytic.gaussian import gaussian_predictor
+from ntk_uq.likelihoods import Likelihood
+from ntk_uq.networks.architecture import Kernels
+from ntk_uq.predictions import GaussianPrediction
+from ntk_uq.selection.choose import Floats
+
+__all__ = ["cross_validate"]
+# Held-out scores need no more: a thousandth of a posterior standard deviation.
+_CV_TOLERANCE = 1e-6
+
+
+@own_rules()
+def cross_validate(
+    kernels: Kernels,
+    y: ArrayLike,
+    regs: Sequence[float],
+    likelihood: Likelihood,
+    uncertainties: Sequence[Uncertainty],
+    folds: Sequence[NDArray[np.integer]],
+    *,
+    targets: ArrayLike | None = None,
+    progress: Progress | None = None,
+) -> Floats:
+    """Log predictive density of held-out points, for every regularisation and uncertainty.
+
+    Kernels of the folds are blocks of the whole. Regularisations are visited from the strongest,
+    each mode starting from the last; its curvature then serves every uncertainty, by the Gaussian
+    predictor. "none" alone needs no curvature, and is many times faster.
+
+    Parameters
+    ----------
+    kernels : Kernels
+        NNGP kernel and NTK of the points, [n, n].
+    y : array of shape [n, C]
+        Targets to predict.
+    regs : sequence of R floats
+        Regularisations, > 0.
+    likelihood : Likelihood
+        Observation model.
+    uncertainties : sequence of U strings
+        As in `analytic.gaussian_predictor`.
+    folds : sequence of integer arrays
+        Points that are held out, fold by fold.
+    targets : array of shape [n, C], optional
+        Targets to train on, where these differ, as smoothed labels do.
+    progress : callable, optional
+        ``progress(done, total)`` is told solutions.
+
+    Returns
+    -------
+    array of shape [R, U, n]
+        Log predictive density of each point when it was held out, in nats; NaN where a point is in
+        no fold, or where latents may be off by a hundredth of a posterior standard deviation,
+        because the problem is too ill-conditioned for double precision.
+
+    Examples
+    --------
+    >>> import jax, numpy as np
+    >>> from ntk_uq import Categorical, Kernels
+    >>> kernels, y = Kernels(np.eye(4), np.eye(4) + 1), np.eye(2)[[0, 1, 0, 1]]
+    >>> folds = np.array([0, 1]), np.array([2, 3])
+    >>> with jax.enable_x64(True):
+    ...     scores = cross_validate(kernels, y, [0.1, 1.0], Categorical(), ["none"], folds)
+    >>> scores.shape
+    (2, 1, 4)
+    """
+    y = np.asarray(y)
+    targets = y if targets is None else np.asarray(targets)
+    if set(uncertainties) == {"none"}:
+        return _cross_validate_mode(kernels.ntk, y, regs, likelihood, folds, targets, progress)
+    scores = np.full((len(regs), len(uncertainties), len(y)), np.nan)
+    order = np.argsort(regs)[::-1]
+    done, total = 0, len(regs) * len(folds)
+    for train, held_out in _of_one_size(len(y), folds):
+        inner = Kernels(*(jnp.asarray(k[np.ix_(train, train)]) for k in kernels))
+        cross = Kernels(*(jnp.asarray(k[np.ix_(held_out, train)]) for k in kernels))
+        diagonal = Kernels(*(jnp.asarray(np.diagonal(k)[held_out]) for k in kernels))
+        start = None
+        for r in order:
+            predictor = gaussian_predictor(
+                inner,
+                targets[train],
+                regs[r],
+                likelihood,
+                _widest(uncertainties),
+                start=start,
+                tol=_CV_TOLERANCE,
+                n_checked=0,
+            )
+            start = predictor.alpha
+            for u, uncertainty in enumerate(uncertainties):
+                mean, cov = _moments(predictor, uncertainty, cross, diagonal)
+                prediction = GaussianPrediction(np.asarray(mean), np.asarray(cov), likelihood)
+                density = prediction.log_density(y[held_out])
+                scores[r, u, held_out] = np.where(predictor.gap <= LARGEST_GAP, density, np.nan)
+            done += 1
+            if progress is not None:
+                progress(done, total)
+    return scores
+
+
+def _cross_validate_mode(ntk, y, regs, likelihood, folds, targets, progress) -> Floats:
+    """All folds at once: each is a draw of the solver that leaves its points out."""
+    n = len(y)
+    weights = np.ones((len(folds), n))
+    for weight, fold in zip(weights, folds, strict=True):
+        weight[fold] = 0
+    ntk, zero = jnp.asarray(ntk), jnp.zeros((len(folds), *targets.shape))
+    scores, start = np.full((len(regs), 1, n), np.nan), zero
+    for done, r in enumerate(np.argsort(regs)[::-1]):
+        solution = solve_dual(
+            ntk,
+            regs[r],
+            jnp.asarray(targets),
+            zero,
+            likelihood,
+            weights=jnp.asarray(weights),
+            start=start,
+            tol=_CV_TOLERANCE,
+        )
+        start = solution.alpha
+        densities = np.asarray(likelihood.log_density(solution.latents, jnp.asarray(y)))
+        densities = np.where(np.asarray(solution.gap)[:, None] <= LARGEST_GAP, densities, np.nan)
+        for density, fold in zip(densities, folds, strict=True):
+            scores[r, 0, fold] = density[fold]
+        if progress is not None:
+            progress((done + 1) * len(folds), len(regs) * len(folds))
+    return scores
+
+
+def _widest(uncertainties: Sequence[Uncertainty]) -> Uncertainty:
+    """The uncertainty whose predictor holds what all of them need."""
+    order: tuple[Uncertainty, ...] = ("initialization", "posterior", "none")
+    return next(u for u in order if u in uncertainties)
+
+
+def _moments(predictor, uncertainty: Uncertainty, cross: Kernels, diagonal: Kernels):
+    """Moments for another uncertainty of the same fit."""
+    if uncertainty == "posterior":
+        predictor = replace(predictor, nngp=None)
+    elif uncertainty == "none":
+        predictor = replace(predictor, nngp=None, resolvent=None)
+    return replace(predictor, uncertainty=uncertainty).moments(cross, diagonal)
+
+
+def _of_one_size(
+    n: int, folds: Sequence[NDArray[np.integer]]
+) -> Iterator[tuple[NDArray[np.integer], NDArray[np.integer]]]:
+    """Training and held-out points of each fold, as many in each, so that programs compile once.
+
+    Folds may differ by a point: it is then left out of training, or asked for twice. Folds that
+    differ by more stay as they are, with a program for each size.
+    """
+    sizes = [len(fold) for fold in folds]
+    largest, same = max(sizes), max(sizes) - min(sizes) <= 1
+    for fold in folds:
+        train = np.setdiff1d(np.arange(n), fold)
+        yield (train[: n - largest], np.resize(fold, largest)) if same else (train, fold)

@@ -1,0 +1,45 @@
+"""What a criterion says along the regularisations."""
+
+from dataclasses import dataclass
+
+from ntk_uq.selection.choose import Floats
+
+__all__ = ["RegCurve"]
+
+
+@dataclass(frozen=True)
+class RegCurve:
+    """What a criterion says of each regularisation.
+
+    Attributes
+    ----------
+    regs : array of shape [R]
+        Regularisations.
+    scores : array of shape [K, R]
+        Log evidence of the data, or mean log predictive density of a held-out point, in nats; one
+        row a depth.
+    errors : array of shape [K, R] or None
+        Standard error of the mean over points, as if those of one fold, which share a fit, were
+        independent; None for the evidence.
+    names : tuple of K strings
+        What each row belongs to.
+    criterion : {"evidence", "cv"}
+        Which of the two.
+    reg : float
+        The regularisation chosen.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> regs, scores = np.array([0.1, 1.0, 10.0]), np.array([[-0.9, -0.5, -0.7]])
+    >>> curve = RegCurve(regs, scores, None, ("depth 1",), "cv", reg=1.0)
+    >>> bool(curve.regs[curve.scores[0].argmax()] == curve.reg)
+    True
+    """
+
+    regs: Floats
+    scores: Floats
+    errors: Floats | None
+    names: tuple[str, ...]
+    criterion: str
+    reg: float
