@@ -20,10 +20,10 @@ from typing import Any
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.budget import estimate_memory
 from ntk_uq.analytic.exact import ExactPredictor, exact_predictor
-from ntk_uq.analytic.first_order import Discrepancy, FirstOrderWarning, discrepancy
 from ntk_uq.analytic.functions import FunctionDraws
 from ntk_uq.analytic.gaussian import GaussianPredictor, gaussian_predictor
 from ntk_uq.analytic.trajectories import correct_draws
+from ntk_uq.predictions.first_order import Discrepancy, FirstOrderWarning, discrepancy
 
 __all__ = [
     "Discrepancy",

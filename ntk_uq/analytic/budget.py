@@ -3,7 +3,7 @@
 import numpy as np
 
 from ntk_uq._common.uncertainty import Uncertainty
-from ntk_uq.analytic.first_order import CHECKED
+from ntk_uq.predictions.first_order import CHECKED
 
 __all__ = ["estimate_memory"]
 

@@ -19,7 +19,11 @@ from ntk_uq._common.solver import solve_dual
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.budget import _max_iter
 from ntk_uq.analytic.exact import _exact_predictor, _random_variables
-from ntk_uq.analytic.first_order import (
+from ntk_uq.analytic.inputs import _arrays, objective_gap
+from ntk_uq.analytic.resolvent import _diagonal, _PerOutput, _resolvent, _Shared
+from ntk_uq.likelihoods import Likelihood, require_condition
+from ntk_uq.networks.architecture import Kernels
+from ntk_uq.predictions.first_order import (
     CHECK_ITERATIONS,
     CHECK_TOLERANCE,
     CHECKED,
@@ -28,10 +32,6 @@ from ntk_uq.analytic.first_order import (
     is_exact,
     no_discrepancy,
 )
-from ntk_uq.analytic.inputs import _arrays, objective_gap
-from ntk_uq.analytic.resolvent import _diagonal, _PerOutput, _resolvent, _Shared
-from ntk_uq.likelihoods import Likelihood, require_condition
-from ntk_uq.networks.architecture import Kernels
 
 __all__ = ["GaussianPredictor", "gaussian_predictor"]
 

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, indexable
 
 from ntk_uq._common import checks
 from ntk_uq.likelihoods import Categorical
-from ntk_uq.predictions import GaussianPrediction, SamplePrediction
+from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
 
 Floats = NDArray[np.float64]
 Prediction = GaussianPrediction | SamplePrediction

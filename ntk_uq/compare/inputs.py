@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 
-from ntk_uq.predictions import GaussianPrediction, SamplePrediction
+from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
 
 Prediction = GaussianPrediction | SamplePrediction
 

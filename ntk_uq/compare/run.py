@@ -25,7 +25,7 @@ from ntk_uq.compare.inputs import (
 from ntk_uq.compare.problems import ComparisonWarning, differences_of
 from ntk_uq.compare.summary import summary_of
 from ntk_uq.distances import Distance, PreparedPrediction, distances
-from ntk_uq.predictions import SamplePrediction
+from ntk_uq.predictions.distributions import SamplePrediction
 
 # Latents (points times outputs) at which functions are drawn jointly: their covariance is factored.
 _MOST_JOINT_LATENTS = 1000

@@ -9,7 +9,7 @@ from sklearn.pipeline import Pipeline
 from ntk_uq.compare.comparison import MethodSummary
 from ntk_uq.compare.inputs import Prediction, final_step
 from ntk_uq.distances import PreparedPrediction
-from ntk_uq.predictions import SamplePrediction
+from ntk_uq.predictions.distributions import SamplePrediction
 
 
 def summary_of(estimator: Any, draws: PreparedPrediction, predict_seconds: float) -> MethodSummary:

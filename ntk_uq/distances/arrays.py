@@ -6,7 +6,7 @@ from scipy.special import rel_entr
 from scipy.stats import rankdata
 
 from ntk_uq.distances.estimate import ROUNDING
-from ntk_uq.predictions import Batches
+from ntk_uq.predictions.distributions import Batches
 
 Floats = NDArray[np.float64]
 

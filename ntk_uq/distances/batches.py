@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import gamma
 
 from ntk_uq.distances.arrays import Floats
-from ntk_uq.predictions import (
+from ntk_uq.predictions.distributions import (
     _FEWEST_BATCHES,
     Batches,
     GaussianPrediction,

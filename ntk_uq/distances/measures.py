@@ -26,7 +26,7 @@ from ntk_uq.distances.estimate import UNKNOWN, Estimate
 from ntk_uq.distances.pair import Pair
 from ntk_uq.distances.prepared import MOST_BATCHES, PreparedPrediction
 from ntk_uq.metrics import total_variation
-from ntk_uq.predictions import squared_error
+from ntk_uq.predictions.distributions import squared_error
 
 
 def estimate_tv(pair: Pair) -> Estimate:

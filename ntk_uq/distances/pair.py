@@ -7,11 +7,7 @@ import numpy as np
 from ntk_uq.distances.arrays import Floats
 from ntk_uq.distances.batches import bootstrap_levels, paired_batches
 from ntk_uq.distances.prepared import PreparedPrediction
-from ntk_uq.predictions import (
-    Batches,
-    SamplePrediction,
-    squared_error,
-)
+from ntk_uq.predictions.distributions import Batches, SamplePrediction, squared_error
 
 
 class Pair:

@@ -12,7 +12,7 @@ from scipy.special import entr
 from ntk_uq.distances.arrays import Floats
 from ntk_uq.distances.batches import Prediction, bootstrap_levels, bootstrap_weights, own_batches
 from ntk_uq.likelihoods import Categorical, Gaussian
-from ntk_uq.predictions import (
+from ntk_uq.predictions.distributions import (
     Batches,
     GaussianPrediction,
     SamplePrediction,

@@ -22,7 +22,7 @@ from ntk_uq.estimators.ntk import Floats
 from ntk_uq.estimators.solutions import check_solution, numpy_leaves, warn_of_first_order
 from ntk_uq.estimators.tasks import Classifier, Estimator, Regressor
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels
-from ntk_uq.predictions import GaussianPrediction, SamplePrediction
+from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
 
 __all__ = ["BayesianClassifier", "BayesianRegressor"]
 

@@ -19,7 +19,7 @@ from ntk_uq.estimators.ntk import Floats
 from ntk_uq.estimators.tasks import Estimator, Regressor, SmoothedClassifier
 from ntk_uq.likelihoods import Weighted
 from ntk_uq.networks.architecture import BaseArchitecture
-from ntk_uq.predictions import SamplePrediction
+from ntk_uq.predictions.distributions import SamplePrediction
 
 __all__ = ["EnsembleClassifier", "EnsembleRegressor"]
 

@@ -26,7 +26,7 @@ from ntk_uq.estimators.tasks import Estimator, Regressor, SmoothedClassifier
 from ntk_uq.likelihoods import Gaussian
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels
 from ntk_uq.networks.mlp import MLP
-from ntk_uq.predictions import GaussianPrediction, SamplePrediction
+from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
 
 __all__ = ["NTKClassifier", "NTKRegressor"]
 

@@ -27,7 +27,7 @@ from ntk_uq.estimators.cells import check_labels, check_numbers
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.mlp import MLP
-from ntk_uq.predictions import GaussianPrediction, SamplePrediction
+from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
 from ntk_uq.selection.noise import estimate_noise
 
 __all__ = ["Classifier", "Estimator", "Regressor", "SmoothedClassifier"]

@@ -11,7 +11,7 @@ from scipy import stats
 from ntk_uq.plots.style import UNCERTAINTIES, axes_or_new, equal_axes, style_of
 
 if TYPE_CHECKING:  # rooms above, or loaded where they are used
-    from ntk_uq.predictions import GaussianPrediction, SamplePrediction
+    from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
 
 
 def plot_uncertainty_map(

@@ -14,10 +14,11 @@ from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.gaussian import gaussian_predictor
 from ntk_uq.likelihoods import Likelihood
 from ntk_uq.networks.architecture import Kernels
-from ntk_uq.predictions import GaussianPrediction
-from ntk_uq.selection.choose import Floats
+from ntk_uq.predictions.distributions import GaussianPrediction
 
 __all__ = ["cross_validate"]
+
+Floats = NDArray[np.float64]
 # Held-out scores need no more: a thousandth of a posterior standard deviation.
 _CV_TOLERANCE = 1e-6
 

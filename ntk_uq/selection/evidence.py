@@ -10,15 +10,17 @@ import scipy
 from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import solve_triangular
+from numpy.typing import NDArray
 
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import solve_dual
 from ntk_uq.analytic.resolvent import curvature_resolvent
 from ntk_uq.likelihoods import Curvature, Likelihood
-from ntk_uq.selection.choose import Floats
 
 __all__ = ["Optimum", "log_evidence", "maximise_evidence"]
+
+Floats = NDArray[np.float64]
 # An evidence is off by no more than its mode's gap: nats.
 _EVIDENCE_GAP = 1e-2
 # Parameters are fitted on a logarithmic scale, at most this far from where they start: a factor of

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ntk_uq.selection.choose import Floats
 from ntk_uq.selection.curve import RegCurve
+
+Floats = NDArray[np.float64]
 
 _FOLDS = 5
 # Where nothing can be held out: the prior N(theta_0, I) of a Bayesian.

@@ -3,19 +3,21 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from ntk_uq._common.progress import Progress
 from ntk_uq.analytic.exact import exact_predictor
 from ntk_uq.analytic.trajectories import correct_draws
 from ntk_uq.likelihoods import Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels
-from ntk_uq.predictions import SamplePrediction
-from ntk_uq.selection.choose import Floats
+from ntk_uq.predictions.distributions import SamplePrediction
 from ntk_uq.selection.cross_validation import _of_one_size
 from ntk_uq.selection.curve import RegCurve
 from ntk_uq.selection.folds import _nothing_held_out, _rows_and_folds
 
 __all__ = ["cross_validate_posterior"]
+
+Floats = NDArray[np.float64]
 # For the posterior, by draws, which cost more: once a decade, fewer points at most, and draws of
 # each fold, whose noise takes about Var(p) / (2 draws p^2) from the log of a probability p, a
 # hundredth of a nat.

@@ -13,7 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import solve_dual
-from ntk_uq.analytic.first_order import (
+from ntk_uq.bayes.posterior import Floats, Whitened, posterior_of
+from ntk_uq.bayes.priors import NetworkPrior, as_numpy, dtype_of
+from ntk_uq.bayes.samplers.interface import Sampler
+from ntk_uq.likelihoods import Likelihood
+from ntk_uq.predictions.first_order import (
     CHECK_ITERATIONS,
     CHECK_TOLERANCE,
     CHECKED,
@@ -22,10 +26,6 @@ from ntk_uq.analytic.first_order import (
     is_exact,
     no_discrepancy,
 )
-from ntk_uq.bayes.posterior import Floats, Whitened, posterior_of
-from ntk_uq.bayes.priors import NetworkPrior, as_numpy, dtype_of
-from ntk_uq.bayes.samplers.interface import Sampler
-from ntk_uq.likelihoods import Likelihood
 
 __all__ = ["Laplace", "NetworkLaplace", "laplace_network"]
 

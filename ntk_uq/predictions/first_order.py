@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ntk_uq._common.rules import own_rules
 from ntk_uq.likelihoods import Categorical, Likelihood, Weighted
-from ntk_uq.predictions import GaussianPrediction, SamplePrediction
+from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
 
 __all__ = [
     "CHECKED",
