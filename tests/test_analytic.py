@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 from scipy.special import log_softmax, softmax
 
-from ntk_uq import analytic
 from ntk_uq._common.deflation import SHARE
 from ntk_uq._common.solver import deflate_at_mode, solve_dual
 from ntk_uq.analytic import (
@@ -17,7 +16,9 @@ from ntk_uq.analytic import (
     correct_draws,
     discrepancy,
     exact_predictor,
+    gaussian,
     gaussian_predictor,
+    trajectories,
 )
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson
 from ntk_uq.networks.architecture import Kernels
@@ -563,7 +564,7 @@ def test_discrepancy_is_zero_where_first_order_is_exact(problem, monkeypatch, un
     assert not np.any(gaussian_predictor(*args[:4], "none").discrepancy.total_variation)
     # And so it is measured, where nobody says that it is exact: up to the tolerance of the draws,
     # 1.4% of a standard deviation.
-    monkeypatch.setattr(analytic, "is_exact", lambda likelihood: False)
+    monkeypatch.setattr(gaussian, "is_exact", lambda likelihood: False)
     found = gaussian_predictor(*args).discrepancy
     assert np.max(found.total_variation) < 0.02
     assert np.max(np.abs(found.mean_shift)) < 0.02
@@ -586,7 +587,7 @@ def test_first_order_draws_neglect_the_second_order(problem, monkeypatch, likeli
     There, prior functions are of order reg^(-1/2), and all that training changes of order 1 / reg.
     """
     train, *_, y = problem
-    monkeypatch.setattr(analytic, "CHECK_TOLERANCE", 1e-20)
+    monkeypatch.setattr(gaussian, "CHECK_TOLERANCE", 1e-20)
     errors = []
     for size in (0.1, 0.03):
         kernels, reg, power = Kernels(size**2 * train.nngp, train.ntk), 0.7, 2
@@ -594,7 +595,7 @@ def test_first_order_draws_neglect_the_second_order(problem, monkeypatch, likeli
             kernels, reg, power = train, size**-2, 4
         args = (jaxed(kernels), jnp.asarray(y), reg, likelihood, uncertainty)
         predictor = gaussian_predictor(*args, n_checked=0)
-        draws = analytic._coupled_draws(predictor, *args[:2], likelihood, 8)
+        draws = gaussian._coupled_draws(predictor, *args[:2], likelihood, 8)
         errors.append(np.max(np.abs(np.subtract(*draws))))
     # Higher orders are a few times the size, relative to the leading one; Bernoulli's curvature has
     # no slope at zero, so its error falls faster. A fault of first order falls by a power less.
@@ -610,13 +611,13 @@ def test_discrepancy_is_that_of_many_other_draws(problem, uncertainty, factor):
     args = (jaxed(train), jnp.asarray(y), 1.0, Categorical(), uncertainty)
     predictor = gaussian_predictor(*args)
     own = jaxed(train), diagonal(train)
-    gaussian = GaussianPrediction(*map(np.asarray, predictor.moments(*own)))
+    closed = GaussianPrediction(*map(np.asarray, predictor.moments(*own)))
     samples = exact_predictor(jax.random.key(3), *args, 2000).latents(*own)
     draws = SamplePrediction(np.asarray(samples))
-    first_order, exact = analytic._coupled_draws(predictor, *args[:2], Categorical(), 32)
+    first_order, exact = gaussian._coupled_draws(predictor, *args[:2], Categorical(), 32)
     change = softmax(np.asarray(first_order), axis=2) - softmax(np.asarray(exact), axis=2)
-    error = change.std(axis=0) / np.sqrt(32) + draws.proba_mcse() + gaussian.proba_mcse()
-    found, known = predictor.discrepancy, discrepancy(gaussian, draws)
+    error = change.std(axis=0) / np.sqrt(32) + draws.proba_mcse() + closed.proba_mcse()
+    found, known = predictor.discrepancy, discrepancy(closed, draws)
     difference = np.abs(found.total_variation - known.total_variation)
     assert np.mean(difference) < 3 * 0.5 * np.mean(error.sum(axis=1))
     if factor == 1:
@@ -754,7 +755,7 @@ def test_trajectories_in_a_wide_prior_take_steps_that_are_accepted(monkeypatch):
     wide, once, twice = (np.diff(f, axis=-1).std(axis=0).mean() for f in (before, once, twice))
     assert wide > 1.15 * twice
     assert abs(once / twice - 1) < 0.05
-    monkeypatch.setattr(analytic, "_HALVINGS", 0)
+    monkeypatch.setattr(trajectories, "_HALVINGS", 0)
     assert stayed() > 0.7
 
 

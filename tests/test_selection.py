@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from ntk_uq import selection
 from ntk_uq._common.solver import solve_dual
 from ntk_uq.analytic import gaussian_predictor
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, Weighted
@@ -21,6 +20,7 @@ from ntk_uq.selection import (
     log_evidence,
     maximise_evidence,
 )
+from ntk_uq.selection.folds import _rows_and_folds
 
 N, C = 14, 3
 RNG = np.random.default_rng(0)
@@ -279,8 +279,8 @@ def test_copies_of_a_point_do_not_predict_it():
 
 def test_posterior_is_cross_validated_by_its_own_draws(monkeypatch):
     # Of Gaussian noise the posterior and its predictions are known: here for a ridge regression.
-    monkeypatch.setattr(selection, "_CV_DRAWS", 4000)
-    monkeypatch.setattr(selection, "_POSTERIOR_REGS", (0.5,))
+    monkeypatch.setattr("ntk_uq.selection.posterior._CV_DRAWS", 4000)
+    monkeypatch.setattr("ntk_uq.selection.posterior._POSTERIOR_REGS", (0.5,))
     noise, reg = 0.8, 0.5
     x = np.linspace(-2, 2, 20)[:, None]
     y = np.sin(2 * x) + noise * np.random.default_rng(1).normal(size=(20, 1))
@@ -289,7 +289,7 @@ def test_posterior_is_cross_validated_by_its_own_draws(monkeypatch):
         np.random.default_rng(0), network, x, y, Gaussian(jnp.asarray([noise]))
     )
     s = network.kernels(x).ntk / reg
-    rows, folds = selection._rows_and_folds(np.random.default_rng(0), x, y, 150)
+    rows, folds = _rows_and_folds(np.random.default_rng(0), x, y, 150)
     assert list(rows) == list(range(20))
     total, variance = 0.0, 0.0
     for fold in folds:

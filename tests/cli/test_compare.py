@@ -37,7 +37,7 @@ def nothing_starts(monkeypatch):
 @pytest.mark.filterwarnings("ignore::ntk_uq.bayes.SamplingWarning")  # of so few draws
 def test_compare_writes_a_report(tmp_path, table, capsys, monkeypatch):
     # None of the values that cross-validation of the trained network tries.
-    monkeypatch.setattr("ntk_uq.selection._POSTERIOR_REGS", (0.5,))
+    monkeypatch.setattr("ntk_uq.selection.posterior._POSTERIOR_REGS", (0.5,))
     report = tmp_path / "out.html"
     options = ["--data", table, "--target", "t", "--n-train", 20, *SMALL, "-o", report]
     status, out, err = run(options, capsys)
