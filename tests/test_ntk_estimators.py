@@ -112,7 +112,7 @@ def test_scales_of_rows_that_come_twice():
 
 def test_a_search_that_does_not_move_is_said(monkeypatch):
     stuck = selection.Optimum({"reg": 1.0, "scales": np.ones(3)}, 0.0, False, False, 2)
-    monkeypatch.setattr("ntk_uq.selection.choose.maximise_evidence", lambda *a, **k: stuck)
+    monkeypatch.setattr("ntk_uq.selection.choice.maximise_evidence", lambda *a, **k: stuck)
     with pytest.warns(ConvergenceWarning, match="reg, scales by the evidence has not left"):
         NTKRegressor(NET, reg="evidence", tune=("scales",), noise=0.3).fit(X, TARGET)
 
@@ -132,10 +132,10 @@ def test_an_architecture_keeps_reg_one():
 
 
 def test_at_most_some_points_choose(monkeypatch):
-    monkeypatch.setattr("ntk_uq.selection.choose._MOST_POINTS", 20)
+    monkeypatch.setattr("ntk_uq.selection.choice._MOST_POINTS", 20)
     seen = []
     monkeypatch.setattr(
-        "ntk_uq.selection.choose.cross_validate",
+        "ntk_uq.selection.choice.cross_validate",
         lambda kernels, *a, **k: seen.append(len(kernels.ntk)) or 1 / 0,
     )
     with pytest.raises(ZeroDivisionError):

@@ -5,7 +5,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 def versions(*packages: str) -> dict[str, str]:
     """The version of this package and of each of the others that is installed."""
-    from ntk_uq import __version__  # a source tree has one, installed or not
+    # A source tree has one, installed or not.
+    from ntk_uq import __version__
 
     found = {"ntk_uq": __version__}
     for package in packages:

@@ -9,7 +9,7 @@ r"""Choosing the regularisation, and the kernel, from the training data alone.
 Everything follows the dtype of the kernels.
 """
 
-from ntk_uq.selection.choose import Choice, choose
+from ntk_uq.selection.choice import Choice, choose
 from ntk_uq.selection.cross_validation import cross_validate
 from ntk_uq.selection.curve import RegCurve
 from ntk_uq.selection.evidence import Optimum, log_evidence, maximise_evidence
