@@ -15,8 +15,9 @@ import numpy as np
 import optax
 from _timing import digits, heading, take_turns
 
-from ntk_uq import MLP, Categorical, ensemble
+from ntk_uq import MLP, Categorical
 from ntk_uq.ensemble.conjugate_gradients import ConjugateGradients
+from ntk_uq.ensemble.layout import _AT_ONCE
 from ntk_uq.ensemble.objective import Member, Problem, objective
 
 ACCURACIES = (1e-2, 2e-3)
@@ -168,7 +169,7 @@ def main():
         arguments.rates, arguments.lengths = [0.1], [20]
     heading("Time to an accuracy, against Adam and L-BFGS")
     for width in arguments.width:
-        members = arguments.members or max(1, min(ensemble._AT_ONCE, 1024 // width))
+        members = arguments.members or max(1, min(_AT_ONCE, 1024 // width))
         run(
             width,
             arguments.n,

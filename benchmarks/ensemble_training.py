@@ -10,6 +10,9 @@ import jax.numpy as jnp
 from _timing import digits, heading, square_product, take_turns
 
 from ntk_uq import MLP, Categorical, ensemble
+from ntk_uq.ensemble.conjugate_gradients import ConjugateGradients
+from ntk_uq.ensemble.layout import _layout
+from ntk_uq.ensemble.trainer import _Data
 
 
 def flops(net, x, outputs):
@@ -23,8 +26,8 @@ def flops(net, x, outputs):
 def run(net, n, reg, n_members, n_looped, rounds):
     x, y = (jnp.asarray(a, jnp.float32) for a in digits(n))
     likelihood, key = Categorical(), jax.random.key(0)
-    data = ensemble._Data(x, y, likelihood, jnp.float32(reg), jnp.float32(1e-4))
-    _, at_once = ensemble._layout(net, ensemble.ConjugateGradients(), data, None, jax.devices()[:1])
+    data = _Data(x, y, likelihood, jnp.float32(reg), jnp.float32(1e-4))
+    _, at_once = _layout(net, ConjugateGradients(), data, None, jax.devices()[:1])
 
     def train(n_members, at_once):
         with mock.patch.object(ensemble, "_AT_ONCE", at_once):

@@ -1,9 +1,12 @@
 """Settings that every test shares."""
 
+import gc
 import os
+import sys
 from pathlib import Path
 
 import matplotlib
+import pytest
 
 from ntk_uq._common.machine import cores, free_memory
 
@@ -25,3 +28,12 @@ _MOST_WORKERS = 4
 def pytest_xdist_auto_num_workers() -> int:
     """As many as cores carry and memory holds: on a laptop with 8 cores and 8 GB, three or so."""
     return max(1, min(cores(), free_memory() // _WORKER_BYTES, _MOST_WORKERS))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_of_a_module():
+    """A worker forgets a module's programs when it is done: they are most of its memory."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+        gc.collect()

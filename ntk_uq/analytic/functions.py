@@ -36,6 +36,7 @@ class FunctionDraws:
     --------
     >>> import jax, jax.numpy as jnp
     >>> from ntk_uq import MLP, Categorical
+    >>> from ntk_uq.analytic import exact_predictor
     >>> net, X, key = MLP(), jnp.array([[-1.0], [1.0]]), jax.random.key(0)
     >>> predictor = exact_predictor(
     ...     key, net.kernel_block(X), jnp.eye(2), 1.0, Categorical(), "initialization", 4

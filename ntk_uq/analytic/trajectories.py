@@ -70,6 +70,7 @@ def correct_draws(
     --------
     >>> import jax, jax.numpy as jnp
     >>> from ntk_uq import MLP, Categorical
+    >>> from ntk_uq.analytic import exact_predictor
     >>> net, X, y = MLP(), jnp.array([[-1.0], [1.0]]), jnp.eye(2)
     >>> problem = net.kernel_block(X), y, 1.0, Categorical(), "posterior"
     >>> draws = exact_predictor(jax.random.key(0), *problem, 4)

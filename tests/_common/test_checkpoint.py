@@ -12,10 +12,12 @@ import numpy as np
 import optax
 import pytest
 
-from ntk_uq import ensemble
 from ntk_uq._common.checkpoint import Checkpoint
 from ntk_uq.ensemble import train_ensemble
+from ntk_uq.ensemble.conjugate_gradients import ConjugateGradients
+from ntk_uq.ensemble.layout import _member_bytes
 from ntk_uq.ensemble.optax_method import update_rule
+from ntk_uq.ensemble.trainer import _Data
 
 # Two chunks of members; the second is not full.
 MEMBERS = 10
@@ -23,6 +25,7 @@ SETUP = f"""
 import os, signal, sys
 import jax, jax.numpy as jnp, numpy as np
 from ntk_uq import ensemble
+from ntk_uq.ensemble import trainer
 from ntk_uq.networks.mlp import MLP
 from ntk_uq.likelihoods import Categorical
 random = np.random.default_rng(0)
@@ -58,7 +61,7 @@ def run(script, **environment):
 def test_killed_run_resumes_to_the_same_result(whole, tmp_path):
     killed = run(
         f"""
-ensemble._CHECKPOINT_SECONDS = 0.0
+trainer._CHECKPOINT_SECONDS = 0.0
 replace = os.replace
 def killing_replace(a, b):
     if "member-8" in str(b):  # while the second chunk, or its training so far, is written
@@ -97,7 +100,7 @@ def test_training_goes_on_where_it_was_saved(whole, tmp_path, monkeypatch):
         if len(calls) == 3:
             raise Interrupted
 
-    monkeypatch.setattr(ensemble, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("ntk_uq.ensemble.trainer._CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(Interrupted):
         train_ensemble(*ARGUMENTS, **OPTIONS, checkpoint=tmp_path, progress=interrupt)
     assert (tmp_path / "member-0-8-training.npz").exists()
@@ -138,8 +141,8 @@ def test_enlarged_ensemble_keeps_its_members_and_trains_the_new_ones(whole):
 @pytest.mark.slow
 def test_memory_limits_the_members_at_once(whole):
     """Other chunks round differently, and train the same members."""
-    data = ensemble._Data(*ARGUMENTS[2:], jnp.float32(1), jnp.float32(1e-4))
-    one = ensemble._member_bytes(ARGUMENTS[1], ensemble.ConjugateGradients(), data)
+    data = _Data(*ARGUMENTS[2:], jnp.float32(1), jnp.float32(1e-4))
+    one = _member_bytes(ARGUMENTS[1], ConjugateGradients(), data)
     small = train_ensemble(*ARGUMENTS, **{**OPTIONS, "n_members": 3}, memory=2 * one)
     np.testing.assert_allclose(
         small.latents(ARGUMENTS[2]), whole.latents(ARGUMENTS[2])[:3], atol=1e-2
