@@ -36,6 +36,7 @@ def test_regressor_has_the_law_of_the_infinite_one():
     assert np.abs(std / expected_std - 1).max() < 4 / np.sqrt(2 * members) + finite_width
 
 
+@pytest.mark.filterwarnings("ignore::ntk_uq.ensemble.ConvergenceWarning")
 def test_weights_count_points():
     weights = np.ones(len(X))
     weights[:2], weights[-3:] = 2, 0
@@ -43,7 +44,8 @@ def test_weights_count_points():
     # Features and targets are standardised, and the noise is estimated, by the weighted points too.
     for model in (
         EnsembleClassifier(n_members=1), EnsembleClassifier(NET, n_members=2),
-        EnsembleRegressor(n_members=1), EnsembleRegressor(NET, n_members=2),
+        EnsembleRegressor(n_members=1, max_iter=20),
+        EnsembleRegressor(NET, n_members=2, max_iter=20),
     ):  # fmt: skip
         target = y if hasattr(model, "predict_proba") else X @ [1.0, -1, 2, 0.5] + 0.3 * np.sin(y)
         weighted = model.fit(X, target, sample_weight=weights).predict(X_TEST)
