@@ -34,7 +34,6 @@ class RegCurve:
     Examples
     --------
     >>> import numpy as np
-    from numpy.typing import NDArray
     >>> regs, scores = np.array([0.1, 1.0, 10.0]), np.array([[-0.9, -0.5, -0.7]])
     >>> curve = RegCurve(regs, scores, None, ("depth 1",), "cv", reg=1.0)
     >>> bool(curve.regs[curve.scores[0].argmax()] == curve.reg)
