@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import entr, expit, softmax
 
-from ntk_uq import predictions
 from ntk_uq.bayes import SamplingWarning
 from ntk_uq.likelihoods import Gaussian
-from ntk_uq.predictions import GaussianPrediction, SamplePrediction
+from ntk_uq.predictions import GaussianPrediction, SamplePrediction, distributions
 
 # What _SCRAMBLES and _SOBOL_POINTS promise of a class probability, for latents of standard
 # deviations up to 3.
@@ -228,7 +227,7 @@ def test_single_draw_has_no_error_estimate():
 
 
 def test_single_short_chain_has_no_error_estimate():
-    samples = np.random.default_rng(0).normal(size=(predictions._BATCHES_PER_CHAIN - 1, 2, 3))
+    samples = np.random.default_rng(0).normal(size=(distributions._BATCHES_PER_CHAIN - 1, 2, 3))
     assert np.all(np.isnan(SamplePrediction(samples, n_chains=1).proba_mcse()))
     assert np.all(np.isfinite(SamplePrediction(samples).proba_mcse()))
 
@@ -285,7 +284,7 @@ def test_standard_error_of_chains(rho, n_chains):
     error = np.sqrt(2 / (n_batches - 1) / repetitions)
     assert found / true == pytest.approx(1 - missed, abs=4 * error + 0.1 * abs(missed))
     # Batches are as long as they should be, and so errors less than 2.5% low.
-    assert batch > 0.8 * predictions._TIMES_PER_BATCH * time or rho < 0
+    assert batch > 0.8 * distributions._TIMES_PER_BATCH * time or rho < 0
     assert found / true > 1 - 0.06 - 4 * error
     assert prediction._too_short is None
 
@@ -324,7 +323,7 @@ def test_chains_too_short_say_so():
 def test_batches_of_chains():
     """Contiguous, within chains, the last of them shorter."""
     size = 50
-    length = predictions._BATCHES_PER_CHAIN * size - 1
+    length = distributions._BATCHES_PER_CHAIN * size - 1
     samples = np.random.default_rng(0).normal(size=(2, length, 5, 3))
     whole = SamplePrediction(samples.reshape(-1, 5, 3), n_chains=2)
     p = softmax(samples, axis=-1)
@@ -350,7 +349,7 @@ def test_standard_error_of_a_mean_over_points(together):
 
 
 def test_statistic_of_a_mean_knows_its_points(monkeypatch):
-    monkeypatch.setattr(predictions, "_CHUNK", 1)
+    monkeypatch.setattr(distributions, "_CHUNK", 1)
     samples = np.random.default_rng(0).normal(size=(9, 4, 3))
     labels = np.array([0, 2, 1, 1])
     error = SamplePrediction(samples).mean_mcse(
@@ -407,7 +406,7 @@ def test_points_do_not_depend_on_one_another(prediction):
 @BOTH
 def test_chunks_of_points_give_what_one_chunk_gives(prediction, monkeypatch):
     whole = summaries(prediction)
-    monkeypatch.setattr(predictions, "_CHUNK", 3 * prediction._n_latents * 2)  # two points
+    monkeypatch.setattr(distributions, "_CHUNK", 3 * prediction._n_latents * 2)  # two points
     again = subset(prediction, slice(None))
     for part, value in zip(summaries(again), whole, strict=True):
         np.testing.assert_allclose(part, value, rtol=1e-12, atol=1e-14)

@@ -43,7 +43,7 @@ def run_fresh(code: str) -> None:
     "code",
     [
         # alone, and used by the user after us
-        "from ntk_uq._neural_tangents import stax\n"
+        "from ntk_uq.networks.neural_tangents import stax\n"
         "import neural_tangents\n"
         "assert stax is neural_tangents.stax\n"
         "assert not hasattr(neural_tangents, 'experimental')\n",
@@ -51,7 +51,7 @@ def run_fresh(code: str) -> None:
         "user = types.ModuleType('neural_tangents')\n"
         "user.stax = types.ModuleType('neural_tangents.stax')\n"
         "sys.modules['neural_tangents'] = user\n"
-        "from ntk_uq._neural_tangents import stax\n"
+        "from ntk_uq.networks.neural_tangents import stax\n"
         "assert sys.modules['neural_tangents'] is user and stax is user.stax\n",
     ],
     ids=["alone", "after-the-user"],
@@ -64,7 +64,7 @@ def test_failed_import_leaves_no_trace():
     run_fresh(
         SNAPSHOT
         + "sys.modules['neural_tangents._src.batching'] = None\n"
-        + "try:\n    import ntk_uq._neural_tangents\n"
+        + "try:\n    import ntk_uq.networks.neural_tangents\n"
         + "except ImportError:\n    pass\nelse:\n    raise AssertionError\n"
         + UNCHANGED
     )
