@@ -13,6 +13,7 @@ from sklearn.datasets import load_wine
 
 from ntk_uq.analytic import exact_predictor, gaussian_predictor
 from ntk_uq.ensemble import ConvergenceWarning, solve_linearised, train_ensemble
+from ntk_uq.ensemble.objective import STUCK
 from ntk_uq.likelihoods import Categorical, Gaussian
 from ntk_uq.networks.architecture import Kernels
 from ntk_uq.networks.mlp import MLP
@@ -244,8 +245,8 @@ def test_a_stall_is_no_convergence(points, likelihood, reg, options, stuck):
         trained = train_ensemble(*problem, reg=reg, n_members=3, max_iter=300, **options)
     shares = [newton_share(net, points, y, likelihood, reg, trained, i) for i in range(3)]
     # Within what single precision and the bound from below leave open.
-    assert np.all(np.array(shares)[trained.converged] < 0.051)
-    assert np.all(np.array(shares)[~trained.converged & (trained.n_iter < 300)] > 0.049)
+    assert np.all(np.array(shares)[trained.converged] < 1.02 * STUCK)
+    assert np.all(np.array(shares)[~trained.converged & (trained.n_iter < 300)] > 0.98 * STUCK)
     assert trained.converged.all() == (not stuck)
     said = " ".join(str(w.message) for w in record if w.category is ConvergenceWarning)
     assert ("cale the features" in said) == stuck

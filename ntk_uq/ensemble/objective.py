@@ -12,8 +12,8 @@ from ntk_uq.likelihoods import Likelihood
 
 # A member that no longer gains may be at its minimum, or stuck: where Newton's method predicts more
 # than this share of the objective, it is stuck. Minima of smooth networks have 1e-5, those on kinks
-# of relu networks 0.0005 to 0.01, and up to 0.2 at a width of 8 or 16, where a kink is a large part
-# of the network; relu networks stuck on unscaled features 0.09 to 1000.
+# of relu networks 0.0005 to 0.01; at a width of 8 or 16 up to 0.2 is seen, of which a search of
+# thousands of iterations gains a part; relu networks stuck on unscaled features 0.09 to 1000.
 STUCK = 0.2
 # Products with the Hessian that this may take. Each adds to what is predicted, and features that
 # are badly scaled show in the first few.
