@@ -198,7 +198,8 @@ def test_right_or_refused(points, reg, method):
         # The solver saw f0 rounded, which moves the root of the gap by far less than this.
         assert math.sqrt(excess) <= math.sqrt(gap) + 1e-8
     assert np.max(gaps) < 0.5
-    assert bool(said) == bool(np.max(gaps) > 5e-5)
+    rough = any(warning.category is ConvergenceWarning for warning in said)
+    assert rough == bool(np.max(gaps) > 5e-5)
 
 
 def exactly(array):
