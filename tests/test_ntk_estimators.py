@@ -257,6 +257,21 @@ def test_what_is_no_solution_is_refused():
             model.fit(points, LABELS)
 
 
+def test_what_is_far_out_is_tried_before_all_is_solved(monkeypatch):
+    """The problem of the last test under a prior of a million nats: two draws tell."""
+    asked, solve = [], analytic.exact_predictor
+
+    def spy(*args, **kwargs):
+        asked.append(args[-1])
+        return solve(*args, **kwargs)
+
+    monkeypatch.setattr(analytic, "exact_predictor", spy)
+    model = NTKClassifier(MLP(), reg=1e-8, uncertainty="posterior", n_draws=256)
+    with pytest.raises(ValueError, match="lower w_std"):
+        model.fit(100 * np.r_[X[:20], X[:20]], LABELS)
+    assert asked == [2]
+
+
 @pytest.mark.parametrize("method", ["exact", "gaussian"])
 @pytest.mark.parametrize("w_std", [1e6, 1e120])
 def test_a_network_beyond_double_precision_is_refused_at_once(monkeypatch, method, w_std):

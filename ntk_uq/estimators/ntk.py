@@ -20,6 +20,7 @@ from ntk_uq.estimators.solutions import (
     check_range,
     check_solution,
     numpy_leaves,
+    refuse_unsolved,
     warn_of_first_order,
 )
 from ntk_uq.estimators.tasks import Estimator, Regressor, SmoothedClassifier
@@ -36,6 +37,8 @@ Floats = NDArray[np.float64]
 _POINTS_AT_ONCE = 1024
 # And numbers in an array over test points, training points and outputs: 2**23 doubles are 64 MiB.
 _ENTRIES_AT_ONCE = 2**23
+# Where prior functions are of this size, in nats, so many draws are solved before the others.
+_WIDE, _PILOTS = 1e5, 2
 
 
 class _NTK(Estimator):
@@ -144,7 +147,7 @@ class _NTK(Estimator):
         self.discrepancy_ = None
         with progress_bar("kernels", 1, self.progress) as progress:
             kernels = self.architecture_.kernels(self._X, progress=progress)
-        check_range(kernels, targets, self.reg_, self.uncertainty)
+        widest = check_range(kernels, targets, self.reg_, self.uncertainty)
         with jax.enable_x64(True):
             problem = (kernels, jnp.asarray(targets), self.reg_, self._likelihood, self.uncertainty)
             if self.method == "gaussian":
@@ -155,10 +158,12 @@ class _NTK(Estimator):
                 warn_of_first_order(self.discrepancy_, 'Use method="exact"', self.reg_)
                 return
             self._draw_key = self._key()
+            key = jax.random.fold_in(self._draw_key, 0)
+            if widest > _WIDE and self.n_draws > _PILOTS and self.reg_ > 0:
+                # Draws this far out may take the solver all its iterations, and in vain.
+                refuse_unsolved(analytic.exact_predictor(key, *problem, _PILOTS), self.reg_)
             with progress_bar("infinite ensemble", self.n_draws, self.progress) as progress:
-                predictor = analytic.exact_predictor(
-                    jax.random.fold_in(self._draw_key, 0), *problem, self.n_draws, progress=progress
-                )
+                predictor = analytic.exact_predictor(key, *problem, self.n_draws, progress=progress)
             if self._n_corrections:
                 correction_key = jax.random.fold_in(self._draw_key, 2)
                 predictor = analytic.correct_draws(

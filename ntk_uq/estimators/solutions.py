@@ -14,7 +14,7 @@ from ntk_uq._common.uncertainty import Uncertainty
 Floats = NDArray[np.float64]
 
 # Rounding of latents, in nats or of the targets' size, that leaves nothing to solve.
-_LARGEST_ROUNDING = 0.01
+_LARGEST_ROUNDING = 1e-4
 # What makes a problem easier to solve.
 _CURE = "Raise reg, or scale the features (about 1 each), or lower w_std and b_std"
 # Above this total variation of class probabilities, in the mean over training points, the closed
@@ -22,21 +22,24 @@ _CURE = "Raise reg, or scale the features (about 1 each), or lower w_std and b_s
 _LARGEST_ERROR = 0.1
 
 
-def check_range(kernels: Any, targets: Floats, reg: float, uncertainty: Uncertainty) -> None:
-    """Refuse at once what no solver can do: prior functions whose last digit is worth too much."""
+def check_range(kernels: Any, targets: Floats, reg: float, uncertainty: Uncertainty) -> float:
+    """Refuse at once what no solver can do: prior functions whose last digit is worth too much.
+
+    Returns the size of prior functions, in nats or in the targets' size.
+    """
     kernel = kernels.nngp if uncertainty == "initialization" else kernels.ntk
     variances = np.diagonal(kernel) / (reg if uncertainty == "posterior" else 1.0)
     widest = np.sqrt(np.max(variances)) if uncertainty != "none" else 0.0
     finite = all(np.isfinite(k).all() for k in kernels)
     scale = max(1.0, float(np.sqrt(np.mean(np.square(targets)))))
     if not finite or not widest * np.finfo(float).eps < _LARGEST_ROUNDING * scale:
-        range_ = f"are of size {widest:.1g}" if finite else "exceed double precision"
+        size = f"of size {widest:.1g} at reg={reg:.3g}" if finite else "not finite"
         raise ValueError(
-            f"Functions of this network {range_} at the training points, beyond what double "
-            f"precision can tell apart at reg={reg:.3g}: w_std or b_std is far too large for its "
-            "depth, or features are. Lower w_std and b_std (about 1), or scale the features (about "
-            "1 each)."
+            f"Functions of this network are {size} at the training points, more than double "
+            "precision can solve for: w_std or b_std is far too large for its depth, or features "
+            "are. Lower w_std and b_std (about 1), or scale the features (about 1 each)."
         )
+    return float(widest / scale)
 
 
 def check_solution(predictor: Any, reg: float, stacklevel: int = 4) -> None:
@@ -46,18 +49,26 @@ def check_solution(predictor: Any, reg: float, stacklevel: int = 4) -> None:
             f"reg={reg:.3g} is too small for kernels this large: their range exceeds double "
             f"precision. {_CURE}."
         )
+    refuse_unsolved(predictor, reg)
     gap = np.atleast_1d(predictor.gap)
+    if np.any(gap > LARGEST_GAP):
+        warnings.warn(_unsolved(gap, reg), ensemble.ConvergenceWarning, stacklevel=stacklevel)
+
+
+def refuse_unsolved(predictor: Any, reg: float) -> None:
+    """Refuse what may be off by a posterior standard deviation."""
+    gap = np.atleast_1d(predictor.gap)
+    if np.max(gap) > USELESS_GAP:
+        raise ValueError(_unsolved(gap, reg))
+
+
+def _unsolved(gap: Floats, reg: float) -> str:
     unsolved = gap > LARGEST_GAP
-    if not np.any(unsolved):
-        return
-    message = (
+    return (
         f"{np.sum(unsolved)} of {len(gap)} solutions are up to {np.max(gap):.1g} nats from their "
         f"optimum, as far as double precision can tell: with reg={reg:.3g} the problem is too "
         f"ill-conditioned for the solver. {_CURE}, or see whether equal rows contradict each other."
     )
-    if np.max(gap) > USELESS_GAP:
-        raise ValueError(message)
-    warnings.warn(message, ensemble.ConvergenceWarning, stacklevel=stacklevel)
 
 
 def warn_of_first_order(found: Any, instead: str, reg: float | None, stacklevel: int = 4) -> None:
