@@ -115,6 +115,20 @@ class BaseArchitecture(abc.ABC):
     def kernel_diag_block(self, x: jax.Array) -> Kernels:
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
 
+    def dot_product_kernels(
+        self, s1: jax.Array, s2: jax.Array, h: jax.Array
+    ) -> Kernels | None:
+        """Kernels from lengths and angles of the inputs alone; None where these do not decide.
+
+        Parameters
+        ----------
+        s1, s2 : arrays of shape [n1, 1] and [1, n2]
+            Root mean squares over the features of each input.
+        h : array of shape [n1, n2]
+            One minus the cosine of the angle between two inputs.
+        """
+        return None
+
     def tuned_kernel_block(self, x: jax.Array, values: Mapping[str, Any]) -> Kernels:
         """Kernels [n, n] with other values of `tunable` fields but depth, which may be traced."""
         if values:

@@ -11,7 +11,7 @@ from jax import lax
 from ntk_uq.networks.activations import ACTIVATIONS, ratio, safe_sqrt
 from ntk_uq.networks.architecture import Kernels
 
-__all__ = ["mlp_kernel_diag", "mlp_kernels"]
+__all__ = ["dot_product_kernels", "mlp_kernel_diag", "mlp_kernels"]
 
 
 def _lengths_and_directions(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -88,12 +88,54 @@ def mlp_kernels(
     [[200.  32.]
      [ 32. 200.]]
     """
-    dual = ACTIVATIONS[activation].dual
     norms1, u1 = _lengths_and_directions(x1)
     norms2, u2 = (norms1, u1) if x2 is None else _lengths_and_directions(x2)
     root_mean_square = 1 / math.sqrt(x1.shape[1])
     s1, s2 = norms1[:, None] * root_mean_square, norms2[None, :] * root_mean_square
     h = _complement(u1, u2, x2 is None)
+    return dot_product_kernels(
+        s1, s2, h, w_std=w_std, b_std=b_std, depth=depth, activation=activation, residual=residual
+    )
+
+
+def dot_product_kernels(
+    s1: jax.Array,
+    s2: jax.Array,
+    h: jax.Array,
+    *,
+    w_std: jax.Array | float,
+    b_std: jax.Array | float,
+    depth: int,
+    activation: str,
+    residual: bool = False,
+) -> Kernels:
+    """The same from what a fully connected network knows of its inputs: lengths and angles.
+
+    Parameters
+    ----------
+    s1 : array of shape [n1, 1]
+        Root mean squares over the features of each point.
+    s2 : array of shape [1, n2]
+        Those of the other points.
+    h : array of shape [n1, n2]
+        One minus the cosine of the angle between two points.
+    w_std, b_std, depth, activation, residual
+        As in `mlp_kernels`.
+
+    Returns
+    -------
+    Kernels
+        Blocks of shape [n1, n2].
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> one = jnp.ones((1, 1))
+    >>> net = {"w_std": 1.0, "b_std": 0.0, "depth": 0, "activation": "relu"}
+    >>> print(dot_product_kernels(one, one, one, **net).ntk)  # at a right angle
+    [[0.]]
+    """
+    dual = ACTIVATIONS[activation].dual
     s1, s2, h = _affine(s1, s2, h, w_std, b_std)
     ntk = s1 * s2 * (1 - h)
     for layer in range(1, depth + 1):

@@ -15,7 +15,7 @@ from jax import lax
 from ntk_uq._common.rules import own_rules
 from ntk_uq.networks.activations import ACTIVATIONS
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels, check_integers
-from ntk_uq.networks.infinite_width import mlp_kernel_diag, mlp_kernels
+from ntk_uq.networks.infinite_width import dot_product_kernels, mlp_kernel_diag, mlp_kernels
 from ntk_uq.networks.layers import Dense, check_layers
 
 __all__ = ["MLP"]
@@ -127,6 +127,10 @@ class MLP(BaseArchitecture):
     def tuned_kernel_block(self, x: jax.Array, values: Mapping[str, Any]) -> Kernels:
         """Kernels [n, n] with other values of `tunable` fields but depth, which may be traced."""
         return mlp_kernels(x, **{**self._limit, **values})
+
+    def dot_product_kernels(self, s1: jax.Array, s2: jax.Array, h: jax.Array) -> Kernels:
+        """Kernels [n1, n2] from lengths of the inputs and the angles between them."""
+        return dot_product_kernels(s1, s2, h, **self._limit)
 
     @own_rules()
     def tangent_kernel(

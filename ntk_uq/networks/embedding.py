@@ -1,0 +1,255 @@
+r"""A network that sees each feature by itself before it mixes them.
+
+The covariance of an MLP depends on the angle between two points: turn all points alike and nothing
+changes. The features of a table have a meaning each, and are not to be turned. So each is embedded
+by itself, as itself and as a set of waves of it, before the first layer. With s_j the scale of
+feature j, the covariance of the embedding is
+
+.. math::
+    k_0(x, z) = \frac{\sum_j s_j^2 \bigl[a\,x_j z_j
+                + e^{-\sigma^2 (x_j - z_j)^2 / 2}\bigr]}{\sum_j s_j^2} ,
+
+from which the network's recursion goes on. Without hidden layers it is an additive model, with them
+it has interactions. See docs/theory: "An embedding of each feature".
+"""
+
+import functools
+import math
+import numbers
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from ntk_uq._common.rules import own_rules
+from ntk_uq.networks.activations import ratio, safe_sqrt
+from ntk_uq.networks.architecture import BaseArchitecture, Kernels
+from ntk_uq.networks.mlp import MLP
+
+__all__ = ["FeatureEmbedding"]
+
+# How far the waves' covariance may be from the Gaussian's: a hundredth of what a network of width
+# 512 differs by from its limit.
+_WAVE_ERROR = 1e-5
+
+
+class _Waves(NamedTuple):
+    """Waves whose products sum to a Gaussian of the distance, on an interval."""
+
+    wave_numbers: tuple[float, ...]
+    amplitudes: tuple[float, ...]
+
+
+@functools.lru_cache
+def _waves(frequency: float, limit: float) -> _Waves:
+    """Cosine and sine of each wave number k, weighted: their products sum to exp(-(sigma t)^2 / 2).
+
+    The Fourier series of the Gaussian, continued with a period so long that no copy of it reaches
+    distances up to 2 limit, and cut where its coefficients vanish.
+    """
+    tail = math.sqrt(2 * math.log(4 / _WAVE_ERROR))
+    step = 2 * math.pi / (2 * limit + tail / frequency)
+    numbers_ = step * np.arange(1 + math.ceil(tail * frequency / step))
+    weights = np.exp(-((numbers_ / frequency) ** 2) / 2)
+    weights[1:] *= 2
+    return _Waves(tuple(numbers_.tolist()), tuple(np.sqrt(weights / weights.sum()).tolist()))
+
+
+class _Embedded(nnx.Module):
+    """A network behind its embedding, which has no parameters."""
+
+    def __init__(self, network: nnx.Module, embedding: "FeatureEmbedding"):
+        self.network = network
+        self.embedding = embedding
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.network(self.embedding.embed(x))  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class FeatureEmbedding(BaseArchitecture):
+    r"""A network behind an embedding of each feature by itself.
+
+    Feature j enters as s_j sqrt(a) x_j and as s_j times waves of x_j, cosines and sines, which are
+    frozen. The network behind them is one like the others, lazy under the same conditions, and with
+    the same `reg`. For tables whose features act one by one, or in rules; see docs, "Choosing".
+
+    Parameters
+    ----------
+    network : MLP or other architecture for tables, default MLP()
+        What sees the embedding.
+    frequency : float, default 0.7
+        :math:`\sigma > 0`, of the waves: values of a feature that differ by much more than
+        1 / frequency say nothing of one another.
+    linear : float, default 0.5
+        :math:`a \ge 0`, weight of the feature itself.
+    scales : sequence of floats, optional
+        :math:`s_j \ge 0`, how much each feature counts; only their ratios matter. None counts all
+        alike.
+    limit : float, default 5.0
+        The waves see a feature beyond +-limit as one at the limit. Standardise features: they are
+        then of size 1.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range.
+
+    References
+    ----------
+    Rahimi & Recht 2007 (waves); Gorishniy et al. 2022, arXiv 2203.05556 (embeddings of numerical
+    features in networks).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import MLP, FeatureEmbedding
+    >>> net = FeatureEmbedding(MLP(width=64, depth=0, b_std=0.0), frequency=1.0)
+    >>> X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    >>> K = net.kernels(X).nngp
+    >>> f = np.array([1.0, -1.0, -1.0, 1.0])  # an interaction: no additive function has any
+    >>> bool(abs(f @ K @ f) < 1e-12)
+    True
+    """
+
+    network: BaseArchitecture = MLP()
+    frequency: float = 0.7
+    linear: float = 0.5
+    scales: tuple[float, ...] | None = None
+    limit: float = 5.0
+
+    def __post_init__(self) -> None:
+        network = self.network
+        if not isinstance(network, BaseArchitecture) or network.ndim not in (2, None):
+            raise ValueError(
+                f"network must be an architecture that takes tables, as MLP() does; got {network!r}"
+            )
+        for name, least in (("frequency", "> 0"), ("limit", "> 0"), ("linear", ">= 0")):
+            value = getattr(self, name)
+            if not (isinstance(value, numbers.Real) and 0 <= value < math.inf) or (
+                least == "> 0" and value == 0
+            ):
+                raise ValueError(f"{name} must be a number {least}; got {value!r}.")
+        if self.scales is not None:
+            scales = np.asarray(self.scales, float)
+            if scales.ndim != 1 or not (np.isfinite(scales).all() and (scales >= 0).all()):
+                raise ValueError(
+                    "scales must be a number at least 0 for each feature, or None; got "
+                    f"{self.scales!r}."
+                )
+            if not scales.any():
+                raise ValueError("scales are all 0: no feature would count.")
+            object.__setattr__(self, "scales", tuple(scales.tolist()))  # hashable
+
+    @property
+    def holds_functions(self) -> bool:  # type: ignore[override]
+        """Whether no file can hold it: as of its network."""
+        return self.network.holds_functions
+
+    @property
+    def _standard_normal(self) -> bool:  # type: ignore[override]
+        return self.network._standard_normal
+
+    def module(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
+        """Build one randomly initialised network."""
+        waves = _waves(float(self.frequency), float(self.limit))
+        width = in_features * (1 + 2 * len(waves.wave_numbers))
+        return _Embedded(self.network.module(width, out_features, rngs=rngs), self)
+
+    def embed(self, x: jax.Array) -> jax.Array:
+        """What the network sees.
+
+        Parameters
+        ----------
+        x : array of shape [n, d]
+            Points.
+
+        Returns
+        -------
+        array of shape [n, d (1 + 2 K)]
+            Each feature and K waves of it; the mean of products of two points' entries is k_0.
+        """
+        waves = _waves(float(self.frequency), float(self.limit))
+        numbers_ = jnp.asarray(waves.wave_numbers, x.dtype)
+        amplitudes = jnp.asarray(waves.amplitudes, x.dtype)
+        phases = jnp.clip(x, -self.limit, self.limit)[..., None] * numbers_
+        parts = [
+            math.sqrt(self.linear) * x[..., None],
+            amplitudes * jnp.cos(phases),
+            amplitudes * jnp.sin(phases),
+        ]
+        features = self._relative_scales(x)[:, None] * jnp.concatenate(parts, axis=-1)
+        flat = features.reshape(*x.shape[:-1], -1)
+        return math.sqrt(flat.shape[-1]) * flat
+
+    def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
+        """Kernels [n1, n2] as JAX arrays in the points' dtype; of `x1` with itself without `x2`."""
+        moments = _moments(
+            x1, x2, self._relative_scales(x1), self.frequency, self.linear, self.limit
+        )
+        kernels = self.network.dot_product_kernels(*moments)
+        if kernels is None:
+            embedded = None if x2 is None else self.embed(x2)
+            kernels = self.network.kernel_block(self.embed(x1), embedded)
+        return kernels
+
+    def kernel_diag_block(self, x: jax.Array) -> Kernels:
+        """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
+        s1, _, _ = _moments(
+            x, x[:1], self._relative_scales(x), self.frequency, self.linear, self.limit
+        )
+        diagonal = self.network.dot_product_kernels(s1, s1, jnp.zeros_like(s1))
+        if diagonal is None:
+            return self.network.kernel_diag_block(self.embed(x))
+        return Kernels(diagonal.nngp[:, 0], diagonal.ntk[:, 0])
+
+    @own_rules()
+    def tangent_kernel(
+        self, params: Any, x1: jax.Array, x2: jax.Array | None = None, *, trace: bool = False
+    ) -> jax.Array:
+        """Tangent kernel of a finite network, that of the network behind the embedding."""
+        embedded = None if x2 is None else self.embed(x2)
+        return self.network.tangent_kernel(params.network, self.embed(x1), embedded, trace=trace)
+
+    def _relative_scales(self, x: jax.Array) -> jax.Array:
+        """Scales whose squares sum to one: [d]."""
+        d = x.shape[-1]
+        if self.scales is not None and len(self.scales) != d:
+            raise ValueError(f"scales has {len(self.scales)} entries; the points have {d} features.")
+        scales = np.ones(d) if self.scales is None else np.asarray(self.scales)
+        return jnp.asarray(scales / np.linalg.norm(scales), x.dtype)
+
+
+@jax.jit
+def _moments(
+    x1: jax.Array,
+    x2: jax.Array | None,
+    scales: jax.Array,
+    frequency: float,
+    linear: float,
+    limit: float,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Lengths [n1, 1] and [1, n2] of embedded points, and one minus the cosine between them.
+
+    From distances, feature by feature: between near points nothing cancels.
+    """
+    right = x1 if x2 is None else x2
+
+    def length(x: jax.Array) -> jax.Array:
+        return safe_sqrt(linear * jnp.square(x) @ jnp.square(scales) + 1)
+
+    def add(total: jax.Array, feature: Any) -> tuple[jax.Array, None]:
+        a, b, scale = feature
+        apart = a[:, None] - b[None]
+        waves = jnp.clip(a, -limit, limit)[:, None] - jnp.clip(b, -limit, limit)[None]
+        squared = linear * apart**2 - 2 * jnp.expm1(-0.5 * (frequency * waves) ** 2)
+        return total + scale**2 * squared, None
+
+    s1, s2 = length(x1)[:, None], length(right)[None]
+    start = jnp.zeros((len(x1), len(right)), x1.dtype)
+    squared, _ = lax.scan(add, start, (x1.T, right.T, scales))
+    return s1, s2, jnp.maximum(ratio(squared - (s1 - s2) ** 2, 2 * s1 * s2), 0.0)
