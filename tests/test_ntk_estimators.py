@@ -96,6 +96,7 @@ def test_curve_is_drawn(automatic):
     assert ax.get_lines()[-1].get_xdata()[0] == automatic.reg_
 
 
+@pytest.mark.slow
 def test_scales_of_rows_that_come_twice():
     """Equal rows with equal targets, or nearly: what is learnt is what one of each teaches."""
     x, rng = X[:25], np.random.default_rng(2)
@@ -281,6 +282,7 @@ def test_a_network_beyond_double_precision_is_refused_at_once(monkeypatch, metho
         NTKClassifier(MLP(w_std=w_std), method=method).fit(X, LABELS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
 def test_a_duplicate_counts_twice(uncertainty):
     """Each row twice, or once with weight 2: the same predictor."""

@@ -188,6 +188,7 @@ def test_classes_of_any_kind(labels, tmp_path):
     assert again.predict(X_TEST).tolist() == estimator.predict(X_TEST).tolist()
 
 
+@pytest.mark.slow
 def test_arguments_of_any_kind(tmp_path):
     frame = pd.DataFrame(X, columns=["a", "b", "c"])
     state = np.random.RandomState(3)
