@@ -1,5 +1,6 @@
 """Saved and loaded: the same predictions to the last bit, and nothing that is not whole."""
 
+import importlib.util
 import io
 import itertools
 import json
@@ -132,6 +133,38 @@ def test_files_written_before_the_discrepancy_was_measured(tmp_path):
     old = nuq.load(tmp_path / "old.ntk")
     assert old.predictor_.discrepancy is None
     assert_same_predictions(estimator, old)
+
+
+GOLDEN = Path(__file__).parent / "golden"
+spec = importlib.util.spec_from_file_location("make", GOLDEN / "make.py")
+golden = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(golden)
+
+
+def test_every_golden_file_is_tried():
+    assert {path.stem for path in GOLDEN.glob("*.ntk")} == golden.MODELS.keys()
+
+
+@pytest.mark.filterwarnings("ignore:.* was written with scikit-learn")
+@pytest.mark.parametrize("name", golden.MODELS)
+def test_files_that_users_have(name, tmp_path):
+    """Written by the first version of the format: they say what they said then."""
+    again = nuq.load(GOLDEN / f"{name}.ntk")
+    # Prior functions of finite networks are drawn again in single precision.
+    tolerance = 1e-5 if name == "ensemble-regressor" else 1e-6
+    with np.load(GOLDEN / f"{name}.npz") as expected:
+        found = golden.predicted(again, expected["x"])
+        assert {"x", *found} == set(expected)
+        for what, values in found.items():
+            message = f"{name}: {what}"
+            if values.dtype.kind == "U":
+                np.testing.assert_array_equal(values, expected[what], err_msg=message)
+            else:
+                np.testing.assert_allclose(
+                    values, expected[what], tolerance, tolerance, err_msg=message
+                )
+    # And are saved again, and stay themselves.
+    assert_same_predictions(again, round_trip(again, tmp_path), golden.X_TEST)
 
 
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
