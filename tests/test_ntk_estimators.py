@@ -96,6 +96,12 @@ def test_curve_is_drawn(automatic):
     assert ax.get_lines()[-1].get_xdata()[0] == automatic.reg_
 
 
+def test_a_curve_is_of_the_last_fit():
+    model = NTKClassifier(NET, reg="cv", method="gaussian").fit(X, LABELS)
+    assert model.reg_curve_.reg == model.reg_
+    assert not hasattr(model.set_params(reg=1.0).fit(X, LABELS), "reg_curve_")
+
+
 def test_scales_of_rows_that_come_twice():
     """Equal rows with equal targets, or nearly: what is learnt is what one of each teaches."""
     x, rng = X[:25], np.random.default_rng(2)

@@ -76,6 +76,7 @@ class _NTK(Estimator):
         self._check_arguments()
         points, targets = self._validated_data(X, y)
         start = time.perf_counter()
+        self.__dict__.pop("reg_curve_", None)
         with own_rules():
             problem = self._problem(points, targets, self._given_reg)
             self._refuse_too_large(*problem.targets.shape)
