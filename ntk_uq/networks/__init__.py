@@ -7,14 +7,18 @@ from ntk_uq.networks.convnet import ConvNet
 from ntk_uq.networks.own import Architecture
 from ntk_uq.networks.infinite_width import mlp_kernels, mlp_kernel_diag
 from ntk_uq.networks.empirical import empirical_ntk, empirical_nngp
+from ntk_uq.networks.function_prior import FunctionPrior
+from ntk_uq.networks.problem import Problem
 
 __all__ = [
     "MLP",
     "Architecture",
     "BaseArchitecture",
     "ConvNet",
+    "FunctionPrior",
     "Kernels",
     "ModuleFactory",
+    "Problem",
     "empirical_nngp",
     "empirical_ntk",
     "mlp_kernel_diag",

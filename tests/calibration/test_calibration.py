@@ -19,7 +19,7 @@ import ntk_uq as nuq
 from ntk_uq import calibration
 from ntk_uq.metrics import scores
 
-NET = nuq.MLP(width=16, depth=1)
+NET = nuq.MLP(width=16, depth=1, activation="erf")
 LATENTS = nuq.GaussianPrediction(np.zeros((1, 2)), np.eye(2)[None])
 REAL = nuq.GaussianPrediction(np.zeros((1, 1)), np.eye(1)[None], nuq.Gaussian(noise=1.0))
 

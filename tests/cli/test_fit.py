@@ -419,13 +419,14 @@ def test_interrupted(folder):
         "import os, signal, sys\n"
         # A child of a job in the background, or of some CI systems, is born deaf to it.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from ntk_uq import cli, persistence\n"
-        "write = persistence._write\n"
+        "from ntk_uq import cli\n"
+        "from ntk_uq.persistence import files\n"
+        "write = files.write_archive\n"
         "def interrupted(*arguments):\n"
         "    write(*arguments)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    write(*arguments)\n"
-        "persistence._write = interrupted\n"
+        "files.write_archive = interrupted\n"
         f"sys.exit(cli.main({[*FIT, *QUICK]!r}))\n"
     )
     (folder / "model.ntk").write_bytes(b"old")
