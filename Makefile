@@ -30,8 +30,8 @@ test: $(STAMP) ## Run the tests
 examples: $(STAMP) ## Run the examples of the docstrings
 	$(BIN)/python -m pytest $(PARALLEL) --doctest-modules ntk_uq
 
-slow: $(STAMP) ## Run the tests that take longer
-	$(BIN)/python -m pytest -m slow
+slow: $(STAMP) ## Run the tests that take longer, with programs optimised as users have them
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m slow
 
 lint: $(STAMP) ## Check format, style, types and the directions of imports
 	$(BIN)/ruff format --check

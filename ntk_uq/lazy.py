@@ -21,9 +21,10 @@ from scipy import stats
 
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.warnings import ConvergenceWarning
 from ntk_uq.ensemble.members import floating
 from ntk_uq.ensemble.train import train_ensemble
-from ntk_uq.ensemble.trained import ConvergenceWarning, linearisation
+from ntk_uq.ensemble.trained import linearisation
 from ntk_uq.likelihoods import Categorical, Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.empirical import empirical_ntk

@@ -1,11 +1,13 @@
 """Settings that every test shares."""
 
+import ctypes
 import gc
 import os
 import sys
 from pathlib import Path
 
 import matplotlib
+import psutil
 import pytest
 
 from ntk_uq._common.machine import cores, free_memory
@@ -16,11 +18,16 @@ matplotlib.use("agg")
 # JAX reads these when it is imported, which the tests do after this file.
 _CACHE = Path(__file__).parents[1] / ".cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# Unoptimised programs compile in under half the time, and round in another way than those of
+# users: `make slow` and the pages run the latter.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 # What a worker takes at most, programs that it has compiled included.
 _WORKER_BYTES = 2 * 2**30
+# Above this it forgets them.
+_MANY_BYTES = 1.2 * 2**30
 # More of them would compile the same programs side by side.
 _MOST_WORKERS = 4
 
@@ -30,10 +37,12 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(1, min(cores(), free_memory() // _WORKER_BYTES, _MOST_WORKERS))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _programs_of_a_module():
-    """A worker forgets a module's programs when it is done: they are most of its memory."""
+@pytest.fixture(autouse=True)
+def _forgotten_programs():
+    """A worker that has grown forgets its programs after a test: they are most of its memory."""
     yield
-    if "jax" in sys.modules:
+    if "jax" in sys.modules and psutil.Process().memory_info().rss > _MANY_BYTES:
         sys.modules["jax"].clear_caches()
         gc.collect()
+        if sys.platform == "linux":  # glibc keeps what is freed in small pieces
+            getattr(ctypes.CDLL(None), "malloc_trim", int)(0)

@@ -203,6 +203,7 @@ def test_a_deflation_that_rounding_spoils_is_none():
     assert np.all(np.isfinite(deflation.apply(r, jnp.einsum("ij,jcs->ics", ntk, r))[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
 def test_many_points_are_deflated(uncertainty):
     """Draws of 1,000 noisy points: stationary, with a third of the products or fewer."""
@@ -626,6 +627,7 @@ def test_discrepancy_is_that_of_many_other_draws(problem, uncertainty, factor):
         assert np.mean(found.total_variation) > 0.2
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**31),
@@ -682,6 +684,7 @@ def test_far_points_keep_their_prior(problem):
 # --- Corrections beyond first order ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("likelihood", "y", "prior"),
     [(Bernoulli(), 1.0, 30.0), (Poisson(), 3.0, 4.0), (Gaussian(0.5), 1.0, 2.0)],
@@ -729,6 +732,7 @@ def test_corrected_draws_of_a_linear_problem_keep_their_law(problem):
         )
 
 
+@pytest.mark.slow
 def test_trajectories_in_a_wide_prior_take_steps_that_are_accepted(monkeypatch):
     """Draws spread too far there, where the posterior is steep; the posterior's spread returns."""
     rng = np.random.default_rng(0)

@@ -79,6 +79,7 @@ def test_regression_is_scikit_learns_gaussian_process(prior, reg):
     assert predicted.shape == spread.shape == (7,)
 
 
+@pytest.mark.slow
 def test_regression_in_units_of_the_target_is_the_closed_form():
     """Two outputs, standardised and with the noise estimated, as NTKRegressor does."""
     ours = BayesianRegressor(**LONG).fit(X, TARGETS)
@@ -191,6 +192,7 @@ def test_approximations_have_nothing_to_diagnose():
     assert "elbo" in variational.posterior_.sample_stats
 
 
+@pytest.mark.slow
 @few_draws
 @pytest.mark.parametrize("sampler", ["ess", "vi", "laplace"])
 def test_samplers_agree_with_nuts(sampler):
@@ -205,6 +207,7 @@ def test_samplers_agree_with_nuts(sampler):
 # Finite networks
 
 
+@pytest.mark.slow
 @few_draws
 @pytest.mark.parametrize("sampler", ["nuts", "ess", "vi", "laplace"])
 def test_finite_networks(sampler):

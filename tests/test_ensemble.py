@@ -262,6 +262,7 @@ def test_linearised_networks_that_are_not_solved_are_told():
     assert not solved.converged.any()
 
 
+@pytest.mark.slow
 def test_progress_counts_members_of_every_chunk():
     seen = []
     train(

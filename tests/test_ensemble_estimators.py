@@ -36,6 +36,7 @@ def test_regressor_has_the_law_of_the_infinite_one():
     assert np.abs(std / expected_std - 1).max() < 4 / np.sqrt(2 * members) + finite_width
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ntk_uq.ensemble.ConvergenceWarning")
 def test_weights_count_points():
     weights = np.ones(len(X))
@@ -96,6 +97,7 @@ class Convolutional(nnx.Module):
         return self.readout(jax.nn.relu(self.conv(x)).reshape(len(x), -1))
 
 
+@pytest.mark.slow
 def test_a_users_module_on_images():
     images = np.random.default_rng(0).normal(size=(20, 4, 4, 1))
     labels = (images[:, 0].sum(axis=(1, 2)) > 0).astype(int)

@@ -90,6 +90,7 @@ def test_linearised_solution_is_scipys(problem, uncertainty):
     np.testing.assert_allclose(latents, prior + jacobian @ solution.x, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", ["categorical", "bernoulli", "poisson"])
 def test_linearised_solution_without_regularisation_is_the_nearest_interpolation(problem):
     """The smallest step to outputs of which the likelihood asks nothing more, by least squares."""
@@ -244,6 +245,7 @@ def test_posterior_ensemble_approaches_the_posterior(problem, activation):
 # --- Optimizers -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [None, 3])
 def test_optax_reaches_the_same_minimum(batch_size):
     net, passes = MLP(width=512, depth=1, activation="erf"), 400  # narrow ones have other minima
@@ -255,6 +257,7 @@ def test_optax_reaches_the_same_minimum(batch_size):
     np.testing.assert_allclose(walked.objective, searched.objective, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_weights_and_mini_batches_keep_together():
     net = MLP(width=64, depth=1, activation="erf")
     optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 800))
@@ -264,6 +267,7 @@ def test_weights_and_mini_batches_keep_together():
     np.testing.assert_allclose(walked.objective, searched.objective, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_weight_two_counts_a_point_twice():
     net = MLP(width=32, depth=1, activation="erf")
     twice = [0, 0, 1, 2, 3, 4, 5, 6, 7, 7]
@@ -277,6 +281,7 @@ def test_weight_two_counts_a_point_twice():
     np.testing.assert_allclose(weighted.latents(X_TEST), repeated.latents(X_TEST), atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "leaves"),
     [(optax.adam(0.05), True), (optax.adamw(0.05), True), (optax.sgd(0.05, 0.9), False)],

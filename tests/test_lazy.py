@@ -25,6 +25,7 @@ def measure(y=Y, *, reg, widths=(32, 512), net=NET, **options):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("reg", "smoothing"), [(1.0, 0.0), (0.0, 0.3)])
 def test_movement_falls_with_width_under_either_condition(reg, smoothing):
     """As 1 / sqrt(width), with parameters that move as far at any width."""
@@ -35,6 +36,7 @@ def test_movement_falls_with_width_under_either_condition(reg, smoothing):
     assert abs(lazy.rate("parameter_distance").exponent) < 0.15
 
 
+@pytest.mark.slow
 def test_without_either_condition_networks_run_away():
     short, long, held = (
         measure(reg=reg, widths=[64], tol=0.0, max_iter=n)
@@ -47,6 +49,7 @@ def test_without_either_condition_networks_run_away():
     assert long.kernel_change.mean() > 3 * held.kernel_change.mean()
 
 
+@pytest.mark.slow
 def test_plain_arrays_are_measured_as_those_of_jax():
     double = [np.asarray(a, np.float64) for a in (X, Y, X_PROBE)]
     options = {"reg": 1.0, "widths": [4], "n_members": 1}

@@ -15,9 +15,9 @@ from sklearn.base import clone
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel
 
-from ntk_uq import MLP, BayesianClassifier, NTKClassifier, NTKRegressor, analytic, selection
+from ntk_uq import MLP, BayesianClassifier, NTKClassifier, NTKRegressor, selection
 from ntk_uq._common.solver import solve_dual
-from ntk_uq.analytic import FirstOrderWarning, gaussian_predictor
+from ntk_uq.analytic import FirstOrderWarning, exact_predictor, gaussian_predictor
 from ntk_uq.ensemble import ConvergenceWarning
 from ntk_uq.likelihoods import Categorical, Weighted
 from ntk_uq.plots import plot_reg_curve
@@ -96,6 +96,13 @@ def test_curve_is_drawn(automatic):
     assert ax.get_lines()[-1].get_xdata()[0] == automatic.reg_
 
 
+def test_a_curve_is_of_the_last_fit():
+    model = NTKClassifier(NET, reg="cv", method="gaussian").fit(X, LABELS)
+    assert model.reg_curve_.reg == model.reg_
+    assert not hasattr(model.set_params(reg=1.0).fit(X, LABELS), "reg_curve_")
+
+
+@pytest.mark.slow
 def test_scales_of_rows_that_come_twice():
     """Equal rows with equal targets, or nearly: what is learnt is what one of each teaches."""
     x, rng = X[:25], np.random.default_rng(2)
@@ -259,13 +266,13 @@ def test_what_is_no_solution_is_refused():
 
 def test_what_is_far_out_is_tried_before_all_is_solved(monkeypatch):
     """The problem of the last test under a prior of a million nats: two draws tell."""
-    asked, solve = [], analytic.exact_predictor
+    asked, solve = [], exact_predictor
 
     def spy(*args, **kwargs):
         asked.append(args[-1])
         return solve(*args, **kwargs)
 
-    monkeypatch.setattr(analytic, "exact_predictor", spy)
+    monkeypatch.setattr("ntk_uq.analytic.producer.exact_predictor", spy)
     model = NTKClassifier(MLP(), reg=1e-8, uncertainty="posterior", n_draws=256)
     with pytest.raises(ValueError, match="lower w_std"):
         model.fit(100 * np.r_[X[:20], X[:20]], LABELS)
@@ -276,11 +283,12 @@ def test_what_is_far_out_is_tried_before_all_is_solved(monkeypatch):
 @pytest.mark.parametrize("w_std", [1e6, 1e120])
 def test_a_network_beyond_double_precision_is_refused_at_once(monkeypatch, method, w_std):
     for solver in ("exact_predictor", "gaussian_predictor"):
-        monkeypatch.setattr(analytic, solver, lambda *a, **k: 1 / 0)
+        monkeypatch.setattr(f"ntk_uq.analytic.producer.{solver}", lambda *a, **k: 1 / 0)
     with pytest.raises(ValueError, match="w_std or b_std is far too large"):
         NTKClassifier(MLP(w_std=w_std), method=method).fit(X, LABELS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
 def test_a_duplicate_counts_twice(uncertainty):
     """Each row twice, or once with weight 2: the same predictor."""

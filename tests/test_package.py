@@ -38,6 +38,13 @@ def test_estimators_load_no_sampler_and_no_plots():
     assert loaded.isdisjoint(set(HEAVY) - {"sklearn", "pandas"})
 
 
+def test_producers_know_nothing_of_scikit_learn():
+    loaded = loaded_after("import ntk_uq.analytic, ntk_uq.ensemble, ntk_uq.networks")
+    assert "sklearn" not in loaded
+    producers = (ROOT / "ntk_uq").glob("*/producer.py")
+    assert all("sklearn" not in file.read_text() for file in producers)
+
+
 def test_public_names_resolve():
     for name in ntk_uq.__all__:
         assert getattr(ntk_uq, name) is not None

@@ -1,5 +1,6 @@
 """Saved and loaded: the same predictions to the last bit, and nothing that is not whole."""
 
+import importlib.util
 import io
 import itertools
 import json
@@ -31,9 +32,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 import ntk_uq as nuq
-from ntk_uq import persistence
-from ntk_uq._common.versions import versions
 from ntk_uq.calibration import TemperatureScaled
+from ntk_uq.persistence.archive import SEAL, digest_of
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((16, 3))
@@ -114,24 +114,49 @@ def test_round_trip(cls, options, tmp_path):
     assert_same_predictions(estimator, again.fit(X, targets))
 
 
+GOLDEN = Path(__file__).parent / "golden"
+spec = importlib.util.spec_from_file_location("make", GOLDEN / "make.py")
+golden = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(golden)
+
+
+def test_every_golden_file_is_tried():
+    assert {path.stem for path in GOLDEN.glob("*.ntk")} == golden.MODELS.keys()
+
+
+@pytest.mark.filterwarnings("ignore:.* was written with scikit-learn")
+@pytest.mark.parametrize("name", golden.MODELS)
+def test_files_that_users_have(name, tmp_path):
+    """Written by the first version of the format: they say what they said then."""
+    again = nuq.load(GOLDEN / f"{name}.ntk")
+    # Prior functions of finite networks are drawn again in single precision.
+    tolerance = 1e-5 if name == "ensemble-regressor" else 1e-6
+    with np.load(GOLDEN / f"{name}.npz") as expected:
+        found = golden.predicted(again, expected["x"])
+        assert {"x", *found} == set(expected)
+        for what, values in found.items():
+            message = f"{name}: {what}"
+            if values.dtype.kind == "U":
+                np.testing.assert_array_equal(values, expected[what], err_msg=message)
+            else:
+                np.testing.assert_allclose(
+                    values, expected[what], tolerance, tolerance, err_msg=message
+                )
+    # And are saved again, and stay themselves.
+    assert_same_predictions(again, round_trip(again, tmp_path), golden.X_TEST)
+
+
 def test_files_written_before_the_discrepancy_was_measured(tmp_path):
-    estimator = fit(nuq.NTKClassifier, {"reg": 1.0, "method": "gaussian"})
-    again = round_trip(estimator, tmp_path)
-    for name, values in estimator.discrepancy_._asdict().items():
-        np.testing.assert_array_equal(getattr(again.discrepancy_, name), values)
-    writer = persistence._Writer()
-    model = writer.encode(estimator, "estimator")
-    del model["attributes"]["discrepancy_"]
-    del model["attributes"]["predictor_"]["parameters"]["discrepancy"]
-    tree = {
-        "format": "ntk_uq model", "version": 1, "architecture": None, "model": model,
-        "written by": versions("jax", "numpy", "scikit-learn"),
-    }  # fmt: skip
-    with open(tmp_path / "old.ntk", "w+b") as file:
-        persistence._write(file, tree, writer.arrays)
-    old = nuq.load(tmp_path / "old.ntk")
-    assert old.predictor_.discrepancy is None
-    assert_same_predictions(estimator, old)
+    known = nuq.load(GOLDEN / "ntk-gaussian.ntk")
+    entries = entries_of((GOLDEN / "ntk-gaussian.ntk").read_bytes())
+    tree = json.loads(entries["ntk_uq.json"])
+    del tree["model"]["attributes"]["discrepancy_"]
+    del tree["model"]["attributes"]["predictor_"]["parameters"]["discrepancy"]
+    path = tmp_path / "old.ntk"
+    path.write_bytes(archive({**entries, "ntk_uq.json": json.dumps(tree)}))
+    old = nuq.load(path)
+    assert old.predictor_.discrepancy is old.discrepancy_ is None
+    assert_same_predictions(known, old, golden.X_TEST)
 
 
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
@@ -188,6 +213,7 @@ def test_classes_of_any_kind(labels, tmp_path):
     assert again.predict(X_TEST).tolist() == estimator.predict(X_TEST).tolist()
 
 
+@pytest.mark.slow
 def test_arguments_of_any_kind(tmp_path):
     frame = pd.DataFrame(X, columns=["a", "b", "c"])
     state = np.random.RandomState(3)
@@ -465,9 +491,9 @@ def archive(entries, *, compression=zipfile.ZIP_STORED):
     with zipfile.ZipFile(file, "w", compression) as written:
         for name, content in entries.items():
             written.writestr(name, content)
-        written.comment = persistence._SEAL + b"0" * 64
+        written.comment = SEAL + b"0" * 64
     size = len(file.getvalue()) - 64
-    return file.getvalue()[:size] + persistence._digest(file, size)
+    return file.getvalue()[:size] + digest_of(file, size)
 
 
 def entries_of(content):

@@ -21,6 +21,7 @@ def test_a_fitted_model_in_a_process_of_its_own(method):
     np.testing.assert_allclose(proba, model.predict_proba(X), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_fitted_model_in_processes_of_joblib():
     X = np.linspace(-1, 1, 12)[:, None]
     model = nuq.NTKClassifier(nuq.MLP(width=8, depth=1), method="gaussian").fit(X, X[:, 0] > 0)

@@ -65,6 +65,7 @@ def test_log_evidence_is_exact_for_a_gaussian_likelihood():
     np.testing.assert_allclose(value, sum(density.logpdf(column) for column in y.T), rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("likelihood", "y"), CASES, ids=lambda v: type(v).__name__)
 def test_derivatives_against_differences(likelihood, y):
     """Through reg, the kernel's parameters, and a scale per feature; the mode moves with all."""
@@ -84,6 +85,7 @@ def test_derivatives_against_differences(likelihood, y):
     np.testing.assert_allclose(gradient, differences, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [1e-1, 1e-3])
 @pytest.mark.parametrize("reg", [1.0, 1e-4])
 def test_derivatives_where_rows_come_twice(noise, reg):
@@ -113,6 +115,7 @@ def test_derivatives_where_rows_come_twice(noise, reg):
     np.testing.assert_allclose(jax.grad(twice)(at), expected, atol=1e-4 + 10 * condition)
 
 
+@pytest.mark.slow
 def test_derivatives_where_rows_come_twice_for_classes():
     """Each row twice, or once with weight 2."""
     y = jnp.asarray(ONE_HOT)
@@ -135,6 +138,7 @@ def test_derivatives_where_rows_come_twice_for_classes():
     np.testing.assert_allclose(slope, along, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_solved_has_no_score():
     """Equal rows, opposite labels, a kernel of 1e6 and reg = 1e-8: rounding hides all."""
     ntk, y = (
@@ -277,6 +281,7 @@ def test_copies_of_a_point_do_not_predict_it():
     assert twice.reg >= 1
 
 
+@pytest.mark.slow
 def test_posterior_is_cross_validated_by_its_own_draws(monkeypatch):
     # Of Gaussian noise the posterior and its predictions are known: here for a ridge regression.
     monkeypatch.setattr("ntk_uq.selection.posterior._CV_DRAWS", 4000)
@@ -310,6 +315,7 @@ def test_posterior_is_cross_validated_by_its_own_draws(monkeypatch):
     assert curve.reg == reg
 
 
+@pytest.mark.slow
 def test_posterior_of_noise_wants_a_strong_regularisation():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 2)), np.eye(2)[rng.integers(2, size=60)]

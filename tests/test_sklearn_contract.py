@@ -59,10 +59,12 @@ def test_checks_of_scikit_learn(estimator, monkeypatch):
     assert_passes_checks(estimator)
 
 
+@pytest.mark.slow
 def test_checks_of_scikit_learn_on_a_network_that_is_given():
     assert_passes_checks(nuq.NTKRegressor(NET, noise=0.3))
 
 
+@pytest.mark.slow
 def test_search_over_settings_in_a_pipeline():
     pipeline = make_pipeline(StandardScaler(), nuq.NTKClassifier(NET, method="gaussian"))
     grid = {
@@ -134,6 +136,7 @@ def test_weights_are_routed():
     assert not np.any(pipeline.predict(X) == "setosa")
 
 
+@pytest.mark.slow
 def test_weights_that_sum_to_one_are_warned_of():
     """AdaBoost normalises its weights: of n points they make one, and of reg n times as much."""
     model = nuq.EnsembleClassifier(NET, n_members=1)

@@ -9,7 +9,8 @@ ensemble's spread is that of :math:`f_0`. Two ways to push it forward:
 - `exact_predictor`: draws of f0, each with its convex problem solved. docs/theory: "Exact
   push-forward".
 
-Both hold for three kinds of prior function (`uncertainty`): "initialization", f0 ~ GP(0, K);
+`InfiniteEnsemble` takes a whole problem, architecture and points, and predicts at any others by
+either. All hold for three kinds of prior function (`uncertainty`): "initialization", f0 ~ GP(0, K);
 "posterior", f0 ~ GP(0, Theta / reg) with label noise; "none", f0 = 0. Everything follows the dtype
 of the kernels.
 """
@@ -22,6 +23,12 @@ from ntk_uq.analytic.budget import estimate_memory
 from ntk_uq.analytic.exact import ExactPredictor, exact_predictor
 from ntk_uq.analytic.functions import FunctionDraws
 from ntk_uq.analytic.gaussian import GaussianPredictor, gaussian_predictor
+from ntk_uq.analytic.producer import (
+    FittedInfiniteEnsemble,
+    FittedProcess,
+    InfiniteEnsemble,
+    LaplaceProcess,
+)
 from ntk_uq.analytic.trajectories import correct_draws
 from ntk_uq.predictions.first_order import Discrepancy, FirstOrderWarning, discrepancy
 
@@ -29,8 +36,12 @@ __all__ = [
     "Discrepancy",
     "ExactPredictor",
     "FirstOrderWarning",
+    "FittedInfiniteEnsemble",
+    "FittedProcess",
     "FunctionDraws",
     "GaussianPredictor",
+    "InfiniteEnsemble",
+    "LaplaceProcess",
     "Uncertainty",
     "correct_draws",
     "discrepancy",

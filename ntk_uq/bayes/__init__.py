@@ -21,15 +21,20 @@ from ntk_uq.bayes.samplers.laplace import NetworkLaplace, laplace_network
 from ntk_uq.bayes.convergence import Diagnostics, diagnostics
 from ntk_uq.bayes.prediction import predict_latents, predict_network
 from ntk_uq.bayes.datatree import to_datatree
+from ntk_uq.bayes.producer import Posterior, SampledPosterior, LaplaceNetwork, FittedNetworkLaplace
 from ntk_uq._common.warnings import SamplingWarning
 
 __all__ = [
     "CostEstimate",
     "Diagnostics",
+    "FittedNetworkLaplace",
     "GaussianProcessPrior",
+    "LaplaceNetwork",
     "NetworkLaplace",
     "NetworkPrior",
+    "Posterior",
     "PosteriorDraws",
+    "SampledPosterior",
     "SamplingWarning",
     "diagnostics",
     "estimate_cost",

@@ -20,7 +20,6 @@ __all__ = [
     "GaussianProcessPrior",
     "NetworkPrior",
     "Prior",
-    "as_numpy",
     "dtype_of",
     "in_double",
 ]
@@ -183,10 +182,3 @@ def dtype_of(prior: Any) -> Any:
 def in_double(prior: Any) -> bool:
     """Whether a prior, and so its sampler, is in double precision."""
     return dtype_of(prior) == jnp.float64
-
-
-def as_numpy(prior: Any) -> Any:
-    """The prior with NumPy arrays: unpickled without x64, JAX would round them."""
-    return jax.tree.map(
-        lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, prior
-    )

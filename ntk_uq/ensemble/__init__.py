@@ -19,12 +19,16 @@ docs/theory: "Objective", "Relation to Bayes", "Training finite networks".
 """
 
 from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq._common.warnings import ConvergenceWarning
 from ntk_uq.ensemble.linearised import solve_linearised
+from ntk_uq.ensemble.producer import FiniteEnsemble, FittedEnsemble
 from ntk_uq.ensemble.train import train_ensemble
-from ntk_uq.ensemble.trained import ConvergenceWarning, PathWarning, TrainedEnsemble
+from ntk_uq.ensemble.trained import PathWarning, TrainedEnsemble
 
 __all__ = [
     "ConvergenceWarning",
+    "FiniteEnsemble",
+    "FittedEnsemble",
     "PathWarning",
     "TrainedEnsemble",
     "Uncertainty",

@@ -15,10 +15,11 @@ from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import LARGEST_GAP, DualSolution, interpolation_gap, solve_dual
 from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq._common.warnings import ConvergenceWarning
 from ntk_uq.ensemble.members import check_problem, draw, in_features, label_noise, prior_function
 from ntk_uq.ensemble.objective import Problem, certificate, norm, scale_of, vdot
 from ntk_uq.ensemble.train import _MODE_MEMBERS, _TOL
-from ntk_uq.ensemble.trained import ConvergenceWarning, TrainedEnsemble
+from ntk_uq.ensemble.trained import TrainedEnsemble
 from ntk_uq.ensemble.trainer import _Results
 from ntk_uq.likelihoods import Likelihood, require_condition
 from ntk_uq.networks.architecture import BaseArchitecture

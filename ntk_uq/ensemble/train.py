@@ -34,6 +34,7 @@ from ntk_uq._common import checks
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq._common.warnings import ConvergenceWarning
 from ntk_uq.ensemble.conjugate_gradients import ConjugateGradients
 from ntk_uq.ensemble.layout import _layout
 from ntk_uq.ensemble.members import check_problem, in_features
@@ -42,7 +43,7 @@ from ntk_uq.ensemble.objective import (
     Method,
 )
 from ntk_uq.ensemble.optax_method import Optax, leaves_jacobian_span
-from ntk_uq.ensemble.trained import ConvergenceWarning, PathWarning, TrainedEnsemble
+from ntk_uq.ensemble.trained import PathWarning, TrainedEnsemble
 from ntk_uq.ensemble.trainer import _Data, _Results, _Trainer
 from ntk_uq.likelihoods import Likelihood, require_condition
 from ntk_uq.networks.architecture import BaseArchitecture

@@ -15,13 +15,9 @@ from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.ensemble.members import draw, floating, prior_function
 from ntk_uq.networks.architecture import BaseArchitecture
 
-__all__ = ["ConvergenceWarning", "PathWarning", "TrainedEnsemble"]
+__all__ = ["PathWarning", "TrainedEnsemble"]
 # Points that a member is evaluated at together.
 _ROWS = 512
-
-
-class ConvergenceWarning(UserWarning):
-    """Some members of an ensemble stopped before the criterion was met, or short of a minimum."""
 
 
 class PathWarning(UserWarning):

@@ -1,49 +1,86 @@
 """The posterior as scikit-learn estimators."""
 
-import warnings
+import time
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
-from ntk_uq import analytic, bayes, ensemble
+from ntk_uq import analytic, bayes
 from ntk_uq._common import checks
 from ntk_uq._common.machine import memory_limit
-from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
-from ntk_uq.bayes.posterior import posterior_of
-from ntk_uq.bayes.samplers import ChainSampler, DrawSampler, Sampler, sampler_named
-from ntk_uq.estimators.ntk import Floats
-from ntk_uq.estimators.solutions import check_solution, numpy_leaves, warn_of_first_order
-from ntk_uq.estimators.tasks import Classifier, Estimator, Regressor
-from ntk_uq.networks.architecture import BaseArchitecture, Kernels
-from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
+from ntk_uq._common.warnings import ConvergenceWarning, warn_user
+from ntk_uq.bayes.samplers import DrawSampler, Sampler, sampler_named
+from ntk_uq.estimators.first_order import warn_of_first_order
+from ntk_uq.estimators.tasks import (
+    Classifier,
+    Estimator,
+    Prediction,
+    Regressor,
+    check_reg,
+    of_fitted,
+)
+from ntk_uq.networks.architecture import BaseArchitecture
+from ntk_uq.networks.function_prior import FunctionPrior
+from ntk_uq.networks.problem import Problem
 
 __all__ = ["BayesianClassifier", "BayesianRegressor"]
 
 
 class _Bayesian(Estimator):
-    """The posterior as a producer: Markov chains, or an approximation in their place."""
+    """What both have of the posterior: Markov chains, or an approximation in their place."""
 
     prior: Literal["ntk", "nngp", "weights"]
     sampler: str
     num_warmup: int
     num_samples: int
     num_chains: int
-    laplace_: Any
+    _fitted: bayes.SampledPosterior | bayes.FittedNetworkLaplace | analytic.FittedProcess
     # Whose uncertainty="posterior" is the alternative where sampling takes too long.
     _without_sampling: str
     _output_dim: str
 
-    @own_rules()
-    def predict_distribution(
-        self, X: ArrayLike, *, joint: bool = False
-    ) -> GaussianPrediction | SamplePrediction:
+    draws_ = of_fitted("draws")
+    laplace_ = of_fitted("laplace")
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit to training data.
+
+        Parameters
+        ----------
+        X : array-like of shape [n, d], or images [n, h, w, c] for an architecture that takes them
+            Training points, numeric and finite.
+        y : array-like of shape [n], or [n, C] for regression on C outputs
+            Class labels, integers or strings, of at least two classes; or real targets.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the data or an argument cannot be used; the message says why and what to do.
+        """
+        self._check_arguments()
+        points, targets = self._validated_data(X, y)
+        start = time.perf_counter()
+        self.__dict__.pop("posterior_", None)
+        with own_rules():
+            problem = self._problem(points, targets, self.reg)
+            self._refuse_too_long(problem)
+            problem = replace(problem, key=self._key())
+            self._fitted = self._producer().fit(problem, progress=self.progress)
+        self._warn_of_quality()
+        self.fit_seconds_ = time.perf_counter() - start
+        return self
+
+    def predict_distribution(self, X: ArrayLike, *, joint: bool = False) -> Prediction:
         """Posterior of the latents (logits) at each test point.
 
         Parameters
@@ -60,133 +97,84 @@ class _Bayesian(Estimator):
         SamplePrediction or GaussianPrediction
             The latter for sampler="laplace".
         """
-        X = self._validated(X)
-        with jax.enable_x64(True):
-            if not isinstance(self._sampler, DrawSampler):
-                return self._laplace_prediction(X, joint)
-            latents = self._latents(X, joint)
-        n_chains = self.num_chains if isinstance(self._sampler, ChainSampler) else None
-        joint = joint or self.prior == "weights"
-        return self._sample_prediction(latents, n_chains=n_chains, joint=joint)
+        points = self._validated(X)
+        return self._prediction_in_units(self._fitted.latents(points, joint))
 
     @property
     def _sampler(self) -> Sampler:
         return sampler_named(self.sampler, "sampler must be")
 
-    def _latents(self, X: Floats, joint: bool) -> Any:
-        """Draws of the latents at test points: [S, m, C]."""
+    def _producer(self) -> bayes.Posterior | bayes.LaplaceNetwork | analytic.LaplaceProcess:
+        if isinstance(self._sampler, DrawSampler):
+            return bayes.Posterior(self.prior, self.sampler, **self._counts)
         if self.prior == "weights":
-            return bayes.predict_network(self.draws_, X)
-        cross, test = (self._covariance(kernels) for kernels in self._kernels_at(X, joint))
-        return bayes.predict_latents(self._predict_key, self.draws_, cross, test, joint=joint)
-
-    def _laplace_prediction(self, X: Floats, joint: bool) -> GaussianPrediction:
-        if self.prior == "weights":
-            mean, cov = self.laplace_.moments(X, joint=joint)
-        else:
-            # To the closed form the prior's covariance is a tangent kernel with reg = 1.
-            kernels = [Kernels(k, k) for k in map(self._covariance, self._kernels_at(X, joint))]
-            moments = self.laplace_.joint_moments if joint else self.laplace_.moments
-            mean, cov = moments(*kernels)
-        if not joint:
-            return self._gaussian_prediction(mean, cov)
-        return self._gaussian_prediction(mean, np.einsum("mcmd->mcd", cov), cov)
-
-    def _kernels_at(self, X: Floats, joint: bool) -> tuple[Kernels, Kernels]:
-        """Kernels of test points with the training points, and among themselves."""
-        net = self.architecture_
-        return net.kernels(X, self._X), net.kernels(X) if joint else net.kernel_diag(X)
-
-    def _covariance(self, kernels: Any) -> Floats:
-        return kernels.ntk / self.reg if self.prior == "ntk" else kernels.nngp
-
-    def _fit(self, X: Floats, targets: Floats) -> None:
-        self._X, self._y = X, targets
-        for name in ("posterior_", "draws_", "laplace_"):
-            self.__dict__.pop(name, None)
-        self.diagnostics_ = self.discrepancy_ = None
-        sampler = self._sampler
-        with jax.enable_x64(True):
-            key, self._predict_key = jax.random.split(self._key())
-            prior: Any
-            n, outputs = targets.shape
-            if self.prior == "weights":
-                prior = bayes.NetworkPrior(jnp.asarray(X), self.architecture_, outputs)
-                self._refuse_too_long(n, outputs, prior.n_parameters)
-            else:
-                self._refuse_too_long(n, outputs, None)
-                prior = self._covariance(self.architecture_.kernels(X))
-            if isinstance(sampler, DrawSampler):
-                self.draws_ = self._draw(sampler, key, prior, targets)
-            else:
-                self._fit_laplace(key, prior, targets)
-        if isinstance(sampler, ChainSampler):
-            self.diagnostics_ = bayes.diagnostics(self.draws_)
-            if self.diagnostics_.warnings:
-                warnings.warn(
-                    "The posterior draws need care. " + " ".join(self.diagnostics_.warnings),
-                    bayes.SamplingWarning,
-                    stacklevel=3,
-                )
-
-    def _draw(
-        self, sampler: DrawSampler, key: jax.Array, prior: Any, targets: Floats
-    ) -> bayes.PosteriorDraws:
-        posterior = posterior_of("fit", prior, targets, self._likelihood)
-        total = self.num_chains * (self.num_warmup + self.num_samples)
-        with progress_bar(sampler.title, total, self.progress) as progress:
-            return sampler.draw(key, posterior, **self._counts, progress=progress)
+            return bayes.LaplaceNetwork()
+        return analytic.LaplaceProcess(self.prior)
 
     @property
     def _counts(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in ("num_warmup", "num_samples", "num_chains")}
 
-    def _fit_laplace(self, key: jax.Array, prior: Any, targets: Floats) -> None:
-        if self.prior == "weights":
-            self.laplace_ = bayes.laplace_network(key, prior, targets, self._likelihood)
-            if not self.laplace_.converged:
-                warnings.warn(
-                    "The mode of the posterior was not found to the precision that the Gaussian "
-                    "about it needs. Raise reg, or scale the features (about 1 each).",
-                    ensemble.ConvergenceWarning,
-                    stacklevel=4,
-                )
-        else:
-            kernels = Kernels(prior, prior)
-            self.laplace_ = numpy_leaves(
-                analytic.gaussian_predictor(kernels, targets, 1.0, self._likelihood, "posterior")
+    def _noise_prior(self, reg: float) -> FunctionPrior:
+        """Of a finite network its limit at infinite width."""
+        return FunctionPrior(self._network, "ntk" if self.prior == "ntk" else "nngp", reg)
+
+    @property
+    def diagnostics_(self) -> bayes.Diagnostics | None:
+        """What chains say of themselves."""
+        fitted = self._fitted
+        return fitted.diagnostics if isinstance(fitted, bayes.SampledPosterior) else None
+
+    @property
+    def discrepancy_(self) -> analytic.Discrepancy | None:
+        """How far a Gaussian at the mode is from the posterior."""
+        fitted = self._fitted
+        return None if isinstance(fitted, bayes.SampledPosterior) else fitted.laplace.discrepancy
+
+    def _warn_of_quality(self) -> None:
+        """Say where what was found is not to be trusted as it is."""
+        if self.diagnostics_ is not None and self.diagnostics_.warnings:
+            words = " ".join(self.diagnostics_.warnings)
+            warn_user(f"The posterior draws need care. {words}", bayes.SamplingWarning)
+        if isinstance(self._fitted, bayes.FittedNetworkLaplace) and not self.laplace_.converged:
+            warn_user(
+                "The mode of the posterior was not found to the precision that the Gaussian "
+                "about it needs. Raise reg, or scale the features (about 1 each).",
+                ConvergenceWarning,
             )
-            check_solution(self.laplace_, self.reg, stacklevel=5)
-        self.discrepancy_ = self.laplace_.discrepancy
+        if self.discrepancy_ is None:
+            return
         instead = 'Use sampler="nuts"'
         if self.prior == "ntk":
             instead += f', or the draws of {self._without_sampling}(uncertainty="posterior")'
-        warn_of_first_order(
-            self.discrepancy_, instead, self.reg if self.prior == "ntk" else None, stacklevel=5
-        )
+        warn_of_first_order(self.discrepancy_, instead, self.reg if self.prior == "ntk" else None)
 
     @cached_property
     def posterior_(self) -> Any:
         """The draws with names for ArviZ, made of `draws_` when they are first asked for."""
         check_is_fitted(self)
-        if not isinstance(self._sampler, DrawSampler):
+        fitted = self._fitted
+        if not isinstance(fitted, bayes.SampledPosterior):
             raise AttributeError(
                 f'sampler="{self.sampler}" draws nothing: its posterior is a Gaussian, in closed '
                 "form. Use predict_distribution, or another sampler."
             )
         # In units of the target, as everything that users see.
         return bayes.to_datatree(
-            jax.random.fold_in(self._predict_key, 1),
-            replace(
-                self.draws_, latents=self._target_shift + self._target_scale * self.draws_.latents
-            ),
-            self._target_shift + self._target_scale * self._y,
+            jax.random.fold_in(fitted.key, 1),
+            replace(fitted.draws, latents=self._in_units(fitted.draws.latents)),
+            self._in_units(fitted.targets),
             self._observation_model,
             output_names=self._output_names,
             output_dim=self._output_dim,
         )
 
-    def _refuse_too_long(self, n: int, outputs: int, parameters: int | None) -> None:
+    def _refuse_too_long(self, problem: Problem) -> None:
+        n, outputs = problem.targets.shape
+        parameters = None
+        if self.prior == "weights":
+            network = bayes.NetworkPrior(jnp.asarray(problem.points), problem.architecture, outputs)
+            parameters = network.n_parameters
         if not isinstance(self._sampler, DrawSampler):
             self._refuse_large_laplace(n, outputs, parameters)
             return
@@ -203,10 +191,10 @@ class _Bayesian(Estimator):
                 f'{self._without_sampling}(uncertainty="posterior"), which needs no sampling.'
             )
         raise ValueError(
-            f"{name} on {n} points and the {parameters} parameters of {self.architecture_!r} would "
-            f"take {cost}. Give a narrower network, MLP(width=32) for example, a subset of the "
-            'training points, fewer draws or chains, or use prior="nngp", the limit at infinite '
-            "width."
+            f"{name} on {n} points and the {parameters} parameters of {problem.architecture!r} "
+            f"would take {cost}. Give a narrower network, MLP(width=32) for example, a subset of "
+            'the training points, fewer draws or chains, or use prior="nngp", the limit at '
+            "infinite width."
         )
 
     def _refuse_large_laplace(self, n: int, outputs: int, parameters: int | None) -> None:
@@ -224,7 +212,9 @@ class _Bayesian(Estimator):
             )
 
     def _check_arguments(self) -> None:
-        super()._check_arguments()
+        self._check_shared()
+        check_reg(self.reg)
+        self._check_task()
         if self.prior not in ("ntk", "nngp", "weights"):
             raise ValueError(f'prior must be "ntk", "nngp" or "weights"; got {self.prior!r}.')
         sampler_named(self.sampler, "sampler must be")
@@ -234,11 +224,9 @@ class _Bayesian(Estimator):
             )
         if self.prior != "ntk" and self.reg != 1:
             which = "GP(0, K)" if self.prior == "nngp" else "N(0, I) over all parameters"
-            warnings.warn(
+            warn_user(
                 f"prior={self.prior!r} is {which}, in which reg does not occur: reg={self.reg!r} "
-                'has no effect. Use prior="ntk", or scale the network by w_std and b_std.',
-                UserWarning,
-                stacklevel=3,
+                'has no effect. Use prior="ntk", or scale the network by w_std and b_std.'
             )
         for name in ("num_warmup", "num_samples", "num_chains"):
             checks.count(name, getattr(self, name))
@@ -421,6 +409,3 @@ class BayesianRegressor(_Bayesian, Regressor):
         self.num_chains = num_chains
         self.random_state = random_state
         self.progress = progress
-
-    def _prior_covariance(self, X: Floats) -> Floats:
-        return self._covariance(self.architecture_.kernels(X))

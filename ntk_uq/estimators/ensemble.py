@@ -1,31 +1,36 @@
 """The finite ensemble as scikit-learn estimators."""
 
 import os
-import warnings
+import time
+from dataclasses import replace
 from typing import Any, Self
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.validation import _check_sample_weight
 
 from ntk_uq import ensemble
 from ntk_uq._common import checks
-from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
-from ntk_uq.estimators.ntk import Floats
-from ntk_uq.estimators.tasks import Estimator, Regressor, SmoothedClassifier
-from ntk_uq.likelihoods import Weighted
+from ntk_uq._common.warnings import warn_user
+from ntk_uq.estimators.tasks import (
+    Estimator,
+    Regressor,
+    SmoothedClassifier,
+    check_reg,
+    of_fitted,
+)
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.predictions.distributions import SamplePrediction
 
 __all__ = ["EnsembleClassifier", "EnsembleRegressor"]
 
+Floats = NDArray[np.float64]
+
 
 class _Ensemble(Estimator):
-    """The finite ensemble as a producer."""
+    """What both have of the finite ensemble: weights, and networks to train."""
 
     _too_large = 1e18  # of single precision
     n_members: int
@@ -37,7 +42,13 @@ class _Ensemble(Estimator):
     memory: int | None
     warm_start: bool
     checkpoint: str | os.PathLike | None
-    ensemble_: ensemble.TrainedEnsemble
+    _fitted: ensemble.FittedEnsemble
+
+    ensemble_ = of_fitted("trained")
+    n_iter_ = of_fitted("trained.n_iter")
+    converged_ = of_fitted("trained.converged")
+    objective_ = of_fitted("trained.objective")
+    grad_norm_ = of_fitted("trained.grad_norm")
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit to training data.
@@ -69,31 +80,19 @@ class _Ensemble(Estimator):
             If the weights' sum is below a tenth of the number of points: `reg` is then ten times
             as strong as without weights, or more.
         """
-        self._weights = None
-        if sample_weight is not None:
-            weights = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
-            y = self._check_cells(X, y)
-            counted = np.flatnonzero(weights)
-            self._weights = weights[counted]
-            _warn_of_small_weights(self._weights)
-            X, y = (_safe_indexing(values, counted) for values in indexable(X, y))
-        return super().fit(X, y)
+        X, y, weights = self._with_weights(X, y, sample_weight)
+        self._check_arguments()
+        points, targets = self._validated_data(X, y)
+        start = time.perf_counter()
+        points, targets, weights = _counted(points, targets, weights)
+        with own_rules():
+            problem = self._problem(points, targets, self.reg, weights)
+            problem = replace(problem, key=self._key())
+            earlier = vars(self).get("_fitted") if self.warm_start else None
+            self._fitted = self._producer().fit(problem, progress=self.progress, warm_start=earlier)
+        self.fit_seconds_ = time.perf_counter() - start
+        return self
 
-    def _counted(self, X: Floats, targets: Floats) -> tuple[Floats, Floats]:
-        """Points in an order of their own, equal ones as one of their weight.
-
-        So a fit meets the same problem in whatever order points come, repeated or weighted:
-        rounding would otherwise lead relu networks to other minima.
-        """
-        rows = np.concatenate([X.reshape(len(X), -1), targets], axis=1)
-        _, first, member = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-        counts = np.ones(len(X)) if self._weights is None else self._weights
-        self._weights = np.bincount(member, counts)
-        return X[first], targets[first]
-
-    @own_rules()
     def predict_distribution(self, X: ArrayLike) -> SamplePrediction:
         """Latents (logits) of every member at each test point.
 
@@ -107,46 +106,39 @@ class _Ensemble(Estimator):
         SamplePrediction
             Its draws are functions, jointly over the test points.
         """
-        X = self._validated(X)
-        # Trained in single, evaluated in double precision: a point's logits are then the same to
-        # all digits that matter, whatever the batch that it comes in.
-        with jax.enable_x64(True):
-            latents = self.ensemble_.latents(jnp.asarray(X))
-        return self._sample_prediction(latents, joint=True)
+        points = self._validated(X)
+        return self._prediction_in_units(self._fitted.latents(points))
 
-    def _fit(self, X: Floats, targets: Floats) -> None:
-        likelihood = self._likelihood
-        if np.any(self._weights != 1):
-            likelihood = Weighted(likelihood, jnp.asarray(self._weights, jnp.float32))
-        with (
-            jax.enable_x64(False),
-            progress_bar("finite ensemble", self.n_members, self.progress) as progress,
-        ):
-            self.ensemble_ = ensemble.train_ensemble(
-                self._key(),
-                self.architecture_,
-                jnp.asarray(X, jnp.float32),
-                jnp.asarray(targets, jnp.float32),
-                likelihood,
-                reg=self.reg,
-                n_members=self.n_members,
-                uncertainty=self.uncertainty,
-                tol=self.tol,
-                max_iter=self.max_iter,
-                optimizer=self.optimizer,
-                batch_size=self.batch_size,
-                memory=self.memory,
-                warm_start=getattr(self, "ensemble_", None) if self.warm_start else None,
-                checkpoint=self.checkpoint,
-                progress=progress,
-            )
-        self.n_iter_ = self.ensemble_.n_iter
-        self.converged_ = self.ensemble_.converged
-        self.objective_ = self.ensemble_.objective
-        self.grad_norm_ = self.ensemble_.grad_norm
+    def _with_weights(
+        self, X: Any, y: Any, sample_weight: ArrayLike | None
+    ) -> tuple[Any, Any, Floats | None]:
+        """Points that count, and how much; None if all count alike."""
+        if sample_weight is None:
+            return X, y, None
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        y = self._check_cells(X, y)
+        counted = np.flatnonzero(weights)
+        weights = weights[counted]
+        _warn_of_small_weights(weights)
+        X, y = (_safe_indexing(values, counted) for values in indexable(X, y))
+        return X, y, weights
+
+    def _producer(self) -> ensemble.FiniteEnsemble:
+        return ensemble.FiniteEnsemble(
+            n_members=self.n_members,
+            uncertainty=self.uncertainty,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            optimizer=self.optimizer,
+            batch_size=self.batch_size,
+            memory=self.memory,
+            checkpoint=self.checkpoint,
+        )
 
     def _check_arguments(self) -> None:
-        super()._check_arguments()
+        self._check_shared()
+        check_reg(self.reg)
+        self._check_task()
         checks.uncertainty(self.uncertainty)
         for name in ("n_members", "max_iter"):
             checks.count(name, getattr(self, name))
@@ -352,6 +344,18 @@ class EnsembleRegressor(_Ensemble, Regressor):
         self.progress = progress
 
 
+def _counted(X: Floats, targets: Floats, weights: Floats | None) -> tuple[Floats, Floats, Floats]:
+    """Points in an order of their own, equal ones as one of their weight.
+
+    So a fit meets the same problem in whatever order points come, repeated or weighted: rounding
+    would otherwise lead relu networks to other minima.
+    """
+    rows = np.concatenate([X.reshape(len(X), -1), targets], axis=1)
+    _, first, member = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    counts = np.ones(len(X)) if weights is None else weights
+    return X[first], targets[first], np.bincount(member, counts)
+
+
 def _warn_of_small_weights(weights: Floats) -> None:
     """Of normalised weights: of n points they make one.
 
@@ -361,11 +365,9 @@ def _warn_of_small_weights(weights: Floats) -> None:
     """
     n, total = len(weights), float(np.sum(weights))
     if n > 1 and total < max(n / 10, 1 + 1e-6):
-        warnings.warn(
+        warn_user(
             f"sample_weight sums to {total:.3g} over {n} points: the data count as {total:.3g} "
             f"points, and reg is {n / total:.3g} times as strong as without weights. Weights that "
             f"were normalised (as AdaBoost's are) must be multiplied by {n / total:.3g}, or reg be "
-            "divided by it.",
-            UserWarning,
-            stacklevel=3,
+            "divided by it."
         )

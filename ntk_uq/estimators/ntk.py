@@ -1,11 +1,12 @@
 """The infinite ensemble as scikit-learn estimators."""
 
 import numbers
+import time
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from dataclasses import replace
+from typing import Any, Literal, Self, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
@@ -16,47 +17,79 @@ from ntk_uq._common import checks
 from ntk_uq._common.machine import memory_limit
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
-from ntk_uq.estimators.solutions import (
-    check_range,
-    check_solution,
-    numpy_leaves,
-    refuse_unsolved,
-    warn_of_first_order,
+from ntk_uq.estimators.first_order import warn_of_first_order
+from ntk_uq.estimators.tasks import (
+    Estimator,
+    Prediction,
+    Regressor,
+    SmoothedClassifier,
+    check_reg,
+    of_fitted,
 )
-from ntk_uq.estimators.tasks import Estimator, Regressor, SmoothedClassifier
 from ntk_uq.likelihoods import Gaussian
-from ntk_uq.networks.architecture import BaseArchitecture, Kernels
-from ntk_uq.networks.mlp import MLP
-from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
+from ntk_uq.networks.architecture import BaseArchitecture
+from ntk_uq.networks.problem import Problem
 
 __all__ = ["NTKClassifier", "NTKRegressor"]
 
 Floats = NDArray[np.float64]
 
-# Test points whose kernels with the training points are held at once.
-_POINTS_AT_ONCE = 1024
-# And numbers in an array over test points, training points and outputs: 2**23 doubles are 64 MiB.
-_ENTRIES_AT_ONCE = 2**23
-# Where prior functions are of this size, in nats, so many draws are solved before the others.
-_WIDE, _PILOTS = 1e5, 2
-
 
 class _NTK(Estimator):
-    """The infinite ensemble as a producer."""
+    """What both have of the infinite ensemble: what is chosen, fitted and drawn."""
 
     uncertainty: analytic.Uncertainty
     method: Literal["exact", "gaussian"]
     n_draws: int
     tune: Sequence[str]
-    predictor_: Any
+    _fitted: analytic.FittedInfiniteEnsemble
     # How reg is chosen when nothing is said, and what else may be.
     _criterion: Literal["evidence", "cv"]
     _tunable = ("depth", "w_std", "b_std", "scales")
+    _n_corrections = 0  # a regressor's draws are exact
 
-    @own_rules()
-    def predict_distribution(
-        self, X: ArrayLike, *, joint: bool = False
-    ) -> GaussianPrediction | SamplePrediction:
+    predictor_ = of_fitted("predictor")
+    reg_ = of_fitted("reg")
+    feature_scales_ = of_fitted("feature_scales")
+    jitter_ = of_fitted("jitter")
+    discrepancy_ = of_fitted("discrepancy")
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit to training data.
+
+        Parameters
+        ----------
+        X : array-like of shape [n, d], or images [n, h, w, c] for an architecture that takes them
+            Training points, numeric and finite.
+        y : array-like of shape [n], or [n, C] for regression on C outputs
+            Class labels, integers or strings, of at least two classes; or real targets.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the data or an argument cannot be used; the message says why and what to do.
+        """
+        self._check_arguments()
+        points, targets = self._validated_data(X, y)
+        start = time.perf_counter()
+        self.__dict__.pop("reg_curve_", None)
+        with own_rules():
+            problem = self._problem(points, targets, self._given_reg)
+            self._refuse_too_large(*problem.targets.shape)
+            problem, scales = self._chosen(problem)
+            if self.method == "exact":
+                problem = replace(problem, key=self._key())
+            self._fitted = self._producer(scales).fit(problem, progress=self.progress)
+        if self.discrepancy_ is not None:
+            warn_of_first_order(self.discrepancy_, 'Use method="exact"', self.reg_)
+        self.fit_seconds_ = time.perf_counter() - start
+        return self
+
+    def predict_distribution(self, X: ArrayLike, *, joint: bool = False) -> Prediction:
         """Distribution of the latents (logits) at each test point.
 
         Parameters
@@ -73,28 +106,9 @@ class _NTK(Estimator):
         GaussianPrediction or SamplePrediction
             By `method`; of uncertainty="none" the former, without spread.
         """
-        X = self._validated(X)
-        if joint:
-            return self._joint_prediction(X)
-        entries = len(self._X) * self.predictor_.alpha.shape[-1]
-        size = min(_POINTS_AT_ONCE, max(1, _ENTRIES_AT_ONCE // entries))
-        blocks = [X[start : start + size] for start in range(0, len(X), size)]
-        with jax.enable_x64(True):
-            if self.method == "gaussian":
-                parts = [self.predictor_.moments(*self._kernels_at(block)) for block in blocks]
-                means, covs = zip(*parts, strict=True)
-                return self._gaussian_prediction(np.concatenate(means), np.concatenate(covs))
-            draws = [self.predictor_.latents(*self._kernels_at(block)) for block in blocks]
-            return self._of_draws(np.concatenate(draws, axis=1), joint=False)
+        points = self._validated(X)
+        return self._prediction_in_units(self._fitted.latents(points, joint))
 
-    def _of_draws(self, latents: Any, *, joint: bool) -> GaussianPrediction | SamplePrediction:
-        """The one solution of "none" is known to have no spread, as a single draw is not."""
-        if self.uncertainty != "none":
-            return self._sample_prediction(latents, joint=joint)
-        mean = np.asarray(latents)[0]
-        return self._gaussian_prediction(mean, np.zeros((*mean.shape, mean.shape[1])))
-
-    @own_rules()
     def sample_functions(self) -> Any:
         """Draws of the predictor as functions, to be evaluated anywhere, later, and consistently.
 
@@ -108,70 +122,26 @@ class _NTK(Estimator):
         check_is_fitted(self)
         if self.method != "exact":
             raise ValueError(f'Functions are drawn by method="exact"; this is {self.method!r}.')
-
-        def kernels(x1: Any, x2: Any) -> Kernels:
-            return self.architecture_.kernels(x1, x2)
-
-        with jax.enable_x64(True):
-            key = jax.random.fold_in(self._draw_key, 1)
-            draws = analytic.FunctionDraws(key, kernels, self._X, self.predictor_)
+        draws = self._fitted.functions()
 
         def functions(X: ArrayLike) -> Floats:
-            inputs = self._validated(X) * self.feature_scales_
-            with jax.enable_x64(True):
-                return self._sample_prediction(draws(inputs)).samples
+            return self._in_units(draws(self._validated(X)))
 
         return functions
 
-    def _kernels_at(self, X: Floats) -> tuple[Kernels, Kernels]:
-        """Kernels of test points with the training points, and of each with itself."""
-        X = X * self.feature_scales_
-        return self.architecture_.kernels(X, self._X), self.architecture_.kernel_diag(X)
+    def _producer(self, scales: Floats | float) -> analytic.InfiniteEnsemble:
+        return analytic.InfiniteEnsemble(
+            uncertainty=self.uncertainty,
+            method=self.method,
+            n_draws=self.n_draws,
+            n_trajectories=self._n_corrections,
+            feature_scales=scales,
+        )
 
-    def _joint_prediction(self, X: Floats) -> GaussianPrediction | SamplePrediction:
-        X = X * self.feature_scales_
-        kernels = self.architecture_.kernels(X, self._X), self.architecture_.kernels(X)
-        with jax.enable_x64(True):
-            if self.method == "gaussian":
-                mean, joint = self.predictor_.joint_moments(*kernels)
-                cov = np.einsum("mcmd->mcd", joint)
-                return self._gaussian_prediction(mean, cov, joint)
-            key = jax.random.fold_in(self._draw_key, 1)
-            latents = self.predictor_.joint_latents(key, *kernels)
-            return self._of_draws(latents, joint=True)
-
-    def _fit(self, X: Floats, targets: Floats) -> None:
-        self._refuse_too_large(*targets.shape)
-        self._choose(X, targets)
-        self._X = X * self.feature_scales_
-        self.discrepancy_ = None
-        with progress_bar("kernels", 1, self.progress) as progress:
-            kernels = self.architecture_.kernels(self._X, progress=progress)
-        widest = check_range(kernels, targets, self.reg_, self.uncertainty)
-        with jax.enable_x64(True):
-            problem = (kernels, jnp.asarray(targets), self.reg_, self._likelihood, self.uncertainty)
-            if self.method == "gaussian":
-                self.predictor_ = numpy_leaves(analytic.gaussian_predictor(*problem))
-                self.jitter_ = 0.0
-                check_solution(self.predictor_, self.reg_)
-                self.discrepancy_ = self.predictor_.discrepancy
-                warn_of_first_order(self.discrepancy_, 'Use method="exact"', self.reg_)
-                return
-            self._draw_key = self._key()
-            key = jax.random.fold_in(self._draw_key, 0)
-            if widest > _WIDE and self.n_draws > _PILOTS and self.reg_ > 0:
-                # Draws this far out may take the solver all its iterations, and in vain.
-                refuse_unsolved(analytic.exact_predictor(key, *problem, _PILOTS), self.reg_)
-            with progress_bar("infinite ensemble", self.n_draws, self.progress) as progress:
-                predictor = analytic.exact_predictor(key, *problem, self.n_draws, progress=progress)
-            if self._n_corrections:
-                correction_key = jax.random.fold_in(self._draw_key, 2)
-                predictor = analytic.correct_draws(
-                    correction_key, predictor, targets, self._likelihood, self._n_corrections
-                )
-            self.predictor_ = numpy_leaves(predictor)
-            self.jitter_ = self.predictor_.jitter
-            check_solution(self.predictor_, self.reg_)
+    @property
+    def _given_reg(self) -> float:
+        """What stands where nothing is chosen."""
+        return float(self.reg) if isinstance(self.reg, numbers.Real) else 1.0
 
     def _refuse_too_large(self, n: int, outputs: int) -> None:
         needed = analytic.estimate_memory(n, outputs, self.n_draws, self.method, self.uncertainty)
@@ -188,27 +158,25 @@ class _NTK(Estimator):
                 )
             )
 
-    def _choose(self, X: Floats, targets: Floats) -> None:
-        """Settle reg, and the parameters of the kernel where asked."""
-        self.feature_scales_: Any = 1.0
+    def _chosen(self, problem: Problem) -> tuple[Problem, Floats | float]:
+        """The problem with what the data choose, and a scale for each feature."""
         automatic = self.reg is None and self.architecture is None
         criterion = self._criterion if automatic else self.reg
-        told = np.any(targets != 0, axis=0)  # an output that never moves has no say
+        told = np.any(problem.targets != 0, axis=0)  # an output that never moves has no say
         if criterion is None or isinstance(criterion, numbers.Real) or not told.any():
-            self.reg_ = float(criterion) if isinstance(criterion, numbers.Real) else 1.0
-            return
-        likelihood: Any = self._likelihood
+            return problem, 1.0
+        targets, likelihood = problem.targets, cast(Any, problem.likelihood)
         if not told.all():
             targets, likelihood = targets[:, told], Gaussian(likelihood.noise[told])
         tune = ("depth",) if automatic else tuple(self.tune)
-        if criterion == "evidence" and getattr(self, "noise", 1.0) is None:
+        if criterion == "evidence" and self._seeks_noise:
             tune = (*tune, "noise")
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         with jax.enable_x64(True), progress_bar("choosing reg", 1, self.progress) as progress:
             choice = selection.choose(
                 np.random.default_rng(seed),
-                self.architecture_,
-                X,
+                problem.architecture,
+                problem.points,
                 self._outcomes(targets),
                 likelihood,
                 criterion,
@@ -217,65 +185,21 @@ class _NTK(Estimator):
                 targets=targets,
                 progress=progress,
             )
-        self.architecture_, self.reg_, self.reg_curve_ = (
-            choice.architecture,
-            choice.reg,
-            choice.curve,
-        )
-        self.feature_scales_ = choice.scales
+        self.reg_curve_ = choice.curve
         likelihood = choice.likelihood
         if not told.all():
-            noise = np.array(cast(Gaussian, self._likelihood).noise)
+            noise = np.array(cast(Gaussian, problem.likelihood).noise)
             noise[told] = cast(Gaussian, likelihood).noise
             likelihood = Gaussian(cast(Any, noise))
-        self._set_likelihood(likelihood)
-
-    def _check_reg(self) -> None:
-        if isinstance(self.tune, str) or not isinstance(self.tune, Sequence):
-            raise ValueError(
-                f'tune takes a tuple of names, ("depth",) for example; got {self.tune!r}.'
-            )
-        tune = tuple(self.tune)
-        unknown = [name for name in tune if name not in self._tunable]
-        if unknown:
-            raise ValueError(f"tune takes names among {self._tunable}; got {unknown[0]!r}.")
-        if self.reg is None and self.architecture is None and not tune:
-            return
-        if not isinstance(self.reg, str):
-            if tune:
-                raise ValueError(
-                    f'tune={tune} needs a criterion: reg="evidence", or reg="cv" for the depth; '
-                    f"got reg={self.reg!r}."
-                )
-            if self.reg is not None:
-                super()._check_reg()
-            return
-        if self.reg not in ("evidence", "cv"):
-            raise ValueError(f'reg must be a number, "evidence" or "cv"; got {self.reg!r}.')
-        if self.reg == "cv" and set(tune) - {"depth"}:
-            raise ValueError(
-                f'reg="cv" can tune the depth only, by trying each; got tune={tune}. The others '
-                'are found by a gradient, that of reg="evidence".'
-            )
-        self._check_tunable(MLP() if self.architecture is None else self.architecture, tune)
-        if self.reg == "evidence" and getattr(self, "label_smoothing", 0) > 0:
-            raise ValueError(
-                'reg="evidence" needs labels as they are: of smoothed ones there is no probability '
-                'of the data. Use reg="cv", or label_smoothing=0.'
-            )
-
-    def _check_tunable(self, network: Any, tune: tuple[str, ...]) -> None:
-        missing = [name for name in tune if name not in ("scales", *network.tunable)]
-        if missing:
-            raise ValueError(
-                f"{type(network).__name__} has no {missing[0]} to tune; an MLP "
-                "has depth, w_std and b_std, and any architecture can have scales tuned."
-            )
-        if "b_std" in tune and network.b_std == 0:
-            raise ValueError("b_std=0 stays 0 on a logarithmic scale: start from 0.1, or so.")
+        chosen = replace(
+            problem, architecture=choice.architecture, reg=choice.reg, likelihood=likelihood
+        )
+        return chosen, choice.scales
 
     def _check_arguments(self) -> None:
-        super()._check_arguments()
+        self._check_shared()
+        self._check_criterion()
+        self._check_task()
         checks.uncertainty(self.uncertainty)
         if self.uncertainty == "posterior" and self.reg == 0:
             raise ValueError(
@@ -293,9 +217,49 @@ class _NTK(Estimator):
                     "they bring nearer to the posterior; set it to 0."
                 )
 
-    @property
-    def _n_corrections(self) -> int:
-        return getattr(self, "n_trajectories", 0)  # a regressor's draws are exact
+    def _check_criterion(self) -> None:
+        if isinstance(self.tune, str) or not isinstance(self.tune, Sequence):
+            raise ValueError(
+                f'tune takes a tuple of names, ("depth",) for example; got {self.tune!r}.'
+            )
+        tune = tuple(self.tune)
+        unknown = [name for name in tune if name not in self._tunable]
+        if unknown:
+            raise ValueError(f"tune takes names among {self._tunable}; got {unknown[0]!r}.")
+        if self.reg is None and self.architecture is None and not tune:
+            return
+        if not isinstance(self.reg, str):
+            if tune:
+                raise ValueError(
+                    f'tune={tune} needs a criterion: reg="evidence", or reg="cv" for the depth; '
+                    f"got reg={self.reg!r}."
+                )
+            if self.reg is not None:
+                check_reg(self.reg)
+            return
+        if self.reg not in ("evidence", "cv"):
+            raise ValueError(f'reg must be a number, "evidence" or "cv"; got {self.reg!r}.')
+        if self.reg == "cv" and set(tune) - {"depth"}:
+            raise ValueError(
+                f'reg="cv" can tune the depth only, by trying each; got tune={tune}. The others '
+                'are found by a gradient, that of reg="evidence".'
+            )
+        self._check_tunable(self._network, tune)
+        if self.reg == "evidence" and self._is_smoothed:
+            raise ValueError(
+                'reg="evidence" needs labels as they are: of smoothed ones there is no probability '
+                'of the data. Use reg="cv", or label_smoothing=0.'
+            )
+
+    def _check_tunable(self, network: Any, tune: tuple[str, ...]) -> None:
+        missing = [name for name in tune if name not in ("scales", *network.tunable)]
+        if missing:
+            raise ValueError(
+                f"{type(network).__name__} has no {missing[0]} to tune; an MLP "
+                "has depth, w_std and b_std, and any architecture can have scales tuned."
+            )
+        if "b_std" in tune and network.b_std == 0:
+            raise ValueError("b_std=0 stays 0 on a logarithmic scale: start from 0.1, or so.")
 
 
 class NTKClassifier(_NTK, SmoothedClassifier):
@@ -389,6 +353,10 @@ class NTKClassifier(_NTK, SmoothedClassifier):
     """
 
     _criterion = "cv"
+
+    @property
+    def _n_corrections(self) -> int:  # type: ignore[override]
+        return self.n_trajectories
 
     def __init__(
         self,

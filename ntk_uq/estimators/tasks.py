@@ -1,16 +1,14 @@
 """The two tasks of the estimators: what targets are, and what users are told of predictions.
 
-`Classifier` and `Regressor` validate data and arguments as scikit-learn asks, turn labels or
-targets into what a network is trained on, and leave `_fit` and `predict_distribution` to a producer
-(docs/contributing, "Where things are").
+`Classifier` and `Regressor` validate data as scikit-learn asks, make a `Problem` of them, and put
+what a producer's result says into the units of the target. To fit, and to choose what to fit, is
+each estimator's own (docs/contributing, "Where things are").
 """
 
-import numbers
-import time
-import warnings
+import operator
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import jax
 import numpy as np
@@ -22,34 +20,67 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ntk_uq._common import checks
-from ntk_uq._common.rules import own_rules
+from ntk_uq._common.warnings import warn_user
 from ntk_uq.estimators.cells import check_labels, check_numbers
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture
+from ntk_uq.networks.function_prior import FunctionPrior
 from ntk_uq.networks.mlp import MLP
+from ntk_uq.networks.problem import Problem
 from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
 from ntk_uq.selection.noise import estimate_noise
 
-__all__ = ["Classifier", "Estimator", "Regressor", "SmoothedClassifier"]
+__all__ = [
+    "Classifier",
+    "Estimator",
+    "Prediction",
+    "Regressor",
+    "SmoothedClassifier",
+    "check_reg",
+    "of_fitted",
+]
 
 Floats = NDArray[np.float64]
+Prediction = GaussianPrediction | SamplePrediction
+
+
+def of_fitted(path: str) -> Any:
+    """An attribute of an estimator that its producer's result has; there is none before `fit`."""
+    get = operator.attrgetter(path)
+
+    def of(self: Any) -> Any:
+        if "_fitted" not in vars(self):
+            raise AttributeError(f"{type(self).__name__} has no {path} before fit.")
+        return get(self._fitted)
+
+    return property(of)
+
+
+def check_reg(reg: Any) -> None:
+    """Refuse what is no regularisation."""
+    if reg is None or isinstance(reg, str):
+        raise ValueError(
+            f"reg must be a finite number; got {reg!r}. The NTK estimators choose it from "
+            'the data: give the reg_ of one that was fitted with reg="cv" or "evidence".'
+        )
+    checks.real("reg", reg, minimum=0.0)
 
 
 class Estimator(BaseEstimator):
-    """What every estimator shares: arguments, features, random state."""
+    """What every estimator shares: arguments, features, random state.
+
+    It holds what its producer has fitted, `_fitted`, whose latents are in the network's units.
+    """
 
     architecture: BaseArchitecture | None
     reg: Any
     random_state: Any
     progress: bool | None
-    _likelihood: Likelihood
+    architecture_ = of_fitted("architecture")
+    _fitted: Any
+    _scaler: StandardScaler | None
     # Squares of such features, summed, come near the largest double.
     _too_large = 1e150
-    # How much each training point counts, where points are weighted.
-    _weights: Floats | None = None
-    # Latents in units of the target are shift + scale * the network's.
-    _target_shift: Floats | float = 0.0
-    _target_scale: Floats | float = 1.0
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters by name, those of the network as ``architecture__width``.
@@ -81,34 +112,57 @@ class Estimator(BaseEstimator):
         return self
 
     @abstractmethod
-    def predict_distribution(self, X: ArrayLike) -> GaussianPrediction | SamplePrediction:
+    def predict_distribution(self, X: ArrayLike) -> Prediction:
         """Distribution of the latents at each test point."""
+
+    # What a task says.
+
+    @abstractmethod
+    def _check_task(self) -> None:
+        """Refuse arguments of the task."""
 
     @abstractmethod
     def _check_cells(self, X: Any, y: Any) -> Any:
         """Refuse what is missing or of another kind, before rows move; the targets."""
 
     @abstractmethod
-    def _set_likelihood(self, likelihood: Likelihood) -> None: ...
+    def _validated_data(self, X: Any, y: Any) -> tuple[Floats, Floats]:
+        """Points, and targets [n, C] in the units that they came in."""
+
+    @abstractmethod
+    def _problem(
+        self, X: Floats, targets: Floats, reg: float, weights: Floats | None = None
+    ) -> Problem:
+        """What a producer is asked, in the network's units and without a key."""
 
     @abstractmethod
     def _outcomes(self, targets: Floats) -> Floats:
         """What was observed, of targets that may be smoothed."""
 
     @abstractmethod
-    def _fit(self, X: Floats, targets: Floats) -> None:
-        """Fit the producer to features and targets as the network sees them."""
+    def _in_units(self, latents: Any) -> Any:
+        """Latents in units of the target."""
+
+    @abstractmethod
+    def _prediction_in_units(self, prediction: Any) -> Any:
+        """A prediction in units of the target."""
+
+    @property
+    @abstractmethod
+    def _observation_model(self) -> Likelihood:
+        """The likelihood in units of the target."""
 
     @property
     @abstractmethod
     def _output_names(self) -> list[Any]:
         """A name for each output of the network."""
 
-    def _counted(self, X: Any, targets: Floats) -> tuple[Any, Floats]:
-        """Points and targets as `_weights` counts them."""
-        return X, targets
+    # What all do alike.
 
-    def _check_arguments(self) -> None:
+    def __sklearn_is_fitted__(self) -> bool:
+        return "_fitted" in vars(self)
+
+    def _check_shared(self) -> None:
         if not (self.architecture is None or isinstance(self.architecture, BaseArchitecture)):
             raise ValueError(
                 "architecture takes an ntk_uq architecture such as MLP(width=512), or None; got "
@@ -117,32 +171,26 @@ class Estimator(BaseEstimator):
         if self.progress not in (None, True, False):
             raise ValueError(f"progress must be True, False or None; got {self.progress!r}.")
         check_random_state(self.random_state)
-        self._check_reg()
 
     def _check_axes(self, X: Any) -> None:
         axes = getattr(X, "ndim", 2)
         if axes > 2 and not self._takes_images:
-            network = MLP() if self.architecture is None else self.architecture
             raise ValueError(
-                f"Found array with dim {axes}, where {type(network).__name__} takes tables, "
+                f"Found array with dim {axes}, where {type(self._network).__name__} takes tables, "
                 "[points, features]. For images use ConvNet, or X.reshape(len(X), -1)."
             )
 
-    def _check_reg(self) -> None:
-        if self.reg is None or isinstance(self.reg, str):
-            raise ValueError(
-                f"reg must be a finite number; got {self.reg!r}. The NTK estimators choose it from "
-                'the data: give the reg_ of one that was fitted with reg="cv" or "evidence".'
-            )
-        checks.real("reg", self.reg, minimum=0.0)
+    @property
+    def _network(self) -> BaseArchitecture:
+        """The network that the arguments name."""
+        return MLP() if self.architecture is None else self.architecture
 
-    def _start_fit(self, X: Any) -> Floats:
-        """Settle the network; the features as it sees them."""
-        self.architecture_ = MLP() if self.architecture is None else self.architecture
+    def _learnt_inputs(self, X: Any, weights: Floats | None) -> Floats:
+        """Features as the network sees them, and from now on will."""
         self._check_range("Features", X, Estimator._too_large)
         self._scaler = None
         if self.architecture is None:
-            self._scaler = StandardScaler().fit(X, sample_weight=self._weights)
+            self._scaler = StandardScaler().fit(X, sample_weight=weights)
         self._point_shape = X.shape[1:]
         return self._inputs(X)
 
@@ -178,30 +226,6 @@ class Estimator(BaseEstimator):
     def _key(self) -> jax.Array:
         return jax.random.key(int(check_random_state(self.random_state).randint(2**31 - 1)))
 
-    def _gaussian_prediction(
-        self, mean: Any, cov: Any, joint_cov: Any = None
-    ) -> GaussianPrediction:
-        """The producer's moments, in units of the target."""
-        scale = np.broadcast_to(self._target_scale, np.shape(mean)[-1:])
-        if joint_cov is not None:
-            joint_cov = scale[:, None, None] * np.asarray(joint_cov) * scale
-        return GaussianPrediction(
-            self._target_shift + self._target_scale * np.asarray(mean),
-            np.asarray(cov) * np.outer(scale, scale),
-            self._observation_model,
-            joint_cov,
-        )
-
-    def _sample_prediction(self, samples: Any, **kwargs: Any) -> SamplePrediction:
-        """The producer's draws, in units of the target."""
-        samples = self._target_shift + self._target_scale * np.asarray(samples)
-        return SamplePrediction(samples, self._observation_model, **kwargs)
-
-    @property
-    def _observation_model(self) -> Likelihood:
-        """The likelihood in units of the target."""
-        return self._likelihood
-
 
 def _with_params(network: Any, params: dict[str, Any]) -> Any:
     """Another architecture, with some parameters of its own."""
@@ -225,28 +249,11 @@ def _with_params(network: Any, params: dict[str, Any]) -> Any:
 class Classifier(ClassifierMixin, Estimator):
     """Class labels in, labels and probabilities out."""
 
-    _likelihood: Likelihood = Categorical()
+    # Of data that nobody has smoothed, and without a noise.
+    _is_smoothed = False
+    _seeks_noise = False
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Fit to training data.
-
-        Parameters
-        ----------
-        X : array-like of shape [n, d], or images [n, h, w, c] for an architecture that takes them
-            Training points, numeric and finite.
-        y : array-like of shape [n]
-            Class labels, integers or strings, of at least two classes.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If the data or an argument cannot be used; the message says why and what to do.
-        """
-        self._check_arguments()
+    def _validated_data(self, X: Any, y: Any) -> tuple[Floats, Floats]:
         y = self._check_cells(X, y)
         X, y = validate_data(
             self, X, y, dtype=np.float64, ensure_min_samples=2, allow_nd=self._takes_images
@@ -258,12 +265,14 @@ class Classifier(ClassifierMixin, Estimator):
                 f"{type(self).__name__} needs at least two classes in y; the data have 1 class "
                 f"only, {self.classes_[0]!r}."
             )
-        start = time.perf_counter()
-        X, one_hot = self._counted(X, np.eye(len(self.classes_))[labels])
-        with own_rules():
-            self._fit(self._start_fit(X), self._targets(one_hot))
-        self.fit_seconds_ = time.perf_counter() - start
-        return self
+        return X, np.eye(len(self.classes_))[labels]
+
+    def _problem(
+        self, X: Floats, targets: Floats, reg: float, weights: Floats | None = None
+    ) -> Problem:
+        points = self._learnt_inputs(X, weights)
+        targets = self._smoothed(targets)
+        return Problem(points, targets, Categorical(), reg, None, self._network, weights)
 
     def predict_proba(self, X: ArrayLike) -> Floats:
         """Class probabilities, averaged over the distribution of the predictor.
@@ -301,20 +310,30 @@ class Classifier(ClassifierMixin, Estimator):
     def _output_names(self) -> list[Any]:
         return list(self.classes_)
 
+    @property
+    def _observation_model(self) -> Likelihood:
+        return self._fitted.likelihood
+
+    def _check_task(self) -> None:
+        pass
+
     def _check_cells(self, X: Any, y: Any) -> Any:
         self._check_axes(X)
         check_numbers("X", X)
         return check_labels(y)
 
-    def _targets(self, one_hot: Floats) -> Floats:
+    def _smoothed(self, one_hot: Floats) -> Floats:
         return one_hot
+
+    def _in_units(self, latents: Any) -> Any:
+        return latents
+
+    def _prediction_in_units(self, prediction: Any) -> Any:
+        return prediction
 
     def _outcomes(self, targets: Floats) -> Floats:
         """One-hot labels of the targets."""
         return np.eye(targets.shape[1])[np.argmax(targets, axis=1)]
-
-    def _set_likelihood(self, likelihood: Likelihood) -> None:
-        self._likelihood = likelihood
 
 
 class SmoothedClassifier(Classifier):
@@ -322,8 +341,11 @@ class SmoothedClassifier(Classifier):
 
     label_smoothing: float
 
-    def _check_arguments(self) -> None:
-        super()._check_arguments()
+    @property
+    def _is_smoothed(self) -> bool:  # type: ignore[override]
+        return self.label_smoothing > 0
+
+    def _check_task(self) -> None:
         checks.real("label_smoothing", self.label_smoothing, minimum=0.0)
         if not self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be below 1; got {self.label_smoothing!r}.")
@@ -335,7 +357,7 @@ class SmoothedClassifier(Classifier):
                 "positive with label_smoothing, 0.1 for example."
             )
 
-    def _targets(self, one_hot: Floats) -> Floats:
+    def _smoothed(self, one_hot: Floats) -> Floats:
         return (1 - self.label_smoothing) * one_hot + self.label_smoothing / one_hot.shape[1]
 
 
@@ -343,28 +365,19 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
     """Real targets in, means and standard deviations out."""
 
     noise: float | None
-    noise_: Any
+    _is_smoothed = False
+    # Latents in units of the target are shift + scale * the network's.
+    _target_shift: Floats
+    _target_scale: Floats
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Fit to training data.
+    @property
+    def noise_(self) -> Floats:
+        """Standard deviation of the noise, of which the network sees other units."""
+        if "_fitted" not in vars(self):
+            raise AttributeError(f"{type(self).__name__} has no noise_ before fit.")
+        return np.asarray(self._fitted.likelihood.noise) * self._target_scale
 
-        Parameters
-        ----------
-        X : array-like of shape [n, d], or images [n, h, w, c] for an architecture that takes them
-            Training points, numeric and finite.
-        y : array-like of shape [n] or [n, C]
-            Targets, one column an output.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If the data or an argument cannot be used; the message says why and what to do.
-        """
-        self._check_arguments()
+    def _validated_data(self, X: Any, y: Any) -> tuple[Floats, Floats]:
         y = self._check_cells(X, y)
         X, y = validate_data(
             self,
@@ -376,28 +389,27 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
             ensure_min_samples=2,
             allow_nd=self._takes_images,
         )
-        start = time.perf_counter()
         self._single_output = np.ndim(y) == 1
         y = np.asarray(y, np.float64)
-        y = y[:, None] if self._single_output else y
-        X, y = self._counted(X, y)
-        X = self._start_fit(X)
-        self._check_range("Targets", y, Estimator._too_large)
-        targets = self._standardised(y)
+        return X, y[:, None] if self._single_output else y
+
+    def _problem(
+        self, X: Floats, targets: Floats, reg: float, weights: Floats | None = None
+    ) -> Problem:
+        points = self._learnt_inputs(X, weights)
+        self._check_range("Targets", targets, Estimator._too_large)
+        targets = self._standardised(targets, weights)
         self._check_range("Targets", targets)
         noise: Any
         if self.noise is None:
             self._warn_of_constant(targets)
-            noise = estimate_noise(self._prior_covariance(X), targets, 1.0, self._weights)
+            covariance = self._noise_prior(reg).covariance(points)
+            noise = estimate_noise(covariance, targets, 1.0, weights)
         else:
             noise = self.noise / self._target_scale
-        self._set_likelihood(Gaussian(noise))
-        with own_rules():
-            self._fit(X, targets)
-        self.fit_seconds_ = time.perf_counter() - start
-        return self
+        return Problem(points, targets, Gaussian(noise), reg, None, self._network, weights)
 
-    def _standardised(self, y: Floats) -> Floats:
+    def _standardised(self, y: Floats, weights: Floats | None) -> Floats:
         """Targets in the network's units: as they are for an architecture that the user gave.
 
         Those that are constant, up to rounding, have no standard deviation: their size is the unit.
@@ -405,7 +417,7 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
         self._target_shift, self._target_scale = np.zeros(y.shape[1]), np.ones(y.shape[1])
         if self.architecture is not None:
             return y
-        scaler = StandardScaler().fit(y, sample_weight=self._weights)
+        scaler = StandardScaler().fit(y, sample_weight=weights)
         # The scaler finds what is constant up to rounding, and gives it the scale 1.
         constant = scaler.scale_ != np.sqrt(scaler.var_)
         size = np.where(scaler.mean_ == 0, 1.0, np.abs(scaler.mean_))
@@ -417,12 +429,10 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
         constant = np.flatnonzero(np.all(targets == 0, axis=0))
         if constant.size:
             which = "" if self._single_output else f" in output {', '.join(map(str, constant))}"
-            warnings.warn(
+            warn_user(
                 f"All targets are equal{which}: they say nothing of noise and regularisation. "
                 "noise_ is a hundredth of the prior's standard deviation, whose unit is the "
-                "targets' size. Give the noise if you know it.",
-                UserWarning,
-                stacklevel=3,
+                "targets' size. Give the noise if you know it."
             )
 
     def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
@@ -454,17 +464,29 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
         check_numbers("y", y)
         return y
 
-    def _prior_covariance(self, X: Floats) -> Floats:
-        """Covariance of the latents under which the noise is estimated."""
-        reg = float(self.reg) if isinstance(self.reg, numbers.Real) else 1.0
-        return self.architecture_.kernels(X).ntk / reg
+    def _noise_prior(self, reg: float) -> FunctionPrior:
+        """The prior of the latents under which the noise is estimated."""
+        return FunctionPrior(self._network, "ntk", reg)
 
-    def _set_likelihood(self, likelihood: Any) -> None:
-        self._likelihood = likelihood
-        self.noise_ = np.asarray(likelihood.noise) * self._target_scale
+    @property
+    def _seeks_noise(self) -> bool:
+        return self.noise is None
 
     def _outcomes(self, targets: Floats) -> Floats:
         return targets
+
+    def _in_units(self, latents: Any) -> Any:
+        return self._target_shift + self._target_scale * np.asarray(latents)
+
+    def _prediction_in_units(self, prediction: Any) -> Any:
+        model = self._observation_model
+        if isinstance(prediction, SamplePrediction):
+            return replace(prediction, samples=self._in_units(prediction.samples), likelihood=model)
+        scale, joint_cov = self._target_scale, prediction.joint_cov
+        if joint_cov is not None:
+            joint_cov = scale[:, None, None] * joint_cov * scale
+        cov = prediction.cov * np.outer(scale, scale)
+        return GaussianPrediction(self._in_units(prediction.mean), cov, model, joint_cov)
 
     @property
     def _output_names(self) -> list[Any]:
@@ -472,10 +494,9 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
 
     @property
     def _observation_model(self) -> Likelihood:
-        return Gaussian(self.noise_)
+        return Gaussian(cast(Any, self.noise_))
 
-    def _check_arguments(self) -> None:
-        super()._check_arguments()
+    def _check_task(self) -> None:
         if self.noise is not None:
             checks.real("noise", self.noise, minimum=0.0)
             if self.noise == 0:

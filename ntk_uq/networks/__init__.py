@@ -8,6 +8,8 @@ from ntk_uq.networks.own import Architecture
 from ntk_uq.networks.embedding import FeatureEmbedding
 from ntk_uq.networks.infinite_width import mlp_kernels, mlp_kernel_diag
 from ntk_uq.networks.empirical import empirical_ntk, empirical_nngp
+from ntk_uq.networks.function_prior import FunctionPrior
+from ntk_uq.networks.problem import Problem
 
 __all__ = [
     "MLP",
@@ -15,8 +17,10 @@ __all__ = [
     "BaseArchitecture",
     "ConvNet",
     "FeatureEmbedding",
+    "FunctionPrior",
     "Kernels",
     "ModuleFactory",
+    "Problem",
     "empirical_nngp",
     "empirical_ntk",
     "mlp_kernel_diag",

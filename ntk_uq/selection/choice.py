@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.uncertainty import Uncertainty
-from ntk_uq.ensemble import ConvergenceWarning
+from ntk_uq._common.warnings import ConvergenceWarning
 from ntk_uq.likelihoods import Gaussian, Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.selection.cross_validation import cross_validate

@@ -107,6 +107,7 @@ def test_training_goes_on_where_it_was_saved(whole, tmp_path, monkeypatch):
     assert_same(train_ensemble(*ARGUMENTS, **OPTIONS, checkpoint=tmp_path), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ntk_uq.ensemble.ConvergenceWarning")
 def test_four_devices_give_the_result_of_one(tmp_path):
     """After as many steps, to rounding: a program for other devices is compiled another way."""

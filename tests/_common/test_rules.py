@@ -61,6 +61,7 @@ def test_strict_promotion_changes_nothing(name):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_functional_layer_under_strict_promotion():
     key, points, targets = jax.random.key(0), jnp.asarray(X, jnp.float32), jnp.eye(3)[Y]
     categorical = nuq.Categorical()

@@ -174,6 +174,7 @@ def test_laplace_measures_nothing_where_it_is_exact(monkeypatch):
     np.testing.assert_allclose(found.sd_ratio, 1, atol=0.02)
 
 
+@pytest.mark.slow
 def test_laplace_of_a_linear_network_is_as_far_off_as_that_of_its_kernel():
     """Two derivations, with draws of their own."""
     wide = MLP(depth=0, w_std=8.0, b_std=8.0)

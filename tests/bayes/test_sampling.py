@@ -191,6 +191,7 @@ def test_chains_and_data_share_one_compilation(sampler):
     assert chains._advance._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_single_precision_stays_single():
     draws = bayes.sample_latents(
         jax.random.key(0), S.astype("f4"), Y.astype("f4"), Gaussian(NOISE), **SHORT

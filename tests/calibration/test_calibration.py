@@ -19,7 +19,7 @@ import ntk_uq as nuq
 from ntk_uq import calibration
 from ntk_uq.metrics import scores
 
-NET = nuq.MLP(width=16, depth=1)
+NET = nuq.MLP(width=16, depth=1, activation="erf")
 LATENTS = nuq.GaussianPrediction(np.zeros((1, 2)), np.eye(2)[None])
 REAL = nuq.GaussianPrediction(np.zeros((1, 1)), np.eye(1)[None], nuq.Gaussian(noise=1.0))
 
@@ -247,6 +247,7 @@ def test_the_prior_fades_with_points():
     assert gaps[1] == pytest.approx(gaps[0] / 100, rel=0.3, abs=2e-4)
 
 
+@pytest.mark.slow
 def test_scaling_one_draw_is_scikit_learns_scaling_of_the_mean():
     X, y = blobs(36, seed=3)
     clf = nuq.NTKClassifier(NET, reg=0.01, uncertainty="none", method="gaussian", random_state=0)
@@ -388,6 +389,7 @@ def test_the_page_on_calibration_keeps_its_promises():
     assert names["accepted"].mean() > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
 def test_temperature_of_rare_classes():
     points = np.linspace(0, 1, 12)[:, None]

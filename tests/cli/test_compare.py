@@ -61,6 +61,7 @@ def test_compare_writes_a_report(tmp_path, table, capsys, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"out.html", "table.csv"}
 
 
+@pytest.mark.slow
 def test_methods_can_be_skipped(tmp_path, capsys):
     options = ["--data", "iris", "--n-train", 20, *SMALL, "-o", tmp_path / "out.html"]
     skipped = ["--skip", "nuts", "--skip", "ensemble", "--reg", "1"]

@@ -83,7 +83,8 @@ def test_regression(folder, capsys):
 
 @pytest.mark.parametrize("producer", [["--method", "exact"], ["--producer", "ensemble"]])
 def test_without_uncertainty_the_noise_remains(producer, folder):
-    options = ["--reg", "1", "--uncertainty", "none", "--drop", "y", *producer]
+    # Strong regularisation, so that noise remains, and an ensemble trains in a few steps.
+    options = ["--reg", "100", "--uncertainty", "none", "--drop", "y", *producer]
     options += ["--members", "1"] if "ensemble" in producer else []
     predictions = fit_and_predict(folder, *options, table=CSV, target="price")
     assert predictions["epistemic_std"].eq(0).all()
@@ -418,13 +419,14 @@ def test_interrupted(folder):
         "import os, signal, sys\n"
         # A child of a job in the background, or of some CI systems, is born deaf to it.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from ntk_uq import cli, persistence\n"
-        "write = persistence._write\n"
+        "from ntk_uq import cli\n"
+        "from ntk_uq.persistence import files\n"
+        "write = files.write_archive\n"
         "def interrupted(*arguments):\n"
         "    write(*arguments)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    write(*arguments)\n"
-        "persistence._write = interrupted\n"
+        "files.write_archive = interrupted\n"
         f"sys.exit(cli.main({[*FIT, *QUICK]!r}))\n"
     )
     (folder / "model.ntk").write_bytes(b"old")

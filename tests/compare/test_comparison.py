@@ -217,6 +217,7 @@ def test_real_differences_are_found():
     assert np.mean([d.is_significant for d in simulate("independent", 1.0, 50)]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_standard_error_of_epistemic_uncertainty(sampler):
     n_draws, n_chains, autocorrelation = SAMPLERS[sampler]
@@ -298,6 +299,7 @@ def test_every_pair_has_a_distance(comparison):
         comparison.distance("finite", "nuts")
 
 
+@pytest.mark.slow
 def test_functions_are_drawn_jointly_at_some_of_many_points():
     # 400 points of 3 outputs are too many: every other is taken.
     X, y = np.linspace(-3, 3, 20)[:, None], np.repeat([0, 1, 2, 0], 5)
@@ -377,6 +379,7 @@ def test_pipelines_are_their_last_step():
     assert compared.methods["piped"].estimator.startswith("make_pipeline(StandardScaler(), NTKClas")
 
 
+@pytest.mark.slow
 def test_a_mode_has_no_uncertainty(tmp_path):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((24, 2)), np.repeat([0, 1, 2], 8)

@@ -22,6 +22,7 @@ def dense_jacobian(net, params, x):
     return np.concatenate([leaf.reshape(leaf.shape[0] * leaf.shape[1], -1) for leaf in leaves], 1)
 
 
+@pytest.mark.slow
 def test_empirical_ntk_equals_the_dense_product():
     net = MLP(width=8, depth=2, activation="gelu")
     with jax.enable_x64(True):

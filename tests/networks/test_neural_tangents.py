@@ -134,6 +134,7 @@ def test_prediction_of_a_mean_squared_error_ensemble_equals_dense_algebra():
     )
 
 
+@pytest.mark.slow
 # Said to become an error in a JAX to come: then implementation 2 goes the way of 3.
 @pytest.mark.filterwarnings("ignore:size requires ndarray:DeprecationWarning")
 @pytest.mark.parametrize("implementation", [1, 2])

@@ -113,6 +113,7 @@ def test_run_is_described(tmp_path):
         assert text in page.text
 
 
+@pytest.mark.slow
 def test_bad_chains_are_said_plainly(tmp_path):
     good = Page(report(tmp_path, comparison()))
     assert "No sign of trouble" in good.text
@@ -164,6 +165,7 @@ def test_without_labels_or_reference(tmp_path):
     assert "Epistemic" in page.text
 
 
+@pytest.mark.slow
 def test_different_problems_are_said(tmp_path):
     assert "different problems" not in Page(report(tmp_path, comparison())).text
     sentence = "reg is 1 for finite, but 2 for mcmc."
@@ -284,6 +286,7 @@ def test_choice_of_reg_in_words():
     )
 
 
+@pytest.mark.slow
 def test_report_says_how_reg_was_chosen_and_whether_probabilities_are_right(tmp_path):
     compared = comparison(n_points=600)
     own = compare(

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 from jax import Array
 from numpy.typing import NDArray
 
+from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.machine import cores
 from ntk_uq._common.progress import Progress
 from ntk_uq.bayes.chains import run_chains
 from ntk_uq.bayes.posterior import PosteriorDraws, Whitened
-from ntk_uq.bayes.priors import as_numpy, in_double
+from ntk_uq.bayes.priors import in_double
 
 if TYPE_CHECKING:
     from ntk_uq.bayes.convergence import Diagnostics

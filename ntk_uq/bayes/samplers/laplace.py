@@ -11,10 +11,11 @@ import scipy
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import solve_dual
 from ntk_uq.bayes.posterior import Floats, Whitened, posterior_of
-from ntk_uq.bayes.priors import NetworkPrior, as_numpy, dtype_of
+from ntk_uq.bayes.priors import NetworkPrior, dtype_of
 from ntk_uq.bayes.samplers.interface import Sampler
 from ntk_uq.likelihoods import Likelihood
 from ntk_uq.predictions.first_order import (

@@ -12,10 +12,11 @@ import optax
 from jax import Array, lax
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq.bayes.posterior import Floats, PosteriorDraws, Whitened, check_counts, posterior_of
-from ntk_uq.bayes.priors import NETWORKS_AT_ONCE, Prior, as_numpy
+from ntk_uq.bayes.priors import NETWORKS_AT_ONCE, Prior
 from ntk_uq.bayes.samplers.interface import DrawSampler, StepSeconds
 from ntk_uq.likelihoods import Likelihood
 

@@ -1,15 +1,16 @@
-"""Is what was found a solution, and does what was derived of it hold? Said in a user's words."""
+"""Is what was found a solution? Right, or refused: no silent half-solution."""
 
-import warnings
 from typing import Any
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from ntk_uq import analytic, ensemble
 from ntk_uq._common.solver import LARGEST_GAP, USELESS_GAP
 from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq._common.warnings import ConvergenceWarning, warn_user
+
+__all__ = ["check_range", "check_solution", "refuse_unsolved"]
 
 Floats = NDArray[np.float64]
 
@@ -17,9 +18,6 @@ Floats = NDArray[np.float64]
 _LARGEST_ROUNDING = 1e-4
 # What makes a problem easier to solve.
 _CURE = "Raise reg, or scale the features (about 1 each), or lower w_std and b_std"
-# Above this total variation of class probabilities, in the mean over training points, the closed
-# form is no approximation: docs, "Closed form or draws".
-_LARGEST_ERROR = 0.1
 
 
 def check_range(kernels: Any, targets: Floats, reg: float, uncertainty: Uncertainty) -> float:
@@ -42,8 +40,8 @@ def check_range(kernels: Any, targets: Floats, reg: float, uncertainty: Uncertai
     return float(widest / scale)
 
 
-def check_solution(predictor: Any, reg: float, stacklevel: int = 4) -> None:
-    """Right or refused: no silent half-solution where a kernel is too wide for its reg."""
+def check_solution(predictor: Any, reg: float) -> None:
+    """Refuse what is no solution where a kernel is too wide for its reg; warn of a rough one."""
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(predictor)):
         raise ValueError(
             f"reg={reg:.3g} is too small for kernels this large: their range exceeds double "
@@ -52,7 +50,7 @@ def check_solution(predictor: Any, reg: float, stacklevel: int = 4) -> None:
     refuse_unsolved(predictor, reg)
     gap = np.atleast_1d(predictor.gap)
     if np.any(gap > LARGEST_GAP):
-        warnings.warn(_unsolved(gap, reg), ensemble.ConvergenceWarning, stacklevel=stacklevel)
+        warn_user(_unsolved(gap, reg), ConvergenceWarning)
 
 
 def refuse_unsolved(predictor: Any, reg: float) -> None:
@@ -68,27 +66,4 @@ def _unsolved(gap: Floats, reg: float) -> str:
         f"{np.sum(unsolved)} of {len(gap)} solutions are up to {np.max(gap):.1g} nats from their "
         f"optimum, as far as double precision can tell: with reg={reg:.3g} the problem is too "
         f"ill-conditioned for the solver. {_CURE}, or see whether equal rows contradict each other."
-    )
-
-
-def warn_of_first_order(found: Any, instead: str, reg: float | None, stacklevel: int = 4) -> None:
-    """Name the cure where the Gaussian at the mode is far from what it approximates."""
-    error = float(np.mean(found.total_variation))
-    if error <= _LARGEST_ERROR:
-        return
-    wider = "" if reg is None else f"raise reg ({reg:.3g} here), "
-    warnings.warn(
-        "The Gaussian about the mode is a poor approximation: at the training points its class "
-        f"probabilities are {error:.2f} from those of exact solutions (mean total variation; "
-        f"first order is good for {_LARGEST_ERROR:g}). {instead}, {wider}or scale the "
-        "features (about 1 each). `discrepancy_` has the figures.",
-        analytic.FirstOrderWarning,
-        stacklevel=stacklevel,
-    )
-
-
-def numpy_leaves(tree: Any) -> Any:
-    """JAX arrays as NumPy's: unpickled without x64, JAX would round them to single precision."""
-    return jax.tree.map(
-        lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, tree
     )

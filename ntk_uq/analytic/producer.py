@@ -1,0 +1,370 @@
+"""The infinite ensemble as a producer: a problem in, a distribution of latents anywhere out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import ArrayLike, NDArray
+
+from ntk_uq._common.leaves import as_numpy
+from ntk_uq._common.progress import progress_bar
+from ntk_uq._common.rules import own_rules
+from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq.analytic.exact import ExactPredictor, exact_predictor
+from ntk_uq.analytic.functions import FunctionDraws
+from ntk_uq.analytic.gaussian import GaussianPredictor, gaussian_predictor
+from ntk_uq.analytic.solutions import check_range, check_solution, refuse_unsolved
+from ntk_uq.analytic.trajectories import correct_draws
+from ntk_uq.likelihoods import Likelihood
+from ntk_uq.networks.architecture import BaseArchitecture, Kernels
+from ntk_uq.networks.function_prior import FunctionPrior
+from ntk_uq.networks.problem import Problem
+from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
+from ntk_uq.predictions.first_order import Discrepancy
+
+__all__ = ["FittedInfiniteEnsemble", "FittedProcess", "InfiniteEnsemble", "LaplaceProcess"]
+
+Floats = NDArray[np.float64]
+
+# Test points whose kernels with the training points are held at once.
+_POINTS_AT_ONCE = 1024
+# And numbers in an array over test points, training points and outputs: 2**23 doubles are 64 MiB.
+_ENTRIES_AT_ONCE = 2**23
+# Where prior functions are of this size, in nats, so many draws are solved before the others.
+_WIDE, _PILOTS = 1e5, 2
+
+
+@dataclass(frozen=True, eq=False)
+class InfiniteEnsemble:
+    """Infinitely many networks of infinite width, trained from random initialisations.
+
+    Attributes
+    ----------
+    uncertainty : {"initialization", "posterior", "none"}
+        Which prior functions: see the module.
+    method : {"exact", "gaussian"}
+        Draws, `exact_predictor`, or the closed form, `gaussian_predictor`.
+    n_draws : int
+        Number of draws.
+    n_trajectories : int
+        Trajectories that bring each draw of the posterior nearer to it: `correct_draws`.
+    feature_scales : array of shape [d], or 1.0
+        Factor of each feature.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import MLP, Categorical
+    >>> from ntk_uq.networks import Problem
+    >>> X = np.array([[-1.0], [1.0]])
+    >>> problem = Problem(X, np.eye(2), Categorical(), 1.0, None, MLP())
+    >>> InfiniteEnsemble(method="gaussian").fit(problem).latents(X).cov.shape
+    (2, 2, 2)
+    """
+
+    uncertainty: Uncertainty = "initialization"
+    method: Literal["exact", "gaussian"] = "exact"
+    n_draws: int = 256
+    n_trajectories: int = 0
+    feature_scales: Floats | float = 1.0
+
+    def fit(self, problem: Problem, *, progress: bool | None = False) -> "FittedInfiniteEnsemble":
+        """Solve the problem.
+
+        Parameters
+        ----------
+        problem : Problem
+            Data, likelihood, regularisation and network.
+        progress : bool or None
+            Progress bars; None shows them at a terminal only.
+
+        Returns
+        -------
+        FittedInfiniteEnsemble
+
+        Raises
+        ------
+        ValueError
+            If double precision cannot solve it.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If a solution is a rough one.
+        """
+        points = problem.points * self.feature_scales
+        with progress_bar("kernels", 1, progress) as told:
+            kernels = problem.architecture.kernels(points, progress=told)
+        widest = check_range(kernels, problem.targets, problem.reg, self.uncertainty)
+        solve = self._closed_form if self.method == "gaussian" else self._draws
+        with own_rules(), jax.enable_x64(True):
+            predictor = as_numpy(solve(problem, kernels, widest, progress))
+        check_solution(predictor, problem.reg)
+        return FittedInfiniteEnsemble(
+            predictor,
+            points,
+            problem.architecture,
+            self.feature_scales,
+            problem.likelihood,
+            None if self.method == "gaussian" else problem.key,
+        )
+
+    def _closed_form(
+        self, problem: Problem, kernels: Kernels, widest: float, progress: bool | None
+    ) -> GaussianPredictor:
+        targets = jnp.asarray(problem.targets)
+        return gaussian_predictor(kernels, targets, problem.reg, problem.loss, self.uncertainty)
+
+    def _draws(
+        self, problem: Problem, kernels: Kernels, widest: float, progress: bool | None
+    ) -> ExactPredictor:
+        if problem.key is None:
+            raise ValueError('method="exact" draws: give the problem a key.')
+        targets, likelihood = jnp.asarray(problem.targets), problem.loss
+        asked = (kernels, targets, problem.reg, likelihood, self.uncertainty)
+        key = jax.random.fold_in(problem.key, 0)
+        if widest > _WIDE and self.n_draws > _PILOTS and problem.reg > 0:
+            # Draws this far out may take the solver all its iterations, and in vain.
+            refuse_unsolved(exact_predictor(key, *asked, _PILOTS), problem.reg)
+        with progress_bar("infinite ensemble", self.n_draws, progress) as told:
+            predictor = exact_predictor(key, *asked, self.n_draws, progress=told)
+        if not self.n_trajectories:
+            return predictor
+        key = jax.random.fold_in(problem.key, 2)
+        return correct_draws(key, predictor, problem.targets, likelihood, self.n_trajectories)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedInfiniteEnsemble:
+    """A solved problem of the infinite ensemble, ready for any points.
+
+    Attributes
+    ----------
+    predictor : ExactPredictor or GaussianPredictor
+        Takes kernels.
+    points : array of shape [n, d]
+        Training points, features scaled.
+    architecture : BaseArchitecture
+        Whose kernels.
+    feature_scales : array of shape [d], or 1.0
+        Factor of each feature.
+    likelihood : Likelihood
+        Of a new point.
+    key : Array or None
+        PRNG key of joint draws and functions; None for the closed form.
+
+    Examples
+    --------
+    >>> import jax, numpy as np
+    >>> from ntk_uq import MLP, Categorical
+    >>> from ntk_uq.networks import Problem
+    >>> X = np.array([[-1.0], [1.0]])
+    >>> problem = Problem(X, np.eye(2), Categorical(), 1.0, jax.random.key(0), MLP())
+    >>> fitted = InfiniteEnsemble(n_draws=4).fit(problem)
+    >>> fitted.latents(X, joint=True).joint, fitted.functions()(X).shape
+    (True, (4, 2, 2))
+    """
+
+    predictor: ExactPredictor | GaussianPredictor
+    points: Floats
+    architecture: BaseArchitecture
+    feature_scales: Floats | float
+    likelihood: Likelihood
+    key: Array | None
+
+    @property
+    def reg(self) -> float:
+        """Regularisation."""
+        return self.predictor.reg
+
+    @property
+    def jitter(self) -> float:
+        """What the diagonal of the prior's kernel needed; nothing is drawn from a closed form."""
+        return self.predictor.jitter if isinstance(self.predictor, ExactPredictor) else 0.0
+
+    @property
+    def discrepancy(self) -> Discrepancy | None:
+        """How far the closed form is from exact solutions; None of these."""
+        exact = isinstance(self.predictor, ExactPredictor)
+        return None if exact else self.predictor.discrepancy  # type: ignore[union-attr]
+
+    def latents(self, X: ArrayLike, joint: bool = False) -> GaussianPrediction | SamplePrediction:
+        """Distribution of the latents at m points.
+
+        Parameters
+        ----------
+        X : array of shape [m, d]
+            Points.
+        joint : bool
+            Whether it is of functions, jointly over the points; else it is right at each.
+
+        Returns
+        -------
+        GaussianPrediction or SamplePrediction
+            The former too of "none", which is known to have no spread, as a single draw is not.
+        """
+        X = np.asarray(X) * self.feature_scales
+        if isinstance(self.predictor, GaussianPredictor):
+            return _gaussian(self.predictor, self._kernels, X, joint, self.likelihood)
+        draws = self._joint_draws(X) if joint else self._draws(self.predictor, X)
+        if self.predictor.uncertainty == "none":
+            mean = draws[0]
+            return GaussianPrediction(mean, np.zeros((*mean.shape, mean.shape[1])), self.likelihood)
+        return SamplePrediction(draws, self.likelihood, joint=joint)
+
+    def functions(self) -> Callable[[ArrayLike], Floats]:
+        """Draws as functions, to be evaluated anywhere, later, and consistently: `FunctionDraws`.
+
+        Returns
+        -------
+        callable
+            ``functions(X)`` gives the latents of every draw at m points: [S, m, C].
+        """
+        predictor = self.predictor
+        if not isinstance(predictor, ExactPredictor):
+            raise ValueError('Functions are drawn by method="exact".')
+
+        def kernels(x1: Any, x2: Any) -> Kernels:
+            return self.architecture.kernels(x1, x2)
+
+        with own_rules(), jax.enable_x64(True):
+            draws = FunctionDraws(self._fresh_key, kernels, jnp.asarray(self.points), predictor)
+
+        def functions(X: ArrayLike) -> Floats:
+            with own_rules(), jax.enable_x64(True):
+                return np.asarray(draws(jnp.asarray(np.asarray(X) * self.feature_scales)))
+
+        return functions
+
+    @property
+    def _fresh_key(self) -> Array:
+        """Key of what is new at other points."""
+        return jax.random.fold_in(cast(Array, self.key), 1)
+
+    def _kernels(self, X: Floats, joint: bool) -> tuple[Kernels, Kernels]:
+        """Kernels of points with the training points, and among themselves, or of each alone."""
+        net = self.architecture
+        return net.kernels(X, self.points), net.kernels(X) if joint else net.kernel_diag(X)
+
+    def _draws(self, predictor: ExactPredictor, X: Floats) -> Floats:
+        with own_rules(), jax.enable_x64(True):
+            blocks = _blocks(predictor, X)
+            draws = [predictor.latents(*self._kernels(block, False)) for block in blocks]
+            return np.concatenate(draws, axis=1)
+
+    def _joint_draws(self, X: Floats) -> Floats:
+        kernels = self._kernels(X, True)
+        with own_rules(), jax.enable_x64(True):
+            return np.asarray(self.predictor.joint_latents(self._fresh_key, *kernels))  # type: ignore[union-attr]
+
+
+@dataclass(frozen=True)
+class LaplaceProcess:
+    """Laplace's approximation of the posterior of a Gaussian process, in closed form.
+
+    Attributes
+    ----------
+    kernel : {"ntk", "nngp"}
+        Of its prior: `FunctionPrior`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import MLP, Categorical
+    >>> from ntk_uq.networks import Problem
+    >>> X = np.array([[-1.0], [1.0]])
+    >>> problem = Problem(X, np.eye(2), Categorical(), 1.0, None, MLP())
+    >>> LaplaceProcess("nngp").fit(problem).latents(X).cov.shape
+    (2, 2, 2)
+    """
+
+    kernel: Literal["ntk", "nngp"] = "ntk"
+
+    def fit(self, problem: Problem, *, progress: bool | None = False) -> "FittedProcess":
+        """Solve the problem: as `InfiniteEnsemble.fit`."""
+        prior = FunctionPrior(problem.architecture, self.kernel, problem.reg)
+        covariance = prior.covariance(problem.points)
+        with own_rules(), jax.enable_x64(True):
+            laplace = as_numpy(
+                # To the closed form the prior's covariance is a tangent kernel with reg = 1.
+                gaussian_predictor(
+                    Kernels(covariance, covariance), problem.targets, 1.0, problem.loss, "posterior"
+                )
+            )
+        check_solution(laplace, problem.reg)
+        return FittedProcess(laplace, problem.points, prior, problem.likelihood)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedProcess:
+    """A Gaussian process given data, or the Gaussian about its mode.
+
+    Attributes
+    ----------
+    laplace : GaussianPredictor
+        Takes the prior's covariance for both kernels.
+    points : array of shape [n, d]
+        Training points.
+    prior : FunctionPrior
+        The process before the data.
+    likelihood : Likelihood
+        Of a new point.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import MLP, Gaussian
+    >>> from ntk_uq.networks import Problem
+    >>> X, y = np.array([[-1.0], [1.0]]), np.array([[0.0], [1.0]])
+    >>> fitted = LaplaceProcess().fit(Problem(X, y, Gaussian(0.1), 1.0, None, MLP()))
+    >>> fitted.latents(X, joint=True).joint_cov.shape
+    (2, 1, 2, 1)
+    """
+
+    laplace: GaussianPredictor
+    points: Floats
+    prior: FunctionPrior
+    likelihood: Likelihood
+
+    @property
+    def architecture(self) -> BaseArchitecture:
+        """The network whose kernel the prior has."""
+        return self.prior.architecture
+
+    def latents(self, X: ArrayLike, joint: bool = False) -> GaussianPrediction:
+        """Distribution of the latents at m points, [m, d]; `joint_cov` too if joint."""
+        return _gaussian(self.laplace, self._kernels, np.asarray(X), joint, self.likelihood)
+
+    def _kernels(self, X: Floats, joint: bool) -> tuple[Kernels, Kernels]:
+        cross = self.prior.covariance(X, self.points)
+        own = self.prior.covariance(X) if joint else self.prior.variance(X)
+        return Kernels(cross, cross), Kernels(own, own)
+
+
+def _gaussian(
+    predictor: GaussianPredictor,
+    kernels: Callable[[Floats, bool], tuple[Kernels, Kernels]],
+    X: Floats,
+    joint: bool,
+    likelihood: Likelihood,
+) -> GaussianPrediction:
+    """The closed form at points, jointly or block by block."""
+    with own_rules(), jax.enable_x64(True):
+        if joint:
+            mean, joint_cov = map(np.asarray, predictor.joint_moments(*kernels(X, True)))
+            cov = np.einsum("mcmd->mcd", joint_cov)
+            return GaussianPrediction(mean, cov, likelihood, joint_cov)
+        parts = [predictor.moments(*kernels(block, False)) for block in _blocks(predictor, X)]
+    means, covs = zip(*parts, strict=True)
+    return GaussianPrediction(np.concatenate(means), np.concatenate(covs), likelihood)
+
+
+def _blocks(predictor: ExactPredictor | GaussianPredictor, X: Floats) -> list[Floats]:
+    """Points whose kernels are held at once."""
+    n, outputs = predictor.alpha.shape[-2:]
+    size = min(_POINTS_AT_ONCE, max(1, _ENTRIES_AT_ONCE // (n * outputs)))
+    return [X[start : start + size] for start in range(0, len(X), size)]

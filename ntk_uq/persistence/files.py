@@ -1,0 +1,212 @@
+"""Save a fitted estimator to a file, and load it."""
+
+import json
+import os
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from ntk_uq._common.files import write_atomically
+from ntk_uq._common.versions import versions
+from ntk_uq.networks.architecture import BaseArchitecture
+from ntk_uq.persistence.archive import TREE, RefusedError, check_whole, stored, write_archive
+from ntk_uq.persistence.classes import name_of
+from ntk_uq.persistence.supplied import check_architecture, check_fingerprint
+from ntk_uq.persistence.tree import Reader, Writer
+
+__all__ = ["load", "save"]
+
+# Changes when a file of this version could be misread by the one before.
+FORMAT_VERSION = 1
+
+# What reading a file can raise whose checksum is right and whose content is not ours: one that
+# somebody made.
+_MALFORMED = (
+    ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError,
+    NotImplementedError, RuntimeError, OverflowError, MemoryError, RecursionError, ImportError,
+    struct.error, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+def save(estimator: Any, path: str | os.PathLike) -> None:
+    """Save a fitted estimator to a file.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Any estimator of this package, fitted; a scikit-learn ``Pipeline`` that ends in one, whose
+        steps are ``ColumnTransformer``, ``SimpleImputer``, ``OneHotEncoder``, ``OrdinalEncoder``
+        or one of the scalers; or a `tables.TableModel`.
+    path : path
+        The file, ``model.ntk`` for example. It is written under another name and then renamed: a
+        file that was there stays as it was until the new one is whole.
+
+    Raises
+    ------
+    ValueError
+        If the estimator is not fitted, or holds something that is no data, such as a function; the
+        message says what.
+    OSError
+        If the file cannot be written.
+
+    Warns
+    -----
+    UserWarning
+        If the estimator has an `optimizer`: it is left out, and must be set again before another
+        `fit`. An architecture of your own is left out too, and given to `load`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import ntk_uq as nuq
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = nuq.NTKClassifier(reg=1.0).fit(X, y)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     nuq.save(clf, f"{folder}/iris.ntk")
+    ...     again = nuq.load(f"{folder}/iris.ntk")
+    >>> bool((again.predict_proba(X) == clf.predict_proba(X)).all())
+    True
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give the name of a file in it.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"The folder {path.parent} does not exist: create it first.")
+    writer = Writer()
+    model = writer.encode(_check_saved(estimator), type(estimator).__name__)
+    if writer.left_out_optimizer:
+        warnings.warn(
+            "The optimizer is made of functions and is left out of the file. Predictions need "
+            "none; before another fit of what is loaded, set it: set_params(optimizer=...).",
+            UserWarning,
+            stacklevel=2,
+        )
+    tree = {
+        "format": "ntk_uq model",
+        "version": FORMAT_VERSION,
+        "written by": versions("jax", "numpy", "scikit-learn"),
+        "architecture": writer.architecture,
+        "model": model,
+    }
+    write_atomically(path, lambda file: write_archive(file, tree, writer.arrays))
+
+
+def load(path: str | os.PathLike, *, architecture: BaseArchitecture | None = None) -> Any:
+    """Load what `save` wrote.
+
+    No code of the file is run, whoever wrote it: it can only fill in the attributes of classes that
+    this package knows.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    architecture : Architecture, optional
+        The network, where the estimator was given one of your own: files do not hold functions. It
+        is refused if its outputs are not those of the one that was used to fit.
+
+    Returns
+    -------
+    estimator
+        Its predictions are those of the estimator that was saved, to the last bit, on the same
+        machine and versions of packages.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or none of `save`, or of a newer format; or needs an architecture.
+    OSError
+        If there is no such file, or it cannot be read.
+
+    Warns
+    -----
+    UserWarning
+        If the file was written with another minor version of scikit-learn, which makes no promise
+        for attributes of its own steps.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import ntk_uq as nuq
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "model.ntk")
+    ...     nuq.save(nuq.NTKClassifier(reg=1.0).fit([[0.0], [1.0]], ["no", "yes"]), path)
+    ...     again = nuq.load(path)
+    >>> again.predict([[2.0]])
+    array(['yes'], dtype='<U3')
+    """
+    path = Path(path)
+    with open(path, "rb") as file:
+        check_whole(file, path)
+        try:
+            with zipfile.ZipFile(file) as archive:
+                tree = json.loads(stored(archive, TREE).read())
+                if tree["version"] > FORMAT_VERSION:
+                    raise RefusedError(
+                        f"{path} has the format {tree['version']}, of ntk_uq "
+                        f"{tree['written by']['ntk_uq']}; this is {versions()['ntk_uq']}, which "
+                        f"reads up to {FORMAT_VERSION}. Install a newer ntk_uq."
+                    )
+                check_architecture(tree["architecture"], architecture, path)
+                reader = Reader(archive, architecture)
+                if tree["architecture"] is not None:
+                    recorded = reader.decode(tree["architecture"])
+                    check_fingerprint(recorded, architecture, path)
+                model = reader.decode(tree["model"])
+                _warn_of_versions(tree["written by"], path)
+                return _check_loaded(model)
+        except RefusedError as refused:
+            raise ValueError(str(refused)) from None
+        except _MALFORMED as error:
+            raise ValueError(
+                f"{path} holds no model that this ntk_uq {versions()['ntk_uq']} can read "
+                f"({type(error).__name__}: {error}). It was not written by nuq.save, or by a "
+                "newer version."
+            ) from error
+
+
+def _warn_of_versions(written_by: Mapping[str, str], path: Path) -> None:
+    there, here = written_by["scikit-learn"], versions("scikit-learn")["scikit-learn"]
+    if there.split(".")[:2] != here.split(".")[:2]:
+        warnings.warn(
+            f"{path} was written with scikit-learn {there}; this is {here}, which may understand "
+            "its steps in another way. Compare a few predictions, or fit again.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _check_saved(estimator: Any) -> Any:
+    final = _final_step(estimator)
+    known = name_of(type(final)) is not None and isinstance(final, BaseEstimator)
+    if not (known and type(final).__module__.startswith("ntk_uq.")):
+        raise ValueError(
+            f"nuq.save takes a fitted estimator of ntk_uq, or a Pipeline that ends in one; got "
+            f"{type(final).__name__}."
+        )
+    if isinstance(estimator, BaseEstimator):
+        check_is_fitted(estimator)
+    return estimator
+
+
+def _check_loaded(model: Any) -> Any:
+    """The same for what a file holds."""
+    try:
+        return _check_saved(model)
+    except ValueError as error:
+        raise ValueError(f"it holds {type(model).__name__}") from error
+
+
+def _final_step(model: Any) -> Any:
+    if name_of(type(model)) == "ntk_uq.tables.TableModel":
+        model = model.pipeline
+    steps = getattr(model, "steps", None)
+    return steps[-1][1] if isinstance(steps, list) and steps else model

@@ -1,0 +1,85 @@
+"""Architectures of the user's own: files do not hold them, and know them again."""
+
+import math
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ntk_uq._common.rules import own_rules
+from ntk_uq.ensemble.members import in_features
+from ntk_uq.networks.architecture import BaseArchitecture
+from ntk_uq.persistence.archive import RefusedError
+from ntk_uq.persistence.classes import name_of
+
+__all__ = ["SUPPLIED", "check_architecture", "check_fingerprint", "fingerprint", "is_supplied"]
+
+# In the place of an architecture that a file cannot hold.
+SUPPLIED = "supplied"
+# Outputs and kernels of an architecture of the user's are recognised to this: rounding differs
+# between machines.
+_FINGERPRINT_TOLERANCE = 1e-4
+
+
+def is_supplied(value: Any) -> TypeGuard[BaseArchitecture]:
+    """Whether a file leaves an architecture out, to be given to `load`: one of the user's own."""
+    if not isinstance(value, BaseArchitecture) or name_of(type(value)) is not None:
+        return False
+    shipped = type(value).__module__.partition(".")[0] == "ntk_uq"
+    if shipped and not value.holds_functions:
+        raise ValueError(
+            f"{type(value).__name__} is an architecture of ntk_uq that files do not know: "
+            "ntk_uq.networks must show it."
+        )
+    return True
+
+
+def fingerprint(architecture: BaseArchitecture, shape: Any, outputs: int) -> dict[str, Any]:
+    """What an architecture computes at a few points: it has no other identity."""
+    points = np.sin(1.0 + np.arange(3 * math.prod(shape))).reshape(3, *shape)
+    with own_rules(), jax.enable_x64(False):
+        x = jnp.asarray(points, jnp.float32)
+        network = architecture.init(jax.random.key(0), in_features(x), outputs)
+        prints = {"network": np.asarray(architecture.apply(network, x))}
+    try:
+        prints.update(architecture.kernels(points)._asdict())
+    except ValueError:  # it has none
+        pass
+    return prints
+
+
+def check_architecture(recorded: Any, given: Any, path: Path) -> None:
+    """Refuse to load without the architecture that a file left out, or with one that it holds."""
+    if recorded is not None and given is None:
+        raise RefusedError(
+            f"{path} was fitted with an architecture of its user's, which no file can hold: give "
+            "the same one, nuq.load(path, architecture=...)."
+        )
+    if recorded is None and given is not None:
+        raise RefusedError(f"{path} holds its architecture: leave out architecture={given!r}.")
+    if not (given is None or isinstance(given, BaseArchitecture)):
+        raise RefusedError(
+            "architecture takes an ntk_uq architecture, nuq.Architecture(...) for example; got "
+            f"{given!r}."
+        )
+
+
+def check_fingerprint(recorded: Any, given: Any, path: Path) -> None:
+    """Refuse an architecture that computes something else than the one of the file."""
+    tolerance = _FINGERPRINT_TOLERANCE
+    there = recorded["prints"]
+    here = fingerprint(given, recorded["shape"], recorded["outputs"])
+    different = [
+        name
+        for name in there
+        if name not in here
+        or here[name].shape != there[name].shape
+        or not np.allclose(here[name], there[name], rtol=tolerance, atol=tolerance)
+    ]
+    if different:
+        raise RefusedError(
+            f"The architecture that is given is not the one that {path} was fitted with: its "
+            f"{different[0]} differs at the same points."
+        )
