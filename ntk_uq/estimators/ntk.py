@@ -45,7 +45,7 @@ class _NTK(Estimator):
     _fitted: analytic.FittedInfiniteEnsemble
     # How reg is chosen when nothing is said, and what else may be.
     _criterion: Literal["evidence", "cv"]
-    _tunable = ("depth", "w_std", "b_std", "scales")
+    _tunable = ("depth", "embedding", "w_std", "b_std", "scales")
     _n_corrections = 0  # a regressor's draws are exact
 
     predictor_ = of_fitted("predictor")
@@ -168,7 +168,7 @@ class _NTK(Estimator):
         targets, likelihood = problem.targets, cast(Any, problem.likelihood)
         if not told.all():
             targets, likelihood = targets[:, told], Gaussian(likelihood.noise[told])
-        tune = ("depth",) if automatic else tuple(self.tune)
+        tune = ("depth", "embedding") if automatic else tuple(self.tune)
         if criterion == "evidence" and self._seeks_noise:
             tune = (*tune, "noise")
         seed = check_random_state(self.random_state).randint(2**31 - 1)
@@ -231,18 +231,24 @@ class _NTK(Estimator):
         if not isinstance(self.reg, str):
             if tune:
                 raise ValueError(
-                    f'tune={tune} needs a criterion: reg="evidence", or reg="cv" for the depth; '
-                    f"got reg={self.reg!r}."
+                    f'tune={tune} needs a criterion: reg="evidence", or reg="cv" for the depth and '
+                    f"the embedding; got reg={self.reg!r}."
                 )
             if self.reg is not None:
                 check_reg(self.reg)
             return
         if self.reg not in ("evidence", "cv"):
             raise ValueError(f'reg must be a number, "evidence" or "cv"; got {self.reg!r}.')
-        if self.reg == "cv" and set(tune) - {"depth"}:
+        climbed = tuple(name for name in tune if name not in ("depth", "embedding"))
+        if self.reg == "cv" and climbed:
             raise ValueError(
-                f'reg="cv" can tune the depth only, by trying each; got tune={tune}. The others '
-                'are found by a gradient, that of reg="evidence".'
+                'reg="cv" can tune the depth and the embedding only, by trying each; got '
+                f'tune={tune}. The others are found by a gradient, that of reg="evidence".'
+            )
+        if "embedding" in tune and climbed:
+            raise ValueError(
+                f'tune takes "embedding" with "depth" at most; got {tune}. Choose the embedding '
+                "first, and tune the rest of the architecture_ that it finds."
             )
         self._check_tunable(self._network, tune)
         if self.reg == "evidence" and self._is_smoothed:
@@ -252,11 +258,13 @@ class _NTK(Estimator):
             )
 
     def _check_tunable(self, network: Any, tune: tuple[str, ...]) -> None:
-        missing = [name for name in tune if name not in ("scales", *network.tunable)]
+        of_any = ("scales", "embedding") if network.ndim == 2 else ("scales",)
+        missing = [name for name in tune if name not in (*of_any, *network.tunable)]
         if missing:
             raise ValueError(
                 f"{type(network).__name__} has no {missing[0]} to tune; an MLP "
-                "has depth, w_std and b_std, and any architecture can have scales tuned."
+                "has depth, w_std and b_std, any architecture can have scales tuned, and one for "
+                "tables an embedding of its features."
             )
         if "b_std" in tune and network.b_std == 0:
             raise ValueError("b_std=0 stays 0 on a logarithmic scale: start from 0.1, or so.")
@@ -280,7 +288,7 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         "evidence" maximises Laplace's approximation of the evidence, "cv" the log probability of
         held-out labels in 5 folds; both use at most 600 points, taken at random. Where "cv" can
         hold nothing out, as with one point a class, it is 1.0, with a warning. None is 1.0 for
-        an architecture that you give; without one it is "cv", the depth being chosen too.
+        an architecture that you give; without one it is "cv", depth and embedding chosen too.
     uncertainty : {"initialization", "posterior", "none"}, default "initialization"
         Whose spread: "initialization" is that of networks over their random initialisation;
         "posterior" that of the Bayesian posterior, to first order; "none" has none, and is the
@@ -297,10 +305,11 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         16; it costs a sixth more time to as much again. For reg far below 1 take 16.
     label_smoothing : float, default 0.0
         Targets are (1 - label_smoothing) one-hot + label_smoothing / C.
-    tune : sequence of {"depth", "w_std", "b_std", "scales"}, default ()
-        What to choose together with `reg`: the depth by either criterion; by the evidence, whose
-        gradient finds them, the scales of weights and biases of an `MLP`, and a scale for each
-        feature (automatic relevance determination).
+    tune : sequence of {"depth", "embedding", "w_std", "b_std", "scales"}, default ()
+        What to choose together with `reg`: the depth, and whether the network sees each feature by
+        itself, in a `FeatureEmbedding`, by either criterion; by the evidence, whose gradient finds
+        them, the scales of weights and biases of an `MLP`, and a scale for each feature (automatic
+        relevance determination).
     random_state : int, RandomState or None, default 0
         Decides the draws of method="exact".
     progress : bool or None, default None

@@ -115,9 +115,7 @@ class BaseArchitecture(abc.ABC):
     def kernel_diag_block(self, x: jax.Array) -> Kernels:
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
 
-    def dot_product_kernels(
-        self, s1: jax.Array, s2: jax.Array, h: jax.Array
-    ) -> Kernels | None:
+    def dot_product_kernels(self, s1: jax.Array, s2: jax.Array, h: jax.Array) -> Kernels | None:
         """Kernels from lengths and angles of the inputs alone; None where these do not decide.
 
         Parameters

@@ -16,7 +16,7 @@ it has interactions. See docs/theory: "An embedding of each feature".
 import functools
 import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -116,7 +116,7 @@ class FeatureEmbedding(BaseArchitecture):
     True
     """
 
-    network: BaseArchitecture = MLP()
+    network: BaseArchitecture = field(default_factory=MLP)
     frequency: float = 0.7
     linear: float = 0.5
     scales: tuple[float, ...] | None = None
@@ -219,7 +219,9 @@ class FeatureEmbedding(BaseArchitecture):
         """Scales whose squares sum to one: [d]."""
         d = x.shape[-1]
         if self.scales is not None and len(self.scales) != d:
-            raise ValueError(f"scales has {len(self.scales)} entries; the points have {d} features.")
+            raise ValueError(
+                f"scales has {len(self.scales)} entries; the points have {d} features."
+            )
         scales = np.ones(d) if self.scales is None else np.asarray(self.scales)
         return jnp.asarray(scales / np.linalg.norm(scales), x.dtype)
 

@@ -98,6 +98,7 @@ def mlp_kernels(
     )
 
 
+@functools.partial(jax.jit, static_argnames=("depth", "activation", "residual"))
 def dot_product_kernels(
     s1: jax.Array,
     s2: jax.Array,

@@ -95,7 +95,9 @@ def test_finite_networks_have_the_kernels():
 
 def test_a_network_of_the_users_behind_it():
     """By its own waves, without a formula of the angle: as far from that as the waves are."""
-    _, _, kernel_fn = stax.serial(stax.Dense(64, 2**0.5, 0.3), stax.Relu(), stax.Dense(1, 2**0.5, 0.3))
+    _, _, kernel_fn = stax.serial(
+        stax.Dense(64, 2**0.5, 0.3), stax.Relu(), stax.Dense(1, 2**0.5, 0.3)
+    )
 
     def module(in_features, out_features, *, rngs):
         return nnx.Linear(in_features, out_features, rngs=rngs)
@@ -103,9 +105,7 @@ def test_a_network_of_the_users_behind_it():
     users = FeatureEmbedding(Architecture(module, kernel_fn), 0.9)
     ours = FeatureEmbedding(MLP(depth=1), 0.9)
     np.testing.assert_allclose(users.kernels(X), ours.kernels(X), rtol=1e-2)
-    np.testing.assert_allclose(
-        users.kernels(X[:4], X[4:]), ours.kernels(X[:4], X[4:]), rtol=1e-4
-    )
+    np.testing.assert_allclose(users.kernels(X[:4], X[4:]), ours.kernels(X[:4], X[4:]), rtol=1e-4)
     np.testing.assert_allclose(users.kernel_diag(X), ours.kernel_diag(X), rtol=1e-4)
     assert users.apply(users.init(jax.random.key(0), 3, 2), X.astype(np.float32)).shape == (7, 2)
 
