@@ -15,7 +15,14 @@ from sklearn.base import clone
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel
 
-from ntk_uq import MLP, BayesianClassifier, NTKClassifier, NTKRegressor, selection
+from ntk_uq import (
+    MLP,
+    BayesianClassifier,
+    FeatureEmbedding,
+    NTKClassifier,
+    NTKRegressor,
+    selection,
+)
 from ntk_uq._common.solver import solve_dual
 from ntk_uq.analytic import FirstOrderWarning, exact_predictor, gaussian_predictor
 from ntk_uq.ensemble import ConvergenceWarning
@@ -80,20 +87,42 @@ def automatic():
     return NTKClassifier(n_draws=16).fit(X, LABELS)
 
 
-def test_without_arguments_depth_and_reg_are_cross_validated(automatic):
+def test_without_arguments_network_and_reg_are_cross_validated(automatic):
     curve = automatic.reg_curve_
     assert curve.criterion == "cv"
+    assert curve.scores.shape == (12, 13)
     k, r = np.unravel_index(np.argmax(curve.scores), curve.scores.shape)
     assert automatic.reg_ == curve.reg == curve.regs[r]
-    assert curve.names[k] == f"depth {automatic.architecture_.depth}"
+    network, name = automatic.architecture_, curve.names[k]
+    if isinstance(network, FeatureEmbedding):
+        assert name == f"depth {network.network.depth}, features embedded at {network.frequency}"
+    else:
+        assert name == f"depth {network.depth}"
 
 
 def test_curve_is_drawn(automatic):
-    ax = plot_reg_curve(automatic.reg_curve_)
+    ax, curve = plot_reg_curve(automatic.reg_curve_), automatic.reg_curve_
     assert ax.get_xscale() == "log"
-    drawn = [line.get_ydata() for line in ax.get_lines()[:-1]]
-    np.testing.assert_array_equal(drawn, automatic.reg_curve_.scores)
+    drawn = {line.get_label(): line.get_ydata() for line in ax.get_lines()}
+    best = np.argsort(-curve.scores.max(axis=1), kind="stable")[:4]
+    for k in best:
+        np.testing.assert_array_equal(drawn[curve.names[k]], curve.scores[k])
+    assert len(ax.get_lines()) == 13
     assert ax.get_lines()[-1].get_xdata()[0] == automatic.reg_
+
+
+@pytest.mark.parametrize("make", [NTKClassifier, NTKRegressor])
+@pytest.mark.parametrize("frequency", [1, 2])
+def test_features_that_act_by_themselves_are_seen_by_themselves(make, frequency):
+    """A sum of waves of six features: for angles that is hard, for an additive model easy."""
+    rng = np.random.default_rng(frequency)
+    x = rng.normal(size=(240, 6))
+    f = np.sin(2 * frequency * x).sum(axis=1)
+    y = f if make is NTKRegressor else f > 0
+    model = make(n_draws=16).fit(x[:160], y[:160])
+    assert isinstance(model.architecture_, FeatureEmbedding)
+    plain = make(MLP(depth=2), reg=model._criterion, n_draws=16).fit(x[:160], y[:160])
+    assert model.score(x[160:], y[160:]) > plain.score(x[160:], y[160:]) + 0.1
 
 
 def test_a_curve_is_of_the_last_fit():

@@ -15,6 +15,9 @@ if TYPE_CHECKING:  # rooms above, or loaded where they are used
     from ntk_uq.selection.curve import RegCurve
 
 
+# Networks whose curves have names.
+_MOST_CURVES = 4
+
 _LAZINESS = {
     "kernel_change": "Relative change of the tangent kernel",
     "parameter_distance": "Distance of the parameters from their start",
@@ -91,6 +94,8 @@ def plot_diagnostics(
 def plot_reg_curve(curve: "RegCurve", *, ax: Axes | None = None) -> Axes:
     """The criterion by which the regularisation was chosen, along it.
 
+    The four networks for which it is best have names and errors, the others are grey.
+
     Parameters
     ----------
     curve : selection.RegCurve
@@ -113,14 +118,20 @@ def plot_reg_curve(curve: "RegCurve", *, ax: Axes | None = None) -> Axes:
     'reg'
     """
     ax = axes_or_new(ax)
-    errors = curve.errors if curve.errors is not None else [None] * len(curve.scores)
-    for i, (name, score, error) in enumerate(zip(curve.names, curve.scores, errors, strict=True)):
-        colour, marker = style_of(i)
-        ax.plot(curve.regs, score, color=colour, marker=marker, markersize=4, label=name)
-        if error is not None:
-            ax.fill_between(
-                curve.regs, score - error, score + error, color=colour, alpha=0.15, linewidth=0
-            )
+    best = np.max(np.where(np.isnan(curve.scores), -np.inf, curve.scores), axis=1)
+    named, *others = np.split(np.argsort(-best, kind="stable"), [_MOST_CURVES])
+    for k in np.concatenate(others).astype(int):
+        ax.plot(curve.regs, curve.scores[k], color="0.8", linewidth=0.8, zorder=1)
+    for i, k in enumerate(np.sort(named)):
+        (colour, marker), score = style_of(i), curve.scores[k]
+        ax.plot(curve.regs, score, color=colour, marker=marker, markersize=4, label=curve.names[k])
+        if curve.errors is not None:
+            low, high = score - curve.errors[k], score + curve.errors[k]
+            ax.fill_between(curve.regs, low, high, color=colour, alpha=0.15, linewidth=0)
+    shown = curve.scores[named]
+    if np.isfinite(shown).any():  # what the others do far below is of no interest
+        span = np.ptp(shown[np.isfinite(shown)])
+        ax.set_ylim(bottom=np.nanmin(shown) - 0.1 * span if span else None)
     ax.axvline(curve.reg, **DASHED)
     what = {"evidence": "Log evidence (nats)", "cv": "Held-out log density (nats a point)"}
     ax.set(xscale="log", xlabel="reg", ylabel=what[curve.criterion])

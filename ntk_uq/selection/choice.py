@@ -187,7 +187,8 @@ def _candidates(architecture: Any, tune: Sequence[str]) -> dict[str, Any]:
     """Networks to try, and what tells each from the others."""
     candidates = {"": architecture}
     if "depth" in tune:
-        candidates = {f"depth {k}": replace(architecture, depth=k) for k in _DEPTHS}
+        depths = _DEPTHS if architecture.ndim == 2 else _DEPTHS[1:]  # no convolution without any
+        candidates = {f"depth {k}": replace(architecture, depth=k) for k in depths}
     if "embedding" not in tune:
         return candidates
     return {
