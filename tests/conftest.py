@@ -37,6 +37,21 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(1, min(cores(), free_memory() // _WORKER_BYTES, _MOST_WORKERS))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of a test's cases the default run takes a few, evenly spread: the others are slow."""
+    cases = {}
+    for item in items:
+        if item.get_closest_marker("cases"):
+            cases.setdefault((item.module, item.originalname), []).append(item)
+    for group in cases.values():
+        (most,) = group[0].get_closest_marker("cases").args
+        chosen = {i * len(group) // most for i in range(most)}
+        for i, item in enumerate(group):
+            if i not in chosen:
+                item.add_marker("slow")
+
+
 @pytest.fixture(autouse=True)
 def _forgotten_programs():
     """A worker that has grown forgets its programs after a test: they are most of its memory."""

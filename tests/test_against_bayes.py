@@ -37,6 +37,7 @@ def moments_of_margin():
     return mean, integral(2) / integral(0) - mean**2
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("coordinates", ["plain", "preconditioned"])
 def test_slice_steps_converge_to_the_posterior(coordinates):
     with jax.enable_x64(True):

@@ -144,6 +144,7 @@ def test_solutions_are_stationary_for_every_likelihood(problem, likelihood, y, r
     assert np.max(np.abs(stationarity)) <= bound + 1e-9 * np.max(np.abs(solution.alpha)) * reg
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("likelihood", [Categorical(), Bernoulli(), Poisson()], ids=str)
 def test_a_complete_deflation_inverts_the_hessian(problem, likelihood):
     train, _, _, y = problem
@@ -165,6 +166,7 @@ def test_a_complete_deflation_inverts_the_hessian(problem, likelihood):
     )
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("copies", [1, 2])
 @pytest.mark.parametrize(
     ("likelihood", "y"),
@@ -288,6 +290,7 @@ def test_no_regularisation_is_exactly_gaussian(problem):
     np.testing.assert_allclose(cov, pointwise(b @ wide(prior) @ b.T), rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
 @pytest.mark.parametrize("joint", [False, True])
 def test_exact_draws_have_the_law_of_an_exactly_gaussian_case(problem, uncertainty, joint):
@@ -360,6 +363,7 @@ def test_one_point_solves_a_scalar_equation():
     np.testing.assert_allclose(predictor.alpha, [[a, -a]], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_points_far_apart_are_solved_one_by_one():
     """Uncorrelated points: a scalar equation each, and its first-order spread by hand."""
     theta, k, reg = np.array([0.8, 1.7, 3.0]), np.array([0.5, 1.0, 1.5]), 0.4
@@ -449,6 +453,7 @@ def test_progress_counts_every_draw(problem):
     assert seen[-1] == (300, 300)
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     ("likelihood", "reg", "uncertainty"),
     [
@@ -498,6 +503,7 @@ def _relu_kernels(x1, x2):
     return Kernels(*(jnp.asarray(k) for k in NET.kernels(x1, x2)))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior", "none"])
 def test_draws_are_functions(uncertainty):
     """Piece by piece as at once, the same values when asked again, and the joint law."""
@@ -572,6 +578,7 @@ def test_discrepancy_is_zero_where_first_order_is_exact(problem, monkeypatch, un
     np.testing.assert_allclose(found.sd_ratio, 1, atol=0.02)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("likelihood", "uncertainty"),
     [
@@ -603,6 +610,7 @@ def test_first_order_draws_neglect_the_second_order(problem, monkeypatch, likeli
     assert errors[0] / errors[1] > 0.6 * (10 / 3) ** power
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
 @pytest.mark.parametrize("factor", [1, 1e4])
 def test_discrepancy_is_that_of_many_other_draws(problem, uncertainty, factor):

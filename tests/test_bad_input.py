@@ -305,6 +305,7 @@ def test_missing_targets(name):
             copy(name).fit(X, values)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_labels_that_are_no_names(name):
     for labels, message in (

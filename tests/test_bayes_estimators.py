@@ -67,6 +67,7 @@ class NetworkKernel(Kernel):
         return False
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("prior", "reg"), [("ntk", 0.5), ("nngp", 1.0)])
 def test_regression_is_scikit_learns_gaussian_process(prior, reg):
     ours = BayesianRegressor(NET, reg=reg, prior=prior, noise=0.7, **LONG).fit(X, TARGET)

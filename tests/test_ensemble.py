@@ -54,6 +54,7 @@ def scipy_objective(net, initial, y, reg):
         return float(result.fun)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("reg", [0.3, 3.0])
 def test_objective_is_scipys_on_a_smooth_network(reg):
     net = MLP(width=16, depth=1, activation="erf")
@@ -135,6 +136,7 @@ def test_small_ensemble_is_near_the_infinite_one():
     assert np.max(np.abs(ratio - 1)) < 4 / np.sqrt(2 * members) + 20 / 256
 
 
+@pytest.mark.slow
 def test_no_regularisation_fits_soft_targets():
     trained = train(MLP(width=128), SOFT, reg=0.0)
     proba = jax.nn.softmax(trained.latents(X), axis=-1)
@@ -142,6 +144,7 @@ def test_no_regularisation_fits_soft_targets():
     assert np.max(0.5 * np.sum(np.abs(proba - SOFT), axis=-1)) < np.sqrt(1e-4 / 2)
 
 
+@pytest.mark.slow
 def test_much_regularisation_leaves_the_members_where_they_start():
     net = MLP(width=32, depth=1)
     trained = train(net, reg=1e6, n_members=2)
@@ -150,6 +153,7 @@ def test_much_regularisation_leaves_the_members_where_they_start():
         np.testing.assert_allclose(trained.latents(X)[i], net.apply(initial, X), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_members_are_distinct_reproducible_and_kept():
     net = MLP(width=32, depth=1, activation="erf")
     few, again, many = (np.asarray(train(net, n_members=n).latents(X_TEST)) for n in (3, 3, 9))
@@ -162,6 +166,7 @@ def test_members_are_distinct_reproducible_and_kept():
     assert min(distances) > 0.1
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("function", [train_ensemble, solve_linearised])
 def test_points_and_targets_of_any_type_are_those_of_jax(function):
     """NumPy's doubles and integers, where JAX is set to single precision: and no warning."""
@@ -218,6 +223,7 @@ STANDARDISED = (WINE.data - WINE.data.mean(axis=0)) / WINE.data.std(axis=0)
 SLOW = optax.sgd(1e-9)  # so small a rate that nothing is gained, far from the minimum
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("points", "likelihood", "reg", "options", "stuck"),
     [

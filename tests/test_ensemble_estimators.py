@@ -55,6 +55,7 @@ def test_weights_count_points():
         model.fit(X, y, sample_weight=-weights)
 
 
+@pytest.mark.slow
 def test_warm_start_trains_only_the_new_members(capsys):
     classifier = EnsembleClassifier(NET, n_members=2, warm_start=True, progress=True).fit(X, y)
     first = classifier.ensemble_
@@ -67,6 +68,7 @@ def test_warm_start_trains_only_the_new_members(capsys):
     assert "gap=" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("readout", [pytest.param("pool", marks=pytest.mark.slow), "flatten"])
 def test_images_go_through_convolutions(readout):
     digits = load_digits()

@@ -52,6 +52,7 @@ def train(function, net, problem="categorical", *, reg=0.5, n_members=2, seed=0,
     )  # fmt: skip
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     ("problem", "uncertainty"),
     [*((problem, "posterior") for problem in PROBLEMS), *(("categorical", u) for u in MODES[::2])],
@@ -148,6 +149,7 @@ def train_tightly(*args, **kwargs):
     return train_ensemble(*args, tol=1e-6, **kwargs)
 
 
+@pytest.mark.slow
 def test_prior_functions_and_label_noise_have_their_covariance():
     net, reg, members = MLP(width=16, depth=1), 0.5, 4000
     likelihood, y = PROBLEMS["weighted"]

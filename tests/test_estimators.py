@@ -91,6 +91,7 @@ def test_works_in_scikit_learns_machinery():
     assert np.mean(scores) > -0.25  # predicting the class frequencies scores -log 3 = -1.10
 
 
+@pytest.mark.slow
 def test_posterior_is_wider_than_the_spread_over_initialisations():
     """GP(0, Theta / reg) has more variance than GP(0, K) for reg = 1, as Theta >= K."""
     ntk = NTKClassifier(NET, n_draws=64).fit(X, Y).predict_distribution(X_TEST)

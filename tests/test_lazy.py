@@ -61,6 +61,7 @@ def test_plain_arrays_are_measured_as_those_of_jax():
     np.testing.assert_array_equal(found.kernel_change, expected.kernel_change)
 
 
+@pytest.mark.slow
 def test_a_linear_model_is_its_linearisation():
     lazy = measure(reg=1.0, net=MLP(depth=0), widths=[8])
     assert lazy.kernel_change.max() < 1e-6
@@ -100,6 +101,7 @@ def test_command_prints_and_draws(tmp_path, capsys, monkeypatch):
     assert "a rate needs two widths" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_plot_shows_every_network_and_the_rate():
     lazy = measure(reg=1.0)  # as above: compiled already
     ax = plot_laziness({"reg = 1": lazy}, "parameter_distance")

@@ -125,6 +125,7 @@ def test_features_that_act_by_themselves_are_seen_by_themselves(make, frequency)
     assert model.score(x[160:], y[160:]) > plain.score(x[160:], y[160:]) + 0.1
 
 
+@pytest.mark.slow
 def test_a_curve_is_of_the_last_fit():
     model = NTKClassifier(NET, reg="cv", method="gaussian").fit(X, LABELS)
     assert model.reg_curve_.reg == model.reg_
@@ -179,6 +180,7 @@ def test_at_most_some_points_choose(monkeypatch):
     assert seen == [20]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
 def test_joint_predictions(uncertainty):
     closed = NTKClassifier(NET, uncertainty=uncertainty, method="gaussian").fit(X, LABELS)
@@ -202,6 +204,7 @@ _HARD = {
 }
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("points", _HARD.values(), ids=_HARD)
 @pytest.mark.parametrize("reg", [1e-8, 1e-3, 1.0, 1e8])
 @pytest.mark.parametrize("method", ["gaussian", "exact"])
@@ -254,6 +257,7 @@ def exact_gap(ntk, reg, y, f0, alpha):
         return float(max(np.sum(r * (ntk @ r)) / (2 * reg), Decimal(0)))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("copies", [2, 40], ids=["pairs", "one point"])
 @pytest.mark.parametrize("reg", [1e-6, 1e-4, 1e-2])
 def test_a_certificate_counts_what_rounding_hides(copies, reg):
@@ -277,6 +281,7 @@ def test_a_certificate_counts_what_rounding_hides(copies, reg):
     assert np.all(gaps < 1e-12 + (np.sqrt(lost) + np.sqrt(hidden)) ** 2 / (2 * reg))
 
 
+@pytest.mark.slow
 def test_what_is_no_solution_is_refused():
     """Equal rows that contradict each other far from zero.
 
@@ -293,6 +298,7 @@ def test_what_is_no_solution_is_refused():
             model.fit(points, LABELS)
 
 
+@pytest.mark.slow
 def test_what_is_far_out_is_tried_before_all_is_solved(monkeypatch):
     """The problem of the last test under a prior of a million nats: two draws tell."""
     asked, solve = [], exact_predictor
@@ -413,6 +419,7 @@ def test_a_mode_has_no_spread(method):
 # The closed form outside first order
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("uncertainty", "factor", "reg"),
     [("posterior", 1.0, 1e-3), ("posterior", 100.0, 1.0), ("initialization", 100.0, 1.0)],

@@ -94,6 +94,7 @@ def assert_same_predictions(estimator, again, X=X_TEST):
         np.testing.assert_array_equal(estimator.predict_proba(X), again.predict_proba(X))
 
 
+@pytest.mark.cases(7)
 @pytest.mark.filterwarnings("ignore::ntk_uq.bayes.SamplingWarning")  # of so few draws
 @pytest.mark.parametrize(
     ("cls", "options"), CASES, ids=[f"{cls.__name__}-{i}" for i, (cls, _) in enumerate(CASES)]
@@ -159,6 +160,7 @@ def test_files_written_before_the_discrepancy_was_measured(tmp_path):
     assert_same_predictions(known, old, golden.X_TEST)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
 def test_joint_draws_and_functions_are_the_same(uncertainty, tmp_path):
     estimator = fit(nuq.NTKClassifier, {"uncertainty": uncertainty, "reg": 1.0, "n_draws": 4})
@@ -232,6 +234,7 @@ def test_arguments_of_any_kind(tmp_path):
     assert again.random_state.randint(10**9) == state.randint(10**9)
 
 
+@pytest.mark.slow
 def test_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[1] / "docs" / "saving.md").read_text()
@@ -253,6 +256,7 @@ def test_targets_of_several_outputs(tmp_path):
     assert_same_predictions(estimator, round_trip(estimator, tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ntk_uq.ensemble.ConvergenceWarning")
 def test_images(tmp_path):
     images = RNG.standard_normal((8, 4, 4, 1))
@@ -440,6 +444,7 @@ def test_an_interrupted_save_leaves_the_old_file(fitted, tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["model.ntk"]
 
 
+@pytest.mark.slow
 def test_temperature(tmp_path):
     clf = nuq.NTKClassifier(reg=1.0, method="gaussian")
     scaled = TemperatureScaled(clf, cv=2).fit(X, LABELS)

@@ -264,6 +264,7 @@ def test_standard_error_of_independent_draws(n_draws):
     assert stats.kstest(z, stats.t(n_draws - 1).cdf).pvalue > 1e-3
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     ("rho", "n_chains"), [(0.0, 1), (0.6, 2), (0.8, 2), (0.9, 4), (0.95, 4), (-0.4, 2)]
 )

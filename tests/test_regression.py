@@ -28,6 +28,7 @@ class FittedKernel(Kernel):
         return False
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("x", "y"),
     [load_diabetes(return_X_y=True), make_friedman1(100, noise=1.0, random_state=0)],
@@ -77,6 +78,7 @@ def test_noise_of_weighted_points():
         assert highest > max(others)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.filterwarnings("ignore::ntk_uq.ensemble.ConvergenceWarning")
 @pytest.mark.parametrize(
     "model",

@@ -41,6 +41,7 @@ def _x64():
         yield
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(("likelihood", "y"), CASES, ids=lambda v: type(v).__name__)
 @pytest.mark.parametrize("reg", [0.02, 1.0, 50.0])
 def test_log_evidence_is_the_dense_laplace_formula(likelihood, y, reg):
@@ -173,6 +174,7 @@ def test_the_search_takes_steps_that_stay_where_there_is_an_evidence():
         maximise_evidence(lambda p: p["a"] * jnp.nan, {"a": 1.0})
 
 
+@pytest.mark.slow
 def test_maximise_evidence_finds_the_maximum_of_a_scan():
     ntk, y = jnp.asarray(KERNELS.ntk), jnp.asarray(ONE_HOT)
 
@@ -190,6 +192,7 @@ def test_maximise_evidence_finds_the_maximum_of_a_scan():
     assert seen[0] == (1, 50)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("noise", [None, 0.3])
 def test_cross_validation_is_refitting(noise):
     """Against fitting each fold afresh, at its regularisation alone."""
@@ -220,6 +223,7 @@ def test_cross_validation_is_refitting(noise):
             np.testing.assert_allclose(scores[r, u, fold], expected, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_cross_validation_of_the_mode_alone():
     """The fast way for "none" against the general one."""
     folds = [np.array([0, 3, 5, 9]), np.array([1, 2, 6, 13]), np.array([4, 7, 8, 10])]

@@ -80,6 +80,7 @@ def test_search_over_settings_in_a_pipeline():
     assert np.mean(scores) > 0.9
 
 
+@pytest.mark.slow
 def test_names_of_columns_are_kept_and_checked():
     model = nuq.NTKClassifier(NET, method="gaussian").fit(X, y)
     assert model.feature_names_in_.tolist() == X.columns.tolist()
@@ -100,6 +101,7 @@ def test_frames_through_a_pipeline():
     assert pipeline.score(features, target) > 0.9
 
 
+@pytest.mark.slow
 def test_probabilities_are_calibrated_further():
     calibrated = CalibratedClassifierCV(
         nuq.NTKClassifier(NET, method="gaussian", reg=10.0), method="sigmoid", cv=3
@@ -139,7 +141,7 @@ def test_weights_are_routed():
 @pytest.mark.slow
 def test_weights_that_sum_to_one_are_warned_of():
     """AdaBoost normalises its weights: of n points they make one, and of reg n times as much."""
-    model = nuq.EnsembleClassifier(NET, n_members=1)
+    model = nuq.EnsembleClassifier(NET, n_members=1, reg=1 / len(X))
     n = len(X)
     with pytest.warns(UserWarning, match=rf"sums to 1 over {n} points.*reg is {n} times as strong"):
         AdaBoostClassifier(model, n_estimators=1).fit(X, y)

@@ -41,6 +41,7 @@ def predicted(estimator):
     return prediction.mean, prediction.log_density(Y[:, None])
 
 
+@pytest.mark.cases(2)
 @pytest.mark.filterwarnings("ignore::ntk_uq.bayes.SamplingWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_strict_promotion_changes_nothing(name):

@@ -47,6 +47,7 @@ def test_posterior_is_a_gaussian_process(weights):
     np.testing.assert_allclose(found.cov[:, 0, 0], np.diag(cov), atol=1e-8)
 
 
+@pytest.mark.slow
 def test_draws_over_initialisations_have_the_law_of_the_closed_form():
     """A ridge regression of y - f0 with the NTK, f0 of the NNGP kernel's process."""
     ntk, nngp = kernel("ntk"), kernel("nngp")
@@ -107,6 +108,7 @@ def test_what_is_drawn_needs_a_key():
         InfiniteEnsemble(method="gaussian").fit(regression()).functions()
 
 
+@pytest.mark.slow
 def test_an_estimator_adds_units_and_nothing_else():
     estimator = NTKRegressor(NET, reg=REG, noise=NOISE, method="exact", n_draws=4).fit(X, Y)
     given = estimator._key()

@@ -57,6 +57,7 @@ def assert_moments(draws, mean, cov):
     assert worst_z(products, np.broadcast_to(cov, (c, m, m))) < stats.norm.isf(5e-4 / (c * m * m))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("sampler", ["nuts", "ess"])
 def test_linear_network_against_bayesian_linear_regression(sampler):
     prior = bayes.NetworkPrior(jnp.asarray(X), LINEAR, 2)

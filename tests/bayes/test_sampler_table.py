@@ -45,6 +45,7 @@ def fitted(sampler):
     return BayesianRegressor(net, sampler=sampler, noise=0.3, **COUNTS).fit(X, Y)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ntk_uq.bayes.SamplingWarning")
 def test_a_chain_is_known_everywhere(monkeypatch):
     monkeypatch.setitem(SAMPLERS, "slower", Slower())

@@ -46,6 +46,7 @@ def posteriors(name):
     return whitened, Preconditioned.create(jnp.asarray(L), jnp.asarray(targets), likelihood)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_preconditioned_is_the_same_posterior(name):
     """The log joint density of z and y, at the z and f that a position stands for."""

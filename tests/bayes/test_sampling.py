@@ -90,6 +90,7 @@ def test_whitened_variables_give_the_latents(conjugate):
     np.testing.assert_allclose(conjugate.latents, factor @ conjugate.whitened, rtol=1e-10)
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("sampler", ["nuts", "ess"])
 @pytest.mark.parametrize(
     ("likelihood", "target"),
@@ -119,6 +120,7 @@ def test_one_latent_against_quadrature(likelihood, target, sampler):
     assert_same_distribution(draws, cdf)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("sampler", ["nuts", "ess"])
 def test_two_class_softmax_against_quadrature(sampler):
     variance = 3.0
@@ -164,6 +166,7 @@ def test_uninformative_data_give_the_prior():
         assert_same_distribution(draws[:, :, i, 0], stats.norm(scale=S[i, i] ** 0.5).cdf)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("sampler", ["nuts", "ess"])
 def test_keys_decide_the_draws(sampler):
     def sample(seed, **change):
@@ -390,6 +393,7 @@ def test_diagnostics_agree_with_arviz(conjugate):
     assert result.warnings == ()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("correlation", "n_draws"), [(0.0, 350), (0.4, 600)])
 def test_high_rhat_by_chance_is_foreseen(correlation, n_draws):
     """Chains that have mixed: R-hat is above 1.01 for as many latents as foretold."""

@@ -336,6 +336,7 @@ def blobs(n, seed):
     return centres[y] + rng.standard_normal((n, 2)), np.array(["ant", "bee", "cat"])[y]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kind", ["NTKClassifier", "EnsembleClassifier"])
 def test_mapies_conformal_sets_are_ours(kind):
     from mapie.classification import SplitConformalClassifier
@@ -354,6 +355,7 @@ def test_mapies_conformal_sets_are_ours(kind):
     np.testing.assert_array_equal(sets[:, :, 0], ours)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kind", ["NTKRegressor", "EnsembleRegressor"])
 def test_mapies_conformal_intervals_are_ours(kind):
     from mapie.regression import SplitConformalRegressor

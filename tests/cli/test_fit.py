@@ -81,6 +81,7 @@ def test_regression(folder, capsys):
     np.testing.assert_allclose(half["upper"], mean + 0.6744897501960817 * total, rtol=1e-9)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("producer", [["--method", "exact"], ["--producer", "ensemble"]])
 def test_without_uncertainty_the_noise_remains(producer, folder):
     # Strong regularisation, so that noise remains, and an ensemble trains in a few steps.
@@ -121,6 +122,7 @@ def model_of(path):
     return nuq.load(path)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.filterwarnings("ignore::ntk_uq.bayes.SamplingWarning")
 @pytest.mark.parametrize(
     "options",

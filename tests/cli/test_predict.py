@@ -93,6 +93,7 @@ def test_bad_predictions(name, model, folder, capsys):
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough(folder):
     """As `head` has; the rest of what is written has no place to go."""
     shell(*FIT, *QUICK)

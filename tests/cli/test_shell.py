@@ -14,6 +14,7 @@ from ntk_uq.cli import main
 PAGE = Path(__file__).parents[2] / "docs" / "shell.md"
 
 
+@pytest.mark.slow
 def test_the_page_runs(folder, capsys):
     blocks = re.findall(r"```(python|sh)\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     for language, text in blocks:

@@ -188,6 +188,7 @@ def simulate(sampler, shift, n_replicates=150):
     ]
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("shift", [0.0, 0.1, 1.0])
 def test_standard_error_is_the_spread_over_fresh_draws(sampler, shift):
@@ -316,6 +317,7 @@ def test_functions_are_drawn_jointly_at_some_of_many_points():
     assert energies.loc["c", "energy"] > 5 * energies.loc["c", "energy_se"]
 
 
+@pytest.mark.slow
 def test_errors_with_one_seed_and_with_different_seeds():
     """The spread over seeds is what is reported, and the energy distance has no bias."""
     rng = np.random.default_rng(0)

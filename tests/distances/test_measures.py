@@ -44,6 +44,7 @@ def test_energy_distance_of_gaussians_in_closed_form():
     assert np.mean(found) == pytest.approx(exact, abs=4 * np.std(found) / np.sqrt(200))
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("shift", [0.0, 2.0])
 @pytest.mark.parametrize("n_draws", [(150, 150), (120, 250)])
 @pytest.mark.parametrize("rho", [0.0, 0.99, -0.9])
@@ -167,6 +168,7 @@ WITHIN = 1.27
 STEPS = {"rank_correlation": 0.0, "rejected_20": 1 / 3, "rejected_10": 1 / 2}
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 @pytest.mark.parametrize("name", MEASURES)

@@ -21,6 +21,7 @@ def problem(weights=None, key=0):
     return Problem(X, Y, Gaussian(NOISE), REG, key, NET, weights)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("weights", [None, RNG.uniform(0.5, 3.0, 10)], ids=["alike", "weighted"])
 @pytest.mark.parametrize("uncertainty", ["initialization", "none"])
 def test_members_are_ridge_regressions(weights, uncertainty):

@@ -267,6 +267,7 @@ def z_scores(values, expected):
     return (values.mean(axis=0) - expected) / (values.std(axis=0, ddof=1) / np.sqrt(len(values)))
 
 
+@pytest.mark.slow
 @every_likelihood
 def test_draws_follow_the_key(likelihood):
     np.testing.assert_array_equal(draw(likelihood, 0), draw(likelihood, 0))

@@ -89,6 +89,7 @@ def recursion(x1, x2, net, dtype=np.float64):
     return c, ntk
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(
     ("depth", "w_std", "b_std"), [(0, 1.0, 0.5), (1, 2**0.5, 0.0), (2, 2**0.5, 0.3), (5, 0.7, 1.1)]
@@ -118,6 +119,7 @@ def test_relu_kernels_of_nearly_coincident_points(distance, b_std):
         np.testing.assert_allclose(actual, np.diag(expected), rtol=precision)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_repeated_rows_give_repeated_kernels(activation):
     """Also where the two copies meet in different blocks."""
@@ -186,6 +188,7 @@ def given_twice(x, **arguments):
     return mlp_kernels(x, x, **arguments)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("activation", "depth", "kernels"),
     [
@@ -413,6 +416,7 @@ def test_bad_module():
 # --- Residual connections and images --------------------------------------------------------------
 
 
+@pytest.mark.cases(1)
 @pytest.mark.filterwarnings("ignore:`FanIn` layers")
 @pytest.mark.parametrize("activation", ["relu", "erf"])
 def test_residual_kernels_equal_neural_tangents(activation):
@@ -478,6 +482,7 @@ def test_convolutional_apply_is_the_written_formula(readout):
     np.testing.assert_allclose(net.apply(params, x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("readout", "activation"), [("pool", "relu"), ("flatten", "erf")])
 def test_convolutional_networks_approach_their_kernels(readout, activation):
     net = ConvNet(width=256, depth=1, readout=readout, activation=activation)

@@ -45,6 +45,7 @@ def test_empirical_ntk_of_a_linear_model_is_its_kernel():
     np.testing.assert_allclose(ntk, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("depth", "residual"), [(0, False), (2, False), (3, True)])
 def test_sum_over_layers_equals_the_product_of_jacobians(depth, residual):
     net = MLP(width=8, depth=depth, activation="erf", w_std=1.3, b_std=0.7, residual=residual)
@@ -61,6 +62,7 @@ def test_sum_over_layers_equals_the_product_of_jacobians(depth, residual):
                 np.testing.assert_allclose(layers, jacobians, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_blocks_of_points_do_not_change_the_result(monkeypatch):
     net = Architecture(MLP(width=16, depth=1).module)
     params = net.init(jax.random.key(0), 3, 2)
@@ -162,6 +164,7 @@ def check_convergence(specification, widths, n_members):
         assert abs(slope + 0.5) < 4 * slope_error
 
 
+@pytest.mark.slow
 def test_empirical_kernels_approach_the_limit():
     check_convergence({"depth": 2}, widths=(32, 128), n_members=1024)
 

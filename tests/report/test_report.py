@@ -56,6 +56,7 @@ def report(tmp_path, compared, **options):
     return path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_page_is_whole_and_self_contained(tmp_path):
     text = report(tmp_path, comparison(), images=np.random.default_rng(0).random((60, 4, 4)))
     page = Page(text)
@@ -215,6 +216,7 @@ def test_an_interrupted_report_leaves_the_old_one(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_colour_images(tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (60, 5, 4, 3), dtype=np.uint8)
     assert "image/png" in report(tmp_path, comparison(), images=images)
