@@ -91,7 +91,7 @@ def test_without_arguments_network_and_reg_are_cross_validated(automatic):
     curve = automatic.reg_curve_
     assert curve.criterion == "cv"
     assert curve.scores.shape == (12, 13)
-    k, r = np.unravel_index(np.argmax(curve.scores), curve.scores.shape)
+    k, r = np.unravel_index(np.nanargmax(curve.scores), curve.scores.shape)
     assert automatic.reg_ == curve.reg == curve.regs[r]
     network, name = automatic.architecture_, curve.names[k]
     if isinstance(network, FeatureEmbedding):
@@ -104,7 +104,7 @@ def test_curve_is_drawn(automatic):
     ax, curve = plot_reg_curve(automatic.reg_curve_), automatic.reg_curve_
     assert ax.get_xscale() == "log"
     drawn = {line.get_label(): line.get_ydata() for line in ax.get_lines()}
-    best = np.argsort(-curve.scores.max(axis=1), kind="stable")[:4]
+    best = np.argsort(-np.nanmax(curve.scores, axis=1), kind="stable")[:4]
     for k in best:
         np.testing.assert_array_equal(drawn[curve.names[k]], curve.scores[k])
     assert len(ax.get_lines()) == 13
@@ -365,7 +365,8 @@ def test_functions_are_consistent():
         ({"reg": "large"}, 'reg must be a number, "evidence" or "cv"'),
         ({"tune": ("depth",)}, "needs a criterion"),
         ({"reg": 1.0, "tune": ("depth",)}, "needs a criterion"),
-        ({"reg": "cv", "tune": ("scales",)}, "depth only"),
+        ({"reg": "cv", "tune": ("scales",)}, "the depth and the embedding only"),
+        ({"reg": "evidence", "tune": ("embedding", "scales")}, 'takes "embedding" with "depth"'),
         ({"reg": "evidence", "tune": ("width",)}, "tune takes names among"),
         ({"reg": "evidence", "label_smoothing": 0.1}, "labels as they are"),
         ({"architecture": MLP(b_std=0.0), "reg": "evidence", "tune": ("b_std",)}, "stays 0"),

@@ -234,6 +234,20 @@ def test_cross_validation_of_the_mode_alone():
     np.testing.assert_allclose(alone, together, atol=2e-3)
 
 
+def test_a_scan_gives_up_where_weaker_regularisations_lose():
+    """What it visits has the scores of a whole scan, and what it does not is far below the best."""
+    folds = [np.arange(N)[i::3] for i in range(3)]
+    noise = np.eye(C)[np.random.default_rng(0).integers(C, size=N)]
+    args = (KERNELS, noise, np.logspace(-4, 2, 13), Categorical(), ["none"], folds)
+    whole, part = cross_validate(*args), cross_validate(*args, give_up=0.03)
+    visited = ~np.isnan(part[:, 0, 0])
+    assert visited[-2:].all() and not visited[:2].any()
+    np.testing.assert_array_equal(visited, np.sort(visited))  # from strong to weak
+    np.testing.assert_array_equal(part[visited], whole[visited])
+    means = whole.mean(axis=(1, 2))
+    assert means[~visited].max() < means.max() - 0.03
+
+
 def chosen_by_cv(points, labels, seed=0):
     one_hot = np.eye(labels.max() + 1)[labels]
     rng = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ __all__ = ["CLASSES", "class_named", "name_of"]
 
 
 def _held_as_data(contents: types.ModuleType, kind: type = object) -> tuple[str, ...]:
-    """Dataclasses of a kind on a contents page, but those whose fields are functions."""
+    """Dataclasses of a kind on a contents page, but those whose fields are always functions."""
     shown: dict[str, Any] = {name: getattr(contents, name) for name in contents.__all__}
     return tuple(
         name
@@ -20,7 +20,7 @@ def _held_as_data(contents: types.ModuleType, kind: type = object) -> tuple[str,
         if isinstance(cls, type)
         and issubclass(cls, kind)
         and is_dataclass(cls)
-        and not getattr(cls, "holds_functions", False)
+        and getattr(cls, "holds_functions", False) is not True
     )
 
 

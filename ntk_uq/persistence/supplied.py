@@ -25,10 +25,13 @@ _FINGERPRINT_TOLERANCE = 1e-4
 
 def is_supplied(value: Any) -> TypeGuard[BaseArchitecture]:
     """Whether a file leaves an architecture out, to be given to `load`: one of the user's own."""
-    if not isinstance(value, BaseArchitecture) or name_of(type(value)) is not None:
+    if not isinstance(value, BaseArchitecture):
         return False
-    shipped = type(value).__module__.partition(".")[0] == "ntk_uq"
-    if shipped and not value.holds_functions:
+    if value.holds_functions:
+        return True
+    if name_of(type(value)) is not None:
+        return False
+    if type(value).__module__.partition(".")[0] == "ntk_uq":
         raise ValueError(
             f"{type(value).__name__} is an architecture of ntk_uq that files do not know: "
             "ntk_uq.networks must show it."

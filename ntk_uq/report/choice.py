@@ -96,7 +96,7 @@ def _criterion_finding(curve: "RegCurve") -> str:
     )
     at = int(np.argmin(np.abs(np.log(curve.regs / curve.reg))))
     one = np.flatnonzero(np.isclose(curve.regs, 1))
-    scores = np.max(curve.scores, axis=0)
+    scores = np.max(np.where(np.isnan(curve.scores), -np.inf, curve.scores), axis=0)
     if curve.criterion == "evidence":
         sentence += (
             ": it maximises the evidence, the probability of the training labels under the prior, "
@@ -113,7 +113,7 @@ def _criterion_finding(curve: "RegCurve") -> str:
         values = -scores
     if np.isfinite(values[at]):
         sentence += f" ({unit.format(values[at])} nats"
-        if len(one) and one[0] != at:
+        if len(one) and one[0] != at and np.isfinite(values[one[0]]):
             sentence += (
                 f", {values[one[0]]:.{1 if curve.criterion == 'evidence' else 3}f} at reg = 1"
             )

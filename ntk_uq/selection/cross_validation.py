@@ -19,8 +19,8 @@ from ntk_uq.predictions.distributions import GaussianPrediction
 __all__ = ["cross_validate"]
 
 Floats = NDArray[np.float64]
-# Held-out scores need no more: half a hundredth of a posterior standard deviation, in nats.
-_CV_TOLERANCE = 1e-5
+# Held-out scores need no more: a thousandth of a posterior standard deviation.
+_CV_TOLERANCE = 1e-6
 
 
 @own_rules()
