@@ -241,7 +241,8 @@ def test_a_scan_gives_up_where_weaker_regularisations_lose():
     args = (KERNELS, noise, np.logspace(-4, 2, 13), Categorical(), ["none"], folds)
     whole, part = cross_validate(*args), cross_validate(*args, give_up=0.03)
     visited = ~np.isnan(part[:, 0, 0])
-    assert visited[-2:].all() and not visited[:2].any()
+    assert visited[-2:].all()
+    assert not visited[:2].any()
     np.testing.assert_array_equal(visited, np.sort(visited))  # from strong to weak
     np.testing.assert_array_equal(part[visited], whole[visited])
     means = whole.mean(axis=(1, 2))

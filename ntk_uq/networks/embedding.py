@@ -25,6 +25,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from ntk_uq._common import checks
 from ntk_uq._common.rules import own_rules
 from ntk_uq.networks.activations import ratio, safe_sqrt
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels
@@ -67,7 +68,7 @@ class _Embedded(nnx.Module):
         self.embedding = embedding
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.network(self.embedding.embed(x))  # type: ignore[operator]
+        return self.network(self.embedding.embed(x))
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,11 @@ class FeatureEmbedding(BaseArchitecture):
             raise ValueError(
                 f"network must be an architecture that takes tables, as MLP() does; got {network!r}"
             )
-        for name, least in (("frequency", "> 0"), ("limit", "> 0"), ("linear", ">= 0")):
+        for name in ("frequency", "limit"):
             value = getattr(self, name)
-            if not (isinstance(value, numbers.Real) and 0 <= value < math.inf) or (
-                least == "> 0" and value == 0
-            ):
-                raise ValueError(f"{name} must be a number {least}; got {value!r}.")
+            if not (isinstance(value, numbers.Real) and 0.0 < float(value) < math.inf):
+                raise ValueError(f"{name} must be a number > 0; got {value!r}.")
+        checks.real("linear", self.linear, minimum=0.0)
         if self.scales is not None:
             scales = np.asarray(self.scales, float)
             if scales.ndim != 1 or not (np.isfinite(scales).all() and (scales >= 0).all()):
