@@ -162,9 +162,9 @@ class EnsembleClassifier(_Ensemble, SmoothedClassifier):
     Parameters
     ----------
     architecture : MLP or other architecture, optional
-        The network. None takes ``MLP()`` on features that are standardised by the mean and
-        standard deviation of the training data; a network that you give sees the features as
-        they are.
+        The network. None takes ``MLP()`` on features that are standardised by the training data,
+        extreme values being compressed (docs, "The defaults"); a network that you give sees the
+        features as they are.
     n_members : int, default 32
         Number of networks.
     reg : float, default 1.0
@@ -269,8 +269,8 @@ class EnsembleRegressor(_Ensemble, Regressor):
     ----------
     architecture : MLP or other architecture, optional
         The network. None takes ``MLP()``, on features and targets that are standardised by the
-        mean and standard deviation of the training data; a network that you give sees both as
-        they are.
+        training data, extreme values of features being compressed (docs, "The defaults"); a
+        network that you give sees both as they are.
     n_members : int, default 32
         Number of networks.
     reg : float, default 1.0

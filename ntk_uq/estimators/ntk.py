@@ -279,9 +279,9 @@ class NTKClassifier(_NTK, SmoothedClassifier):
     Parameters
     ----------
     architecture : MLP or other architecture, optional
-        The network. None takes ``MLP()`` on features that are standardised by the mean and
-        standard deviation of the training data; a network that you give sees the features as
-        they are.
+        The network. None takes ``MLP()`` on features that are standardised by the training data,
+        extreme values being compressed (docs, "The defaults"); a network that you give sees the
+        features as they are.
     reg : float, "evidence", "cv" or None, default None
         Strength of the pull towards the initialisation, against a sum over data of the loss in
         nats; 1 is the Bayesian prior N(theta_0, I). Zero needs `label_smoothing` > 0.
@@ -404,8 +404,8 @@ class NTKRegressor(_NTK, Regressor):
     ----------
     architecture : MLP or other architecture, optional
         The network. None takes ``MLP()``, on features and targets that are standardised by the
-        mean and standard deviation of the training data; a network that you give sees both as
-        they are.
+        training data, extreme values of features being compressed (docs, "The defaults"); a
+        network that you give sees both as they are.
     reg : float, "evidence", "cv" or None, default None
         As in `NTKClassifier`, but that it is "evidence" when neither `reg` nor `architecture` is
         given.

@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ntk_uq._common import checks
 from ntk_uq._common.warnings import warn_user
 from ntk_uq.estimators.cells import check_labels, check_numbers
+from ntk_uq.estimators.tails import CompressedTails
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.function_prior import FunctionPrior
@@ -79,6 +80,7 @@ class Estimator(BaseEstimator):
     architecture_ = of_fitted("architecture")
     _fitted: Any
     _scaler: StandardScaler | None
+    _tails: CompressedTails | None = None  # earlier files have none
     # Squares of such features, summed, come near the largest double.
     _too_large = 1e150
 
@@ -188,14 +190,16 @@ class Estimator(BaseEstimator):
     def _learnt_inputs(self, X: Any, weights: Floats | None) -> Floats:
         """Features as the network sees them, and from now on will."""
         self._check_range("Features", X, Estimator._too_large)
-        self._scaler = None
+        self._scaler = self._tails = None
         if self.architecture is None:
             self._scaler = StandardScaler().fit(X, sample_weight=weights)
+            self._tails = CompressedTails.of(self._scaler.transform(X), weights)
         self._point_shape = X.shape[1:]
         return self._inputs(X)
 
     def _inputs(self, X: Floats) -> Floats:
         X = X if self._scaler is None else self._scaler.transform(X)
+        X = X if self._tails is None else self._tails.transform(X)
         self._check_range("Features", X)
         return X
 
