@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+from scipy import stats
 
 from ntk_uq import bayes
 from ntk_uq.bayes import GaussianProcessPrior, PosteriorDraws
@@ -68,3 +69,13 @@ def comparison(
         np.asarray(classes)[noisy.argmax(axis=1)] if labelled else None,
         reference=names[2] if with_reference else None,
     )
+
+
+def default_features(train, x):
+    """Features as an estimator without an architecture sees them."""
+    low, middle, high = (np.sort(train, axis=0)[int(np.ceil(len(train) * q)) - 1]
+                         for q in (0.25, 0.5, 0.75))  # fmt: skip
+    spread = (high - low) / (stats.norm.ppf(0.75) - stats.norm.ppf(0.25))
+    spread = np.where(spread > 0, spread, train.std(axis=0))
+    known, new = (np.arcsinh((points - middle) / spread) for points in (train, x))
+    return (new - known.mean(axis=0)) / known.std(axis=0)
