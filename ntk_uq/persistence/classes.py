@@ -46,8 +46,9 @@ CLASSES = {
     "ntk_uq.tables": ("TableModel",),
     "ntk_uq.estimators": (
         "NTKClassifier", "EnsembleClassifier", "BayesianClassifier",
-        "NTKRegressor", "EnsembleRegressor", "BayesianRegressor", "CompressedTails",
+        "NTKRegressor", "EnsembleRegressor", "BayesianRegressor",
     ),
+    "ntk_uq.estimators.tails": ("CompressedTails",),
     "sklearn.compose": ("ColumnTransformer",),
     "sklearn.frozen": ("FrozenEstimator",),
     "sklearn.impute": ("MissingIndicator", "SimpleImputer"),
@@ -60,7 +61,6 @@ CLASSES = {
 
 # Where a class lives that its package does not show, or no longer; names in files stay.
 _HOMES = {
-    "ntk_uq.estimators.CompressedTails": "ntk_uq.estimators.tails",
     "ntk_uq.analytic._PerOutput": "ntk_uq.analytic.resolvent",
     "ntk_uq.analytic._Shared": "ntk_uq.analytic.resolvent",
     **{f"ntk_uq.architectures.{name}": "ntk_uq.networks" for name in _ARCHITECTURES},

@@ -156,7 +156,7 @@ def test_every_producer_takes_it_and_files_keep_it(make, tmp_path):
         ({"network": nuq.ConvNet()}, "takes tables"),
         ({"network": 3}, "takes tables"),
         ({"frequency": 0.0}, "frequency must be a number > 0"),
-        ({"linear": -1.0}, "linear must be a number >= 0"),
+        ({"linear": -1.0}, "linear must be at least 0"),
         ({"limit": np.inf}, "limit must be a number > 0"),
         ({"scales": [0.0, 0.0]}, "all 0"),
         ({"scales": [1.0, -1.0]}, "at least 0 for each feature"),
