@@ -58,6 +58,7 @@ def test_slice_steps_converge_to_the_posterior(coordinates):
     assert abs(squares.mean() - variance) < 4 * squares.std() / np.sqrt(len(margin))
 
 
+@pytest.mark.slow
 def test_draws_as_prior_functions_predict_the_same():
     with jax.enable_x64(True):
         X, x = (

@@ -610,7 +610,7 @@ def test_first_order_draws_neglect_the_second_order(problem, monkeypatch, likeli
     assert errors[0] / errors[1] > 0.6 * (10 / 3) ** power
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
 @pytest.mark.parametrize("factor", [1, 1e4])
 def test_discrepancy_is_that_of_many_other_draws(problem, uncertainty, factor):

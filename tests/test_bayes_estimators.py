@@ -138,6 +138,7 @@ def binary_kernel():
     return NetworkKernel("ntk", reg=0.25)  # Theta / 0.25 = 2 (Theta / 0.5)
 
 
+@pytest.mark.slow
 def test_laplace_is_scikit_learns_gaussian_process_classifier():
     labels = (LABELS > 0).astype(int)
     ours = BayesianClassifier(NET, reg=0.5, sampler="laplace").fit(X, labels)

@@ -170,6 +170,7 @@ def test_bad_arguments(estimator, message):
         estimator.fit(X, Y)
 
 
+@pytest.mark.slow
 def test_prior_without_reg_says_that_reg_has_no_effect():
     model = BayesianClassifier(NET, prior="nngp", reg=2.0, num_warmup=10, num_samples=10)
     with pytest.warns(UserWarning, match="reg=2.0 has no effect"):

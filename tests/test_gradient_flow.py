@@ -81,6 +81,7 @@ def test_both_ends_for_squared_error():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_both_ends_for_cross_entropy():
     key = jax.random.key(0)
     args = (TRAIN, ONE_HOT, 0.4, Categorical(), "initialization", 3)

@@ -420,7 +420,7 @@ def test_a_mode_has_no_spread(method):
 # The closed form outside first order
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("uncertainty", "factor", "reg"),
     [("posterior", 1.0, 1e-3), ("posterior", 100.0, 1.0), ("initialization", 100.0, 1.0)],

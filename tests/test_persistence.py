@@ -265,6 +265,7 @@ def test_images(tmp_path):
     assert_same_predictions(estimator, round_trip(estimator, tmp_path), images)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ntk_uq.ensemble.ConvergenceWarning")
 def test_optimizer_is_left_out_and_said(tmp_path):
     estimator = nuq.EnsembleClassifier(NET, n_members=2, optimizer=optax.sgd(0.1), max_iter=2)

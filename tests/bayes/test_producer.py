@@ -30,7 +30,7 @@ def expected(reg=1.0, weights=1.0):
     return conditioned(lambda a, b: linear(a, b) / reg, X, Y, X_TEST, NOISE**2 / weights)
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prior", "weights"),
     [("ntk", WEIGHTS), ("nngp", None), ("weights", None)],

@@ -261,6 +261,7 @@ def test_scaling_one_draw_is_scikit_learns_scaling_of_the_mean():
     assert scaled.classes_.tolist() == ["ant", "bee", "cat"]
 
 
+@pytest.mark.slow
 def test_a_frozen_estimator_stays_and_gives_all_points_to_the_temperature():
     X, y = blobs(60, seed=4)
     clf = nuq.NTKClassifier(NET, reg=0.01, n_draws=16, random_state=0).fit(X[:20], y[:20])
@@ -355,7 +356,7 @@ def test_mapies_conformal_sets_are_ours(kind):
     np.testing.assert_array_equal(sets[:, :, 0], ours)
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["NTKRegressor", "EnsembleRegressor"])
 def test_mapies_conformal_intervals_are_ours(kind):
     from mapie.regression import SplitConformalRegressor

@@ -367,6 +367,7 @@ def test_chains_too_short_are_said():
     assert compared.methods["fast"].warnings == ()
 
 
+@pytest.mark.slow
 def test_pipelines_are_their_last_step():
     rng = np.random.default_rng(0)
     X, y = 5 + 3 * rng.standard_normal((24, 2)), np.repeat([0, 1], 12)

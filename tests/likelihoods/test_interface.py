@@ -247,6 +247,7 @@ def draw(likelihood, seed, f=DRAWN):
     return np.asarray(likelihood.sample(jax.random.key(seed), np.broadcast_to(f, (N_DRAWS, 3, C))))
 
 
+@pytest.mark.slow
 @every_case
 def test_draws_have_the_mean_and_covariance_of_the_likelihood(case):
     likelihood = case.likelihood

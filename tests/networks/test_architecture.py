@@ -499,6 +499,7 @@ def test_convolutional_networks_approach_their_kernels(readout, activation):
         assert (np.abs(error) < 4 * standard_error + finite_width).all()
 
 
+@pytest.mark.slow
 def test_convolutional_kernels_do_not_depend_on_blocks(monkeypatch):
     net = ConvNet(depth=1)
     x = images(5)

@@ -117,6 +117,7 @@ def test_batch_equals_whole():
     np.testing.assert_allclose(batched, whole, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_prediction_of_a_mean_squared_error_ensemble_equals_dense_algebra():
     with jax.enable_x64(True):
         _, _, kernel_fn = relu_network()
