@@ -120,14 +120,12 @@ class _Bayesian(Estimator):
         return FunctionPrior(self._network, "ntk" if self.prior == "ntk" else "nngp", reg)
 
     @property
-    def diagnostics_(self) -> bayes.Diagnostics | None:
-        """What chains say of themselves."""
+    def diagnostics_(self) -> bayes.Diagnostics | None:  # noqa: D102  (the class says what it is)
         fitted = self._fitted
         return fitted.diagnostics if isinstance(fitted, bayes.SampledPosterior) else None
 
     @property
-    def discrepancy_(self) -> analytic.Discrepancy | None:
-        """How far a Gaussian at the mode is from the posterior."""
+    def discrepancy_(self) -> analytic.Discrepancy | None:  # noqa: D102
         fitted = self._fitted
         return None if isinstance(fitted, bayes.SampledPosterior) else fitted.laplace.discrepancy
 

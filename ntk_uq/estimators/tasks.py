@@ -375,8 +375,8 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
     _target_scale: Floats
 
     @property
-    def noise_(self) -> Floats:
-        """Standard deviation of the noise, of which the network sees other units."""
+    def noise_(self) -> Floats:  # noqa: D102  (each class says what it is)
+        # The network sees other units of it.
         if "_fitted" not in vars(self):
             raise AttributeError(f"{type(self).__name__} has no noise_ before fit.")
         return np.asarray(self._fitted.likelihood.noise) * self._target_scale
