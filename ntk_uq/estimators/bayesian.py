@@ -120,12 +120,12 @@ class _Bayesian(Estimator):
         return FunctionPrior(self._network, "ntk" if self.prior == "ntk" else "nngp", reg)
 
     @property
-    def diagnostics_(self) -> bayes.Diagnostics | None:  # noqa: D102  (the class says what it is)
+    def diagnostics_(self) -> bayes.Diagnostics | None:
         fitted = self._fitted
         return fitted.diagnostics if isinstance(fitted, bayes.SampledPosterior) else None
 
     @property
-    def discrepancy_(self) -> analytic.Discrepancy | None:  # noqa: D102
+    def discrepancy_(self) -> analytic.Discrepancy | None:
         fitted = self._fitted
         return None if isinstance(fitted, bayes.SampledPosterior) else fitted.laplace.discrepancy
 
