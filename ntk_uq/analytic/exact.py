@@ -4,7 +4,6 @@ docs/theory: "Exact push-forward".
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,6 +20,7 @@ from ntk_uq._common.linalg import cholesky, interpolation_factor
 from ntk_uq._common.machine import cores
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.side_by_side import side_by_side
 from ntk_uq._common.solver import DualSolution, deflate_at_mode, solve_dual
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.budget import _DRAWS_A_CORE, _draws_at_once, _max_iter
@@ -296,7 +296,6 @@ def _solve_draws(
         at_once = min(at_once // threads, _DRAWS_A_CORE)
     size = min(n_draws, at_once)  # one for all, whatever n_draws: draws keep their values
     double = f0.dtype == jnp.float64
-    done = 0
 
     def solve_chunk(start: int) -> tuple[Array, Array, Array]:
         chunk = slice(start, start + size)
@@ -309,16 +308,10 @@ def _solve_draws(
             )
             return jax.block_until_ready((s.alpha, s.gap, s.converged))
 
-    starts = range(0, n_draws, size)
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            parts = []
-            for part in pool.map(solve_chunk, starts) if threads > 1 else map(solve_chunk, starts):
-                parts.append(part)
-                done = min(done + size, n_draws)
-                if progress is not None:
-                    progress(done, n_draws)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    def told(chunks: int) -> None:
+        if progress is not None:
+            progress(min(chunks * size, n_draws), n_draws)
+
+    parts = side_by_side(solve_chunk, range(0, n_draws, size), threads, told)
     alpha, gap, converged = (jnp.concatenate(part)[:n_draws] for part in zip(*parts, strict=True))
     return alpha, gap, converged

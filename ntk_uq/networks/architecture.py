@@ -100,6 +100,8 @@ class BaseArchitecture(abc.ABC):
     tunable: ClassVar[tuple[str, ...]] = ()
     # Whether its fields are functions, which no file can hold: `load` is then given the same again.
     holds_functions: ClassVar[bool] = False
+    # Whether kernels depend on lengths of inputs and angles between them alone.
+    has_dot_product_kernels: ClassVar[bool] = False
     # Whether every parameter starts as N(0, 1), as the NTK parameterisation has it.
     _standard_normal: ClassVar[bool] = True
 
@@ -115,8 +117,8 @@ class BaseArchitecture(abc.ABC):
     def kernel_diag_block(self, x: jax.Array) -> Kernels:
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
 
-    def dot_product_kernels(self, s1: jax.Array, s2: jax.Array, h: jax.Array) -> Kernels | None:
-        """Kernels from lengths and angles of the inputs alone; None where these do not decide.
+    def dot_product_kernels(self, s1: jax.Array, s2: jax.Array, h: jax.Array) -> Kernels:
+        """Kernels from what a dot-product kernel knows of its inputs.
 
         Parameters
         ----------
@@ -125,7 +127,7 @@ class BaseArchitecture(abc.ABC):
         h : array of shape [n1, n2]
             One minus the cosine of the angle between two inputs.
         """
-        return None
+        raise NotImplementedError(f"{type(self).__name__} has no dot-product kernels.")
 
     def tuned_kernel_block(self, x: jax.Array, values: Mapping[str, Any]) -> Kernels:
         """Kernels [n, n] with other values of `tunable` fields but depth, which may be traced."""

@@ -27,7 +27,7 @@ from jax import lax
 
 from ntk_uq._common import checks
 from ntk_uq._common.rules import own_rules
-from ntk_uq.networks.activations import ratio, safe_sqrt
+from ntk_uq.networks.activations import ratio
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels
 from ntk_uq.networks.mlp import MLP
 
@@ -188,24 +188,20 @@ class FeatureEmbedding(BaseArchitecture):
 
     def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
         """Kernels [n1, n2] as JAX arrays in the points' dtype; of `x1` with itself without `x2`."""
-        moments = _moments(
-            x1, x2, self._relative_scales(x1), self.frequency, self.linear, self.limit
-        )
-        kernels = self.network.dot_product_kernels(*moments)
-        if kernels is None:
+        if not self.network.has_dot_product_kernels:
             embedded = None if x2 is None else self.embed(x2)
-            kernels = self.network.kernel_block(self.embed(x1), embedded)
-        return kernels
+            return self.network.kernel_block(self.embed(x1), embedded)
+        scales = self._relative_scales(x1)
+        moments = _moments(x1, x2, scales, self.frequency, self.linear, self.limit)
+        return self.network.dot_product_kernels(*moments)
 
     def kernel_diag_block(self, x: jax.Array) -> Kernels:
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
-        s1, _, _ = _moments(
-            x, x[:1], self._relative_scales(x), self.frequency, self.linear, self.limit
-        )
-        diagonal = self.network.dot_product_kernels(s1, s1, jnp.zeros_like(s1))
-        if diagonal is None:
+        if not self.network.has_dot_product_kernels:
             return self.network.kernel_diag_block(self.embed(x))
-        return Kernels(diagonal.nngp[:, 0], diagonal.ntk[:, 0])
+        lengths = _lengths(x, self._relative_scales(x), self.linear)[:, None]
+        kernels = self.network.dot_product_kernels(lengths, lengths, jnp.zeros_like(lengths))
+        return Kernels(kernels.nngp[:, 0], kernels.ntk[:, 0])
 
     @own_rules()
     def tangent_kernel(
@@ -226,6 +222,11 @@ class FeatureEmbedding(BaseArchitecture):
         return jnp.asarray(scales / np.linalg.norm(scales), x.dtype)
 
 
+def _lengths(x: jax.Array, scales: jax.Array, linear: jax.Array | float) -> jax.Array:
+    """Root mean squares of embedded points: [n]."""
+    return jnp.sqrt(linear * jnp.sum(jnp.square(scales * x), axis=1) + 1)
+
+
 @jax.jit
 def _moments(
     x1: jax.Array,
@@ -241,9 +242,6 @@ def _moments(
     """
     right = x1 if x2 is None else x2
 
-    def length(x: jax.Array) -> jax.Array:
-        return safe_sqrt(linear * jnp.square(x) @ jnp.square(scales) + 1)
-
     def add(total: jax.Array, feature: Any) -> tuple[jax.Array, None]:
         a, b, scale = feature
         apart = a[:, None] - b[None]
@@ -251,7 +249,7 @@ def _moments(
         squared = linear * apart**2 - 2 * jnp.expm1(-0.5 * (frequency * waves) ** 2)
         return total + scale**2 * squared, None
 
-    s1, s2 = length(x1)[:, None], length(right)[None]
+    s1, s2 = _lengths(x1, scales, linear)[:, None], _lengths(right, scales, linear)[None]
     start = jnp.zeros((len(x1), len(right)), x1.dtype)
     squared, _ = lax.scan(add, start, (x1.T, right.T, scales))
     return s1, s2, jnp.maximum(ratio(squared - (s1 - s2) ** 2, 2 * s1 * s2), 0.0)

@@ -2,8 +2,9 @@
 
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from threading import Lock
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from ntk_uq._common.machine import cores
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.side_by_side import side_by_side
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq._common.warnings import ConvergenceWarning
 from ntk_uq.likelihoods import Gaussian, Likelihood
@@ -155,7 +157,8 @@ def choose(
     names, networks = map(list, zip(*_candidates(architecture, tune).items(), strict=True))
     if criterion == "cv" and uncertainty == "posterior" and len(networks) > _SHORTLIST:
         # Their modes tell networks apart as well, at a fraction of the cost.
-        scores, _ = _cv_scores(networks, X, y, likelihood, "none", folds, targets, progress)
+        first, progress = _part(progress, 0, 2), _part(progress, 1, 2)
+        scores, _ = _cv_scores(networks, X, y, likelihood, "none", folds, targets, first)
         best = np.max(np.where(np.isnan(scores), -np.inf, scores), axis=1)
         kept = np.sort(np.argsort(-best)[:_SHORTLIST])
         names, networks = [names[k] for k in kept], [networks[k] for k in kept]
@@ -177,14 +180,7 @@ def choose(
     scales: Floats = np.ones(X.shape[1])
     if criterion == "evidence":
         network, reg, scales, likelihood = _refine(network, X, y, likelihood, reg, tune)
-    curve = RegCurve(
-        np.array(_REGS),
-        scores,
-        errors,
-        tuple(names),
-        criterion,
-        reg,
-    )
+    curve = RegCurve(np.array(_REGS), scores, errors, tuple(names), criterion, reg)
     return Choice(network, reg, scales, likelihood, curve)
 
 
@@ -205,23 +201,28 @@ def _candidates(architecture: Any, tune: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _part(progress: Progress | None, k: int, parts: int, total: int) -> Progress | None:
+def _part(progress: Progress | None, k: int, parts: int) -> Progress | None:
     """Progress of part k of as many equal parts."""
     if progress is None:
         return None
-    return lambda done, _: progress(k * total // parts + done, total)
+    return lambda done, total: progress(k * total + done, parts * total)
 
 
 def _cv_scores(
     networks, X, y, likelihood, uncertainty, folds, targets, progress
 ) -> tuple[Floats, Floats]:
     """Mean held-out log density at each regularisation, and its standard error: [K, R] each."""
-    held_out, scores = np.concatenate(folds), []
+    held_out, done, lock = np.concatenate(folds), np.zeros(len(networks), int), Lock()
 
-    def score(network: Any) -> Floats:
+    def told(k: int, of_network: int, total: int) -> None:
+        with lock:
+            done[k] = of_network
+            progress(int(done.sum()), len(networks) * total)
+
+    def score(k: int) -> Floats:
         with own_rules(), jax.enable_x64(True):  # settings of each thread
             return cross_validate(
-                network.kernels(X),
+                networks[k].kernels(X),
                 y,
                 _REGS,
                 likelihood,
@@ -229,29 +230,19 @@ def _cv_scores(
                 folds,
                 targets=targets,
                 give_up=_GIVE_UP,
+                progress=None if progress is None else partial(told, k),
             )[:, 0, held_out]
 
-    # Side by side: of problems so small a CPU keeps one core busy.
     threads = min(cores(), len(networks)) if jax.default_backend() == "cpu" else 1
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for done, found in enumerate(
-                pool.map(score, networks) if threads > 1 else map(score, networks)
-            ):
-                scores.append(found)
-                if progress is not None:
-                    progress(done + 1, len(networks))
-        finally:
-            pool.shutdown(cancel_futures=True)
-    of_points = np.array(scores)
-    return of_points.mean(axis=-1), of_points.std(axis=-1, ddof=1) / np.sqrt(len(held_out))
+    scores = np.array(side_by_side(score, range(len(networks)), threads))
+    return scores.mean(axis=-1), scores.std(axis=-1, ddof=1) / np.sqrt(len(held_out))
 
 
 def _evidences(networks, X, y, likelihood, fit_noise, progress) -> Floats:
     """Log evidence at each regularisation, and its own best noise where asked for: [K, R]."""
-    values, steps = np.empty((len(networks), len(_REGS))), len(networks) * len(_REGS)
+    values = np.empty((len(networks), len(_REGS)))
     for k, network in enumerate(networks):
-        ntk, report = network.kernels(X).ntk, _part(progress, k, len(networks), steps)
+        ntk, report = network.kernels(X).ntk, _part(progress, k, len(networks))
         for i, reg in enumerate(_REGS):
             if fit_noise:
                 likelihood = Gaussian(jnp.asarray(estimate_noise(ntk, y, reg)))

@@ -151,6 +151,8 @@ def _cross_validate_mode(ntk, y, regs, likelihood, folds, targets, give_up, prog
         best, worse = np.fmax(best, score), worse + 1 if score < best - give_up else 0
         if worse == 2:
             break
+    if progress is not None and worse == 2:  # with what is left
+        progress(len(regs) * len(folds), len(regs) * len(folds))
     return scores
 
 
