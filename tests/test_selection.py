@@ -343,3 +343,17 @@ def test_posterior_of_noise_wants_a_strong_regularisation():
     assert curve.reg == 100
     assert curve.regs.tolist() == sorted(curve.regs)
     assert curve.regs.max() == 100
+
+
+@pytest.mark.parametrize("uncertainty", ["none", "posterior"])
+def test_progress_of_a_choice_rises_to_its_end(uncertainty):
+    """Over all networks, in whatever order they finish, and over both scans of a posterior."""
+    seen = []
+    rng, labels = np.random.default_rng(0), np.arange(N) % 2
+    choose(
+        rng, MLP(), X, np.eye(2)[labels], Categorical(), "cv", uncertainty=uncertainty,
+        tune=("depth",), progress=lambda done, total: seen.append(done / total),
+    )  # fmt: skip
+    assert len(seen) > 4 * 2  # four networks, each more than once
+    assert np.all(np.diff(seen) >= 0)
+    assert seen[-1] == 1
