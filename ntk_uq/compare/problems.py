@@ -75,7 +75,7 @@ def _feature_differences(estimators: Mapping[str, Any], X: ArrayLike) -> list[st
         if not hasattr(final, "_inputs"):
             continue
         inputs = final._inputs(np.asarray(seen_by_final(estimator, sample), dtype=np.float64))
-        inputs = inputs * getattr(final, "feature_scales_", 1.0)
+        inputs = inputs * getattr(getattr(final, "_fitted", None), "feature_scales", 1.0)
         for names, others in seen:
             if inputs.shape == others.shape and np.allclose(inputs, others, rtol=1e-6):
                 names.append(name)

@@ -50,9 +50,15 @@ class _NTK(Estimator):
 
     predictor_ = of_fitted("predictor")
     reg_ = of_fitted("reg")
-    feature_scales_ = of_fitted("feature_scales")
     jitter_ = of_fitted("jitter")
     discrepancy_ = of_fitted("discrepancy")
+
+    @property
+    def feature_scales_(self) -> Floats | float:
+        if "_fitted" not in vars(self):
+            raise AttributeError(f"{type(self).__name__} has no feature_scales_ before fit.")
+        embedded = getattr(self._fitted.architecture, "scales", None)
+        return self._fitted.feature_scales if embedded is None else np.array(embedded)
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit to training data.
@@ -168,7 +174,7 @@ class _NTK(Estimator):
         targets, likelihood = problem.targets, cast(Any, problem.likelihood)
         if not told.all():
             targets, likelihood = targets[:, told], Gaussian(likelihood.noise[told])
-        tune = ("depth", "embedding") if automatic else tuple(self.tune)
+        tune = ("depth", "embedding", "scales") if automatic else tuple(self.tune)
         if criterion == "evidence" and self._seeks_noise:
             tune = (*tune, "noise")
         seed = check_random_state(self.random_state).randint(2**31 - 1)
@@ -231,23 +237,23 @@ class _NTK(Estimator):
         if not isinstance(self.reg, str):
             if tune:
                 raise ValueError(
-                    f'tune={tune} needs a criterion: reg="evidence", or reg="cv" for the depth and '
-                    f"the embedding; got reg={self.reg!r}."
+                    f'tune={tune} needs a criterion: reg="cv", or reg="evidence"; got '
+                    f"reg={self.reg!r}."
                 )
             if self.reg is not None:
                 check_reg(self.reg)
             return
         if self.reg not in ("evidence", "cv"):
             raise ValueError(f'reg must be a number, "evidence" or "cv"; got {self.reg!r}.')
-        climbed = tuple(name for name in tune if name not in ("depth", "embedding"))
+        climbed = [name for name in tune if name in ("w_std", "b_std")]
         if self.reg == "cv" and climbed:
             raise ValueError(
-                'reg="cv" can tune the depth and the embedding only, by trying each; got '
-                f'tune={tune}. The others are found by a gradient, that of reg="evidence".'
+                f'reg="cv" does not tune {climbed[0]}: it is found by a gradient, that of '
+                'reg="evidence".'
             )
         if "embedding" in tune and climbed:
             raise ValueError(
-                f'tune takes "embedding" with "depth" at most; got {tune}. Choose the embedding '
+                f'tune takes no {climbed[0]} with "embedding"; got {tune}. Choose the embedding '
                 "first, and tune the rest of the architecture_ that it finds."
             )
         self._check_tunable(self._network, tune)

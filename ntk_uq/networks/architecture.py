@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import lax
 from numpy.typing import ArrayLike
 
 from ntk_uq._common import checks
@@ -134,6 +135,41 @@ class BaseArchitecture(abc.ABC):
         if values:
             raise ValueError(f"{type(self).__name__} has no {next(iter(values))} to tune.")
         return self.kernel_block(x)
+
+    def gradients(
+        self, x: jax.Array, points: jax.Array, alpha: jax.Array, scales: jax.Array
+    ) -> jax.Array:
+        r"""Gradients of :math:`f = \Theta(\cdot, X)\,\alpha` where features count as scales say.
+
+        Where the kernel has a kink at coinciding points, the derivative there is the mean of those
+        from all sides.
+
+        Parameters
+        ----------
+        x : array of shape [m, d]
+            Where.
+        points : array of shape [n, d]
+            X.
+        alpha : array of shape [n, C]
+            Dual coefficients.
+        scales : array of shape [d]
+            Factors of the features; derivatives are with respect to the features before them.
+
+        Returns
+        -------
+        array of shape [m, d, C]
+        """
+
+        def total(x: jax.Array, column: jax.Array) -> jax.Array:
+            # A row of the kernel depends on its own point alone: the sum's gradient holds them all.
+            return jnp.sum(self._scaled_kernels(x, points, scales).ntk @ column)
+
+        gradients = lax.map(lambda column: jax.grad(total)(x, column), alpha.T)
+        return jnp.moveaxis(gradients, 0, -1)
+
+    def _scaled_kernels(self, x1: jax.Array, x2: jax.Array, scales: jax.Array) -> Kernels:
+        """Kernels [n1, n2] where features count as scales say."""
+        return self.kernel_block(x1 * scales, x2 * scales)
 
     @own_rules()
     def tangent_kernel(

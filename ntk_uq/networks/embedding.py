@@ -17,6 +17,7 @@ import functools
 import math
 import numbers
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -173,6 +174,9 @@ class FeatureEmbedding(BaseArchitecture):
         array of shape [n, d (1 + 2 K)]
             Each feature and K waves of it; the mean of products of two points' entries is k_0.
         """
+        return self._embed(x, self._relative_scales(x))
+
+    def _embed(self, x: jax.Array, scales: jax.Array) -> jax.Array:
         waves = _waves(float(self.frequency), float(self.limit))
         numbers_ = jnp.asarray(waves.wave_numbers, x.dtype)
         amplitudes = jnp.asarray(waves.amplitudes, x.dtype)
@@ -182,7 +186,7 @@ class FeatureEmbedding(BaseArchitecture):
             amplitudes * jnp.cos(phases),
             amplitudes * jnp.sin(phases),
         ]
-        features = self._relative_scales(x)[:, None] * jnp.concatenate(parts, axis=-1)
+        features = scales[:, None] * jnp.concatenate(parts, axis=-1)
         flat = features.reshape(*x.shape[:-1], -1)
         return math.sqrt(flat.shape[-1]) * flat
 
@@ -194,6 +198,43 @@ class FeatureEmbedding(BaseArchitecture):
         scales = self._relative_scales(x1)
         moments = _moments(x1, x2, scales, self.frequency, self.linear, self.limit)
         return self.network.dot_product_kernels(*moments)
+
+    def gradients(
+        self, x: jax.Array, points: jax.Array, alpha: jax.Array, scales: jax.Array
+    ) -> jax.Array:
+        """Gradients [m, d, C] of a function of the kernel, with other scales: see the base class.
+
+        By the chain rule through distances and lengths, which a feature enters by itself.
+        """
+        if not self.network.has_dot_product_kernels:
+            return super().gradients(x, points, alpha, scales)
+        scales = scales / jnp.linalg.norm(scales)
+        shape = self.frequency, self.linear, self.limit
+        s1 = _lengths(x, scales, self.linear)[:, None]
+        s2 = _lengths(points, scales, self.linear)[None]
+        squared = _squared_distances(x, points, scales, *shape)
+
+        def ntk(squared: jax.Array, s1: jax.Array) -> jax.Array:
+            return self.network.dot_product_kernels(s1, s2, _complement(squared, s1, s2)).ntk
+
+        at, still = (squared, s1), (jnp.zeros_like(squared), jnp.zeros_like(s1))
+        _, by_distance = jax.jvp(ntk, at, (jnp.ones_like(squared), still[1]))
+        _, by_length = jax.jvp(ntk, at, (still[0], jnp.ones_like(s1)))
+
+        def of_feature(feature: Any) -> jax.Array:
+            a, b, scale = feature
+            distance = partial(_squared_distance, b=b[None], shape=shape)
+            _, slope = jax.jvp(lambda a: distance(a[:, None]), (a,), (jnp.ones_like(a),))
+            return scale**2 * ((by_distance * slope) @ alpha)
+
+        through_distance = lax.map(of_feature, (x.T, points.T, scales))
+        length_slopes = self.linear * scales**2 * x / s1
+        through_length = length_slopes[..., None] * (by_length @ alpha)[:, None]
+        return jnp.moveaxis(through_distance, 0, 1) + through_length
+
+    def _scaled_kernels(self, x1: jax.Array, x2: jax.Array, scales: jax.Array) -> Kernels:
+        scales = scales / jnp.linalg.norm(scales)
+        return self.network.kernel_block(self._embed(x1, scales), self._embed(x2, scales))
 
     def kernel_diag_block(self, x: jax.Array) -> Kernels:
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
@@ -227,6 +268,37 @@ def _lengths(x: jax.Array, scales: jax.Array, linear: jax.Array | float) -> jax.
     return jnp.sqrt(linear * jnp.sum(jnp.square(scales * x), axis=1) + 1)
 
 
+def _squared_distance(a: jax.Array, b: jax.Array, shape: tuple[Any, Any, Any]) -> jax.Array:
+    """Squared distance of two values of one feature, embedded."""
+    frequency, linear, limit = shape
+    waves = jnp.clip(a, -limit, limit) - jnp.clip(b, -limit, limit)
+    return linear * (a - b) ** 2 - 2 * jnp.expm1(-0.5 * (frequency * waves) ** 2)
+
+
+def _squared_distances(
+    x1: jax.Array,
+    x2: jax.Array,
+    scales: jax.Array,
+    frequency: jax.Array | float,
+    linear: jax.Array | float,
+    limit: jax.Array | float,
+) -> jax.Array:
+    """Squared distances of embedded points: [n1, n2]."""
+
+    def add(total: jax.Array, feature: Any) -> tuple[jax.Array, None]:
+        a, b, scale = feature
+        shape = frequency, linear, limit
+        return total + scale**2 * _squared_distance(a[:, None], b[None], shape), None
+
+    start = jnp.zeros((len(x1), len(x2)), x1.dtype)
+    return lax.scan(add, start, (x1.T, x2.T, scales))[0]
+
+
+def _complement(squared: jax.Array, s1: jax.Array, s2: jax.Array) -> jax.Array:
+    """One minus the cosine, from squared distances and lengths."""
+    return jnp.maximum(ratio(squared - (s1 - s2) ** 2, 2 * s1 * s2), 0.0)
+
+
 @jax.jit
 def _moments(
     x1: jax.Array,
@@ -241,15 +313,6 @@ def _moments(
     From distances, feature by feature: between near points nothing cancels.
     """
     right = x1 if x2 is None else x2
-
-    def add(total: jax.Array, feature: Any) -> tuple[jax.Array, None]:
-        a, b, scale = feature
-        apart = a[:, None] - b[None]
-        waves = jnp.clip(a, -limit, limit)[:, None] - jnp.clip(b, -limit, limit)[None]
-        squared = linear * apart**2 - 2 * jnp.expm1(-0.5 * (frequency * waves) ** 2)
-        return total + scale**2 * squared, None
-
     s1, s2 = _lengths(x1, scales, linear)[:, None], _lengths(right, scales, linear)[None]
-    start = jnp.zeros((len(x1), len(right)), x1.dtype)
-    squared, _ = lax.scan(add, start, (x1.T, right.T, scales))
-    return s1, s2, jnp.maximum(ratio(squared - (s1 - s2) ** 2, 2 * s1 * s2), 0.0)
+    squared = _squared_distances(x1, right, scales, frequency, linear, limit)
+    return s1, s2, _complement(squared, s1, s2)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from threading import Lock
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,13 @@ from ntk_uq.selection.cross_validation import cross_validate
 from ntk_uq.selection.curve import RegCurve
 from ntk_uq.selection.evidence import log_evidence, maximise_evidence
 from ntk_uq.selection.folds import _nothing_held_out, _rows_and_folds
-from ntk_uq.selection.noise import _LEAST_NOISE, estimate_noise
+from ntk_uq.selection.metric import (
+    evidence_along,
+    evident_metric,
+    learn_metric,
+    with_scales,
+)
+from ntk_uq.selection.noise import _LEAST_NOISE, Spectrum, estimate_noise
 
 __all__ = ["Choice", "choose"]
 
@@ -41,6 +47,12 @@ _FREQUENCIES = (None, 0.7, 1.5)
 _GIVE_UP = 0.03
 # Networks whose posteriors are cross-validated.
 _SHORTLIST = 3
+# Scales of features are learnt at regularisations so far on either side of the best, in steps, and
+# kept where they predict better by so many standard errors, paired over the points.
+_AROUND, _MARGIN = 2, 1.0
+# Scales of features are learnt at regularisations so far on either side of the best, in steps, and
+# kept where they predict better by so many standard errors, paired over the points.
+_AROUND, _MARGIN = 2, 1.0
 # More points than these only cost time: a random part of them decides as well.
 _MOST_POINTS = 600
 
@@ -55,7 +67,7 @@ class Choice(NamedTuple):
     reg : float
         Regularisation.
     scales : array of shape [d]
-        Factor of each feature; ones where they were not asked for.
+        Factor of each feature; ones where they were not asked for, or stand in the embedding.
     likelihood : Likelihood
         With the noise chosen.
     curve : RegCurve
@@ -120,9 +132,11 @@ def choose(
         as well at the same regularisation (docs, "Choosing `reg`") and costs much less.
     tune : sequence of {"depth", "embedding", "w_std", "b_std", "scales", "noise"}
         What to choose besides: the depth, 0 to 3; whether the network sees each feature by itself,
-        in a `FeatureEmbedding`. The others need the evidence, whose gradient finds them: "w_std"
-        and "b_std" of an `MLP`, a scale for each feature (automatic relevance determination), the
-        noise of a Gaussian likelihood.
+        in a `FeatureEmbedding`; a scale for each feature, learnt from the gradients of the best
+        network's mode (`learn_metric`), and kept where held-out points are predicted better by a
+        standard error, or the evidence rises by more than as many parameters cost. Under the
+        evidence, of a given network, its gradient learns the scales (automatic relevance
+        determination), and "w_std" and "b_std" of an `MLP`, and the noise of a Gaussian likelihood.
     targets : array of shape [n, C], optional
         Targets to train on, where these differ.
     progress : callable, optional
@@ -155,6 +169,11 @@ def choose(
         return Choice(architecture, curve.reg, np.ones(X.shape[1]), likelihood, curve)
 
     names, networks = map(list, zip(*_candidates(architecture, tune).items(), strict=True))
+    # By the gradients of modes; those of the evidence learn the scales of a given network.
+    learns = "scales" in tune and (criterion == "cv" or "embedding" in tune)
+    if learns:
+        tune = [name for name in tune if name != "scales"]
+        progress, of_metric = _part(progress, 0, 2), _part(progress, 1, 2)
     if criterion == "cv" and uncertainty == "posterior" and len(networks) > _SHORTLIST:
         # Their modes tell networks apart as well, at a fraction of the cost.
         first, progress = _part(progress, 0, 2), _part(progress, 1, 2)
@@ -176,12 +195,64 @@ def choose(
             "each), lower w_std and b_std, or set a larger reg."
         )
     k, r = divmod(int(np.nanargmax(scores)), len(_REGS))
-    network, reg = networks[k], _REGS[r]
-    scales: Floats = np.ones(X.shape[1])
+    curve = RegCurve(np.array(_REGS), scores, errors, tuple(names), criterion, _REGS[r])
+    network, scales = networks[k], np.ones(X.shape[1])
+    if learns:
+        data = X, y, likelihood, folds, targets
+        asked = criterion, uncertainty, "noise" in tune
+        network, scales, curve = _with_metric(curve, network, names[k], data, asked, of_metric)
+        X = X * scales
+    reg = curve.reg
     if criterion == "evidence":
-        network, reg, scales, likelihood = _refine(network, X, y, likelihood, reg, tune)
-    curve = RegCurve(np.array(_REGS), scores, errors, tuple(names), criterion, reg)
+        network, reg, climbed, likelihood = _refine(network, X, y, likelihood, reg, tune)
+        scales, curve = scales * climbed, replace(curve, reg=reg)
     return Choice(network, reg, scales, likelihood, curve)
+
+
+def _with_metric(
+    curve: RegCurve, network: Any, name: str, data: Any, asked: Any, progress: Progress | None
+) -> tuple[Any, Floats, RegCurve]:
+    """The network with the scales that its mode learns, factors of features, what was found."""
+    X, y, likelihood, folds, targets = data
+    criterion, uncertainty, fit_noise = asked
+    r = _REGS.index(curve.reg)
+    regs = _REGS[max(0, r - _AROUND) : r + _AROUND + 1]
+    if criterion == "evidence":
+        metric = evident_metric(network, X, y, regs, likelihood, fit_noise=fit_noise)
+    else:
+        if uncertainty == "posterior":  # whose best regularisation says little of the mode's
+            regs = _REGS
+        metric = learn_metric(
+            network, X, y, regs, likelihood, folds,
+            targets=targets, margin=_MARGIN, progress=progress,
+        )  # fmt: skip
+    learnt, factors = with_scales(network, metric.scales[metric.kept])
+    rows: tuple[Floats, Floats] = (metric.scores[1:], metric.errors[1:])
+    names = [f"{name}, scales learnt in {t}" for t in range(1, 1 + len(rows[0]))]
+    if criterion == "cv" and uncertainty == "posterior":
+        if not metric.kept:
+            return network, factors, curve
+        rows = _cv_scores([learnt], X * factors, y, likelihood, uncertainty, folds, targets, None)
+        regs, names = _REGS, [f"{name}, scales learnt"]
+        reg = _REGS[int(np.nanargmax(rows[0]))]
+    else:
+        reg = metric.reg
+    scores, errors = (_on_grid(regs, row) for row in rows)
+    curve = replace(
+        curve,
+        scores=np.concatenate([curve.scores, scores]),
+        errors=None if curve.errors is None else np.concatenate([curve.errors, errors]),
+        names=(*curve.names, *(name.removeprefix(", ") for name in names)),
+        reg=reg,
+    )
+    return learnt, factors, curve
+
+
+def _on_grid(regs: Sequence[float], values: Floats) -> Floats:
+    """Values [T, r] at some of the regularisations, not a number at the others: [T, R]."""
+    grid = np.full((len(values), len(_REGS)), np.nan)
+    grid[:, np.searchsorted(_REGS, regs)] = values
+    return grid
 
 
 def _candidates(architecture: Any, tune: Sequence[str]) -> dict[str, Any]:
@@ -242,11 +313,10 @@ def _evidences(networks, X, y, likelihood, fit_noise, progress) -> Floats:
     """Log evidence at each regularisation, and its own best noise where asked for: [K, R]."""
     values = np.empty((len(networks), len(_REGS)))
     for k, network in enumerate(networks):
-        ntk, report = network.kernels(X).ntk, _part(progress, k, len(networks))
+        report = _part(progress, k, len(networks))
+        evidence, _ = evidence_along(network.kernels(X).ntk, y, likelihood, fit_noise)
         for i, reg in enumerate(_REGS):
-            if fit_noise:
-                likelihood = Gaussian(jnp.asarray(estimate_noise(ntk, y, reg)))
-            values[k, i] = log_evidence(jnp.asarray(ntk), jnp.asarray(y), reg, likelihood)
+            values[k, i] = evidence(reg)
             if report is not None:
                 report(i + 1, len(_REGS))
     return values
@@ -260,8 +330,13 @@ def _refine(network, X, y, likelihood, reg, tune) -> tuple[Any, float, Floats, L
     if "scales" in tune:
         start["scales"] = jnp.ones(X.shape[1])
     lower = {name: jnp.zeros_like(value) for name, value in start.items()}
+    # Of a kernel that stays as it is, one decomposition serves every evidence.
+    stays = isinstance(likelihood, Gaussian) and not climbed and "scales" not in tune
+    spectrum = Spectrum.of(network.kernels(X).ntk, y) if stays else None
     if "noise" in tune:
-        start["noise"] = jnp.asarray(estimate_noise(network.kernels(X).ntk, y, reg))
+        start["noise"] = jnp.asarray(
+            spectrum.best_noise(reg) if spectrum else estimate_noise(network.kernels(X).ntk, y, reg)
+        )
         lower["noise"] = jnp.asarray(_LEAST_NOISE * np.sqrt(np.mean(np.square(y), axis=0)))
     points, targets = jnp.asarray(X), jnp.asarray(y)
 
@@ -269,6 +344,8 @@ def _refine(network, X, y, likelihood, reg, tune) -> tuple[Any, float, Floats, L
         return Gaussian(p["noise"]) if "noise" in p else likelihood
 
     def evidence(p: dict[str, Any]) -> Array:
+        if spectrum is not None:
+            return spectrum.log_evidence(p["reg"], cast(Gaussian, with_noise(p)).noise)
         scaled = points * p.get("scales", 1.0)
         ntk = network.tuned_kernel_block(scaled, {name: p[name] for name in climbed}).ntk
         return log_evidence(ntk, targets, p["reg"], with_noise(p))

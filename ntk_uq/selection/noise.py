@@ -1,14 +1,77 @@
-"""The noise of a Gaussian likelihood, by the evidence."""
+"""The evidence of a Gaussian likelihood in the kernel's eigenbasis, and its noise."""
 
+import math
+from typing import Any, NamedTuple, Self
+
+import jax.numpy as jnp
 import numpy as np
 import scipy
+from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["estimate_noise"]
+__all__ = ["Spectrum", "estimate_noise"]
+
+Floats = NDArray[np.float64]
+
 # The least noise that is estimated, relative to the targets: less explains no more, and costs the
 # solvers their precision. And what is taken, relative to the prior, where targets are all zero and
 # so say nothing: small, and yet networks can be trained and chains drawn.
 _LEAST_NOISE, _UNKNOWN_NOISE = 1e-4, 1e-2
+
+
+class Spectrum(NamedTuple):
+    """What the evidence of a Gaussian likelihood needs of a kernel and targets, for any `reg`.
+
+    Attributes
+    ----------
+    eigenvalues : array of shape [n]
+        Of the kernel.
+    squares : array of shape [n, C]
+        Squared coordinates of the targets in its eigenbasis.
+    """
+
+    eigenvalues: Floats
+    squares: Floats
+
+    @classmethod
+    def of(cls, ntk: ArrayLike, y: Floats) -> Self:
+        """Decompose a kernel [n, n], which takes n^3, for targets [n, C]."""
+        eigenvalues, vectors = scipy.linalg.eigh(np.asarray(ntk, np.float64))
+        return cls(np.maximum(eigenvalues, 0.0), (vectors.T @ y) ** 2)
+
+    def log_evidence(self, reg: Any, noise: Any) -> Array:
+        """Log evidence in nats, traceable, of a noise [C]: Rasmussen & Williams, eq. 5.8."""
+        signal = jnp.asarray(self.eigenvalues)[:, None] / reg
+        variances = signal + jnp.broadcast_to(jnp.asarray(noise), self.squares.shape[1:]) ** 2
+        fit = jnp.sum(self.squares / variances + jnp.log(variances))
+        return -0.5 * (fit + self.squares.size * math.log(2 * math.pi))
+
+    def best_noise(self, reg: float, repetitions: float = 0.0) -> Floats:
+        """Noise [C] that maximises the evidence, so many observations being repetitions.
+
+        See `estimate_noise`.
+        """
+        signal = self.eigenvalues / reg
+        observations = len(signal) + repetitions
+        scales = np.sqrt(self.squares.sum(axis=0) / observations)
+        unknown = _UNKNOWN_NOISE * (math.sqrt(signal.sum() / observations) or 1.0)
+
+        def deficit(log_noise: float, squares: Floats) -> float:
+            variances = signal + np.exp(2 * log_noise)
+            fit = np.sum(squares / variances + np.log(variances))
+            return float(fit + 2 * repetitions * log_noise)
+
+        def best(squares: Floats, scale: float) -> float:
+            # The evidence may have two maxima, one explaining by noise and one by signal: scan
+            # first.
+            grid = np.log(scale) + np.linspace(np.log(_LEAST_NOISE), np.log(2), 60)
+            centre = int(np.argmin([deficit(g, squares) for g in grid]))
+            bounds = grid[max(centre - 1, 0)], grid[min(centre + 1, len(grid) - 1)]
+            fit = scipy.optimize.minimize_scalar(deficit, bounds=bounds, args=(squares,))
+            return float(np.exp(fit.x))
+
+        columns = zip(self.squares.T, scales, strict=True)
+        return np.array([best(q, s) if s > 0 else unknown for q, s in columns])
 
 
 def estimate_noise(
@@ -54,26 +117,5 @@ def estimate_noise(
     y = np.asarray(y, np.float64)
     weights = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
     roots = np.sqrt(weights)
-    prior = np.asarray(ntk) / reg
-    eigenvalues, vectors = scipy.linalg.eigh(roots[:, None] * prior * roots)
-    squares = (vectors.T @ (roots[:, None] * y)) ** 2
-    scales = np.sqrt(np.average(np.square(y), axis=0, weights=weights))
-    repetitions = np.sum(weights - 1)
-
-    def deficit(log_noise: float, squares: NDArray) -> float:
-        variances = np.maximum(eigenvalues, 0.0) + np.exp(2 * log_noise)
-        fit = np.sum(squares / variances + np.log(variances))
-        return float(fit + 2 * repetitions * log_noise)
-
-    def best(squares: NDArray, scale: float) -> float:
-        # The evidence may have two maxima, one explaining by noise and one by signal: scan first.
-        grid = np.log(scale) + np.linspace(np.log(_LEAST_NOISE), np.log(2), 60)
-        centre = int(np.argmin([deficit(g, squares) for g in grid]))
-        bounds = grid[max(centre - 1, 0)], grid[min(centre + 1, len(grid) - 1)]
-        fit = scipy.optimize.minimize_scalar(deficit, bounds=bounds, args=(squares,))
-        return float(np.exp(fit.x))
-
-    unknown = _UNKNOWN_NOISE * (np.sqrt(np.mean(np.diag(prior))) or 1.0)
-    return np.array(
-        [best(q, s) if s > 0 else unknown for q, s in zip(squares.T, scales, strict=True)]
-    )
+    spectrum = Spectrum.of(roots[:, None] * np.asarray(ntk) * roots, roots[:, None] * y)
+    return spectrum.best_noise(reg, float(np.sum(weights - 1)))

@@ -1,0 +1,418 @@
+"""How much each feature counts, from the gradients of the fitted mode.
+
+The average gradient outer product of a fitted function, here its diagonal, says along which
+features it moves. Scaling features by its root and fitting again is the learning of features that
+a kernel can do: docs/theory, "A metric for the features".
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import ArrayLike, NDArray
+
+from ntk_uq._common.machine import cores
+from ntk_uq._common.progress import Progress
+from ntk_uq._common.rules import own_rules
+from ntk_uq._common.side_by_side import side_by_side
+from ntk_uq._common.solver import LARGEST_GAP, solve_dual
+from ntk_uq.likelihoods import Gaussian, Likelihood
+from ntk_uq.networks.architecture import BaseArchitecture, Kernels
+from ntk_uq.networks.embedding import FeatureEmbedding
+from ntk_uq.selection.evidence import log_evidence
+from ntk_uq.selection.noise import Spectrum
+
+__all__ = [
+    "Metric",
+    "evidence_along",
+    "evident_metric",
+    "learn_metric",
+    "mean_squared_gradients",
+    "with_scales",
+]
+
+Floats = NDArray[np.float64]
+
+# Rounds of learning: scales have settled by then, or run away.
+_ROUNDS = 3
+# A feature counts this much less than the mean one at most: none is lost for good.
+_LEAST_SCALE = 1e-3
+# Held-out scores need no more: a thousandth of a posterior standard deviation.
+_TOLERANCE = 1e-6
+# Numbers that the derivatives of a block of the kernel may hold.
+_ENTRIES_AT_ONCE = 2**22
+
+
+class Metric(NamedTuple):
+    """Scales of the features, round by round, and how the mode predicts with them.
+
+    Attributes
+    ----------
+    scales : array of shape [T + 1, d]
+        Of each round; their mean square is one. The first round's are ones.
+    scores : array of shape [T + 1, R]
+        Mean log predictive density of a held-out point by scales that were learnt without its fold,
+        or the log evidence, at each regularisation, in nats; NaN where there is none.
+    errors : array of shape [T + 1, R]
+        Standard errors of the means; NaN for the evidence.
+    kept : int
+        The round whose scales are worth having.
+    reg : float
+        Its best regularisation.
+    """
+
+    scales: Floats
+    scores: Floats
+    errors: Floats
+    kept: int
+    reg: float
+
+
+def with_scales(architecture: BaseArchitecture, scales: Floats) -> tuple[BaseArchitecture, Floats]:
+    """A network whose features count as the scales say, and the factors of the features it sees.
+
+    An embedding weighs what it makes of each feature; other networks see features of that size.
+
+    Parameters
+    ----------
+    architecture : BaseArchitecture
+        The network.
+    scales : array of shape [d]
+        Scales, >= 0.
+
+    Returns
+    -------
+    tuple of BaseArchitecture and array [d]
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import MLP, FeatureEmbedding
+    >>> with_scales(MLP(depth=1), np.array([1.0, 0.5]))[1]
+    array([1. , 0.5])
+    >>> network, factors = with_scales(FeatureEmbedding(), np.array([1.0, 0.5]))
+    >>> network.scales, factors
+    ((1.0, 0.5), array([1., 1.]))
+    """
+    if not isinstance(architecture, FeatureEmbedding):
+        return architecture, scales
+    if np.all(scales == 1):
+        return architecture, scales
+    return replace(architecture, scales=tuple(scales.tolist())), np.ones_like(scales)
+
+
+@own_rules()
+def mean_squared_gradients(
+    architecture: BaseArchitecture,
+    X: ArrayLike,
+    alpha: ArrayLike,
+    scales: ArrayLike,
+    weights: ArrayLike | None = None,
+) -> Floats:
+    r"""Diagonal of the average gradient outer product of a mode, at its training points.
+
+    .. math:: g_j = \frac1n \sum_i \sum_c \Bigl(\frac{\partial f_c}{\partial x_j}(x_i)\Bigr)^2 ,
+              \qquad f = \Theta(\cdot, X)\,\alpha .
+
+    Where a kernel has a kink at coinciding points, the derivative there is the mean of those from
+    all sides.
+
+    Parameters
+    ----------
+    architecture : BaseArchitecture
+        The network, without scales.
+    X : array of shape [n, d]
+        Training points.
+    alpha : array of shape [n, C]
+        Dual coefficients of the mode.
+    scales : array of shape [d]
+        Scales with which it was fitted; derivatives are with respect to the features before them.
+    weights : array of shape [n], optional
+        How much each point counts.
+
+    Returns
+    -------
+    array of shape [d]
+
+    References
+    ----------
+    Radhakrishnan, Beaglehole, Pandit & Belkin 2024, arXiv 2212.13881.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import MLP
+    >>> linear = MLP(depth=0, w_std=1.0, b_std=0.0)  # f = x1 x2' X' alpha / 2
+    >>> X, alpha = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[2.0], [4.0]])
+    >>> mean_squared_gradients(linear, X, alpha, np.ones(2))
+    array([1., 4.])
+    """
+    points = np.asarray(X, float)
+    n, d = points.shape
+    weights = np.ones(n) if weights is None else np.asarray(weights, float)
+    rows = min(n, max(1, _ENTRIES_AT_ONCE // (n * d)))
+    filled = np.concatenate([points, points[: -n % rows]])  # blocks of one size compile once
+    with jax.enable_x64(True):
+        fixed = [jnp.asarray(a, float) for a in (points, alpha, scales)]
+        blocks = [
+            _squared_gradients(architecture, jnp.asarray(filled[i : i + rows]), *fixed)
+            for i in range(0, n, rows)
+        ]
+    squares = np.concatenate([np.asarray(block) for block in blocks])[:n]
+    return weights @ squares / weights.sum()
+
+
+@partial(jax.jit, static_argnums=0)
+def _squared_gradients(
+    network: BaseArchitecture, at: Array, points: Array, alpha: Array, scales: Array
+) -> Array:
+    """Squared derivatives of the mode, summed over outputs: [m, d]."""
+    return jnp.sum(network.gradients(at, points, alpha, scales) ** 2, axis=-1)
+
+
+@own_rules()
+def learn_metric(
+    architecture: BaseArchitecture,
+    X: Floats,
+    y: Floats,
+    regs: Sequence[float],
+    likelihood: Likelihood,
+    folds: Sequence[NDArray[np.integer]],
+    *,
+    targets: Floats | None = None,
+    margin: float = 1.0,
+    progress: Progress | None = None,
+) -> Metric:
+    r"""Learn a scale for each feature from the mode, and judge each round by held-out points.
+
+    In each round :math:`s_j^2 \leftarrow s_j \sqrt{g_j}`, mean square one, with g the
+    `mean_squared_gradients` of the mode at the regularisation that predicts best. The scales that
+    predict a fold are learnt from the others. Three rounds, or fewer: the first that does not
+    predict better than the one before is the last.
+
+    Parameters
+    ----------
+    architecture : BaseArchitecture
+        The network, for tables.
+    X : array of shape [n, d]
+        Points.
+    y : array of shape [n, C]
+        Targets to predict.
+    regs : sequence of R floats
+        Regularisations, > 0.
+    likelihood : Likelihood
+        Observation model.
+    folds : sequence of integer arrays
+        Points that are held out, fold by fold.
+    targets : array of shape [n, C], optional
+        Targets to train on, where these differ.
+    margin : float, default 1.0
+        A round is kept if it predicts better than the first by so many standard errors of the
+        difference, paired over the points.
+    progress : callable, optional
+        ``progress(done, total)`` is told rounds.
+
+    Returns
+    -------
+    Metric
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import MLP, Gaussian
+    >>> X = np.random.default_rng(0).normal(size=(40, 3))
+    >>> folds = np.split(np.arange(40), 5)
+    >>> problem = MLP(depth=1), X, np.sin(2 * X[:, :1]), [0.1, 1.0], Gaussian(0.1)
+    >>> metric = learn_metric(*problem, folds)
+    >>> bool(np.all(metric.scales[-1, 1:] < 0.5 * metric.scales[-1, 0])), bool(metric.kept)
+    (True, True)
+    """
+    targets = y if targets is None else targets
+    weights = np.ones((len(folds) + 1, len(X)))  # the last is of all points
+    for weight, fold in zip(weights, folds, strict=False):
+        weight[fold] = 0
+    threads = min(cores(), len(weights)) if jax.default_backend() == "cpu" else 1
+    scales, learnt, densities, best = np.ones((len(weights), X.shape[1])), [], [], -np.inf
+    for t in range(_ROUNDS + 1):
+
+        def fit(k: int, scales: Floats = scales) -> tuple[Floats, Floats]:
+            network, factors = with_scales(architecture, scales[k])
+            return _path(network.kernels, X * factors, y, targets, regs, likelihood, weights[k])
+
+        modes, every = zip(*side_by_side(fit, range(len(weights)), threads), strict=True)
+        of_folds = zip(every, folds, strict=False)
+        densities.append(np.concatenate([density[:, fold] for density, fold in of_folds], axis=1))
+        learnt.append(scales[-1])
+        if progress is not None:
+            progress(t + 1, _ROUNDS + 1)
+        scores = np.nan_to_num(densities[-1].mean(axis=1), nan=-np.inf)
+        if t == _ROUNDS or scores.max() <= best:
+            break
+        best, r = scores.max(), int(scores.argmax())
+        scales = np.array(
+            [
+                _rescaled(s, mean_squared_gradients(architecture, X, alpha[r], s, w))
+                for s, alpha, w in zip(scales, modes, weights, strict=True)
+            ]
+        )
+    if progress is not None:
+        progress(_ROUNDS + 1, _ROUNDS + 1)
+    return _judged(np.array(learnt), np.array(densities), regs, margin)
+
+
+def _judged(scales: Floats, densities: Floats, regs: Sequence[float], margin: float) -> Metric:
+    """Which round to keep, from held-out log densities [T + 1, R, m]."""
+    scores = densities.mean(axis=-1)
+    errors = densities.std(axis=-1, ddof=1) / np.sqrt(densities.shape[-1])
+    best = np.argmax(np.nan_to_num(scores, nan=-np.inf), axis=1)
+    gains = densities[np.arange(len(best)), best]
+    gains = gains - gains[0]
+    needed = margin * gains.std(axis=1, ddof=1) / np.sqrt(gains.shape[1])
+    gain = np.nan_to_num(gains.mean(axis=1), nan=-np.inf)
+    kept = int(np.argmax(np.where(gain > needed, gain, 0.0)))
+    return Metric(scales, scores, errors, kept, regs[best[kept]])
+
+
+@own_rules()
+def evident_metric(
+    architecture: BaseArchitecture,
+    X: Floats,
+    y: Floats,
+    regs: Sequence[float],
+    likelihood: Likelihood,
+    *,
+    fit_noise: bool = False,
+) -> Metric:
+    """Learn a scale for each feature from the mode, and judge each round by the evidence.
+
+    As `learn_metric`. Scales are d parameters more: a round is kept if the evidence rises by what
+    Schwarz's criterion asks for them, d/2 log n.
+
+    Parameters
+    ----------
+    architecture, X, y, regs, likelihood
+        As in `learn_metric`.
+    fit_noise : bool, default False
+        Whether a Gaussian likelihood's noise is that of the highest evidence.
+
+    Returns
+    -------
+    Metric
+
+    References
+    ----------
+    Schwarz (1978), Estimating the dimension of a model.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import MLP, Gaussian
+    >>> X = np.random.default_rng(0).normal(size=(40, 3))
+    >>> problem = MLP(depth=1), X, np.sin(2 * X[:, :1]), [0.1, 1.0], Gaussian(0.1)
+    >>> bool(evident_metric(*problem).kept)
+    True
+    """
+    n, d = X.shape
+    scales, learnt, scores = np.ones(d), [], []
+    for t in range(_ROUNDS + 1):
+        network, factors = with_scales(architecture, scales)
+        with jax.enable_x64(True):
+            ntk = jnp.asarray(network.kernels(X * factors).ntk)
+            evidence, model = evidence_along(ntk, y, likelihood, fit_noise)
+            score = np.array([evidence(reg) for reg in regs])
+            learnt.append(scales)
+            scores.append(score)
+            best = np.nan_to_num(np.array(scores), nan=-np.inf).max(axis=1)
+            if t == _ROUNDS or (t > 0 and best[t] <= best[t - 1]) or not np.isfinite(best[t]):
+                break
+            reg = regs[int(np.nanargmax(score))]
+            mode = solve_dual(
+                ntk, reg, jnp.asarray(y), jnp.zeros((1, *y.shape)), model(reg), tol=_TOLERANCE
+            )
+        gradients = mean_squared_gradients(architecture, X, mode.alpha[0], scales)
+        scales = _rescaled(scales, gradients)
+    kept = int(np.argmax(best))
+    if best[kept] - best[0] <= 0.5 * d * np.log(n):
+        kept = 0
+    reg = regs[int(np.argmax(np.nan_to_num(scores[kept], nan=-np.inf)))]
+    return Metric(
+        np.array(learnt), np.array(scores), np.full((len(scores), len(regs)), np.nan), kept, reg
+    )
+
+
+def evidence_along(
+    ntk: Any, y: Floats, likelihood: Likelihood, fit_noise: bool
+) -> tuple[Callable[[float], float], Callable[[float], Likelihood]]:
+    """Log evidence as a function of the regularisation, and the likelihood it belongs to.
+
+    Parameters
+    ----------
+    ntk : array of shape [n, n]
+        NTK of the points.
+    y : array of shape [n, C]
+        Targets.
+    likelihood : Likelihood
+        Observation model.
+    fit_noise : bool
+        Whether a Gaussian likelihood's noise is that of the highest evidence.
+
+    Returns
+    -------
+    tuple of two callables
+    """
+    if not isinstance(likelihood, Gaussian):
+        ntk, targets = jnp.asarray(ntk), jnp.asarray(y)
+        evidence = partial(log_evidence, ntk, targets, likelihood=likelihood)
+        return lambda reg: float(evidence(reg)), lambda reg: likelihood
+    spectrum = Spectrum.of(ntk, y)
+
+    def model(reg: float) -> Gaussian:
+        return Gaussian(jnp.asarray(spectrum.best_noise(reg))) if fit_noise else likelihood
+
+    return lambda reg: float(spectrum.log_evidence(reg, model(reg).noise)), model
+
+
+def _rescaled(scales: Floats, gradients: Floats) -> Floats:
+    """One round's scales from the last's."""
+    squared = scales * np.sqrt(gradients)
+    if not squared.any():  # a mode that is constant says nothing
+        return scales
+    new = np.maximum(np.sqrt(squared / squared.mean()), _LEAST_SCALE)
+    return new / np.sqrt(np.mean(new**2))
+
+
+def _path(
+    kernels: Callable[[Floats], Kernels],
+    X: Floats,
+    y: Floats,
+    targets: Floats,
+    regs: Sequence[float],
+    likelihood: Likelihood,
+    weights: Floats,
+) -> tuple[Floats, Floats]:
+    """Modes along the regularisations: dual coefficients [R, n, C], log densities [R, n]."""
+    with own_rules(), jax.enable_x64(True):  # settings of each thread
+        ntk, start = jnp.asarray(kernels(X).ntk), jnp.zeros((1, *targets.shape))
+        alphas = np.empty((len(regs), *targets.shape))
+        densities = np.full((len(regs), len(y)), np.nan)
+        for r in np.argsort(regs)[::-1]:
+            solution = solve_dual(
+                ntk,
+                regs[r],
+                jnp.asarray(targets),
+                jnp.zeros_like(start),
+                likelihood,
+                weights=jnp.asarray(weights)[None],
+                start=start,
+                tol=_TOLERANCE,
+            )
+            start, alphas[r] = solution.alpha, np.asarray(solution.alpha[0])
+            if solution.gap[0] <= LARGEST_GAP:
+                density = likelihood.log_density(solution.latents, jnp.asarray(y))
+                densities[r] = np.asarray(density[0])
+        return alphas, densities

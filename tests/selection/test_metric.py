@@ -1,0 +1,155 @@
+"""Scales of features: gradients against differences, rounds by ridge regression, what is kept."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.inspection import permutation_importance
+
+import ntk_uq as nuq
+from ntk_uq import MLP, Categorical, FeatureEmbedding, Gaussian, NTKClassifier, NTKRegressor
+from ntk_uq.selection import log_evidence
+from ntk_uq.selection.metric import evident_metric, learn_metric, mean_squared_gradients
+from ntk_uq.selection.noise import Spectrum
+
+RNG = np.random.default_rng(0)
+SCALES = np.array([1.5, 0.3, 0.8])
+
+
+class _OwnBlocks(MLP):
+    """An MLP that does not say that lengths and angles are all it needs."""
+
+    has_dot_product_kernels = False
+
+
+def kernel(network, a, b, scales):
+    if isinstance(network, FeatureEmbedding):
+        changed = FeatureEmbedding(network.network, network.frequency, scales=scales)
+        return changed.kernels(a, b).ntk
+    return network.kernels(a * scales, b * scales).ntk
+
+
+def differences(network, X, alpha, scales, at, step=1e-5):
+    """Central differences of the mode: [m, d, C]."""
+    moves = step * np.eye(X.shape[1])
+    sides = [kernel(network, at + move, X, scales) - kernel(network, at - move, X, scales)
+             for move in moves]  # fmt: skip
+    return np.stack([side @ alpha / (2 * step) for side in sides], axis=1)
+
+
+@pytest.mark.cases(3)
+@pytest.mark.parametrize(
+    "network",
+    [
+        MLP(depth=1),
+        FeatureEmbedding(MLP(depth=1, b_std=0.4), 1.2),
+        FeatureEmbedding(_OwnBlocks(depth=1)),
+        MLP(depth=2, activation="erf"),
+        FeatureEmbedding(MLP(depth=0)),
+        FeatureEmbedding(MLP(depth=2, activation="gelu"), 0.5, 0.0),
+    ],
+    ids=["relu", "embedded", "own blocks", "erf", "additive", "gelu"],
+)
+def test_gradients_are_differences(network):
+    """At other points, and at the training points, where a kink counts from both sides."""
+    X, alpha = RNG.normal(size=(7, 3)), RNG.normal(size=(7, 2))
+    for at in (RNG.normal(size=(5, 3)), X):
+        with jax.enable_x64(True):
+            found = network.gradients(*map(jnp.asarray, (at, X, alpha, SCALES)))
+        np.testing.assert_allclose(found, differences(network, X, alpha, SCALES, at), atol=1e-4)
+
+
+def test_mean_of_squares_counts_weights_as_repetitions(monkeypatch):
+    X, alpha = RNG.normal(size=(6, 3)), RNG.normal(size=(6, 1))
+    weights = np.array([2.0, 1.0, 0.0, 3.0, 1.0, 1.0])
+    gradients = differences(MLP(depth=1), X, alpha, SCALES, X)
+    expected = np.average(np.sum(gradients**2, axis=2), axis=0, weights=weights)
+    # In blocks, of which the last is filled up.
+    monkeypatch.setattr("ntk_uq.selection.metric._ENTRIES_AT_ONCE", 4 * X.size)
+    found = mean_squared_gradients(MLP(depth=1), X, alpha, SCALES, weights)
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+def test_a_round_by_ridge_regression():
+    """What predicts a fold is learnt from the others alone."""
+    X, noise, regs = RNG.normal(size=(24, 3)), 0.3, [0.5, 2.0]
+    y = np.sin(2 * X[:, :1]) + noise * RNG.normal(size=(24, 1))
+    held_out, network = np.arange(8), MLP(depth=1)
+    train = np.arange(8, 24)
+    metric = learn_metric(network, X, y, regs, Gaussian(noise), [held_out])
+
+    def ridge(scales, reg):
+        ntk = kernel(network, X[train], X[train], scales)
+        alpha = np.linalg.solve(ntk + reg * noise**2 * np.eye(16), y[train])
+        residual = y[held_out] - kernel(network, X[held_out], X[train], scales) @ alpha
+        density = -0.5 * (residual / noise) ** 2 - np.log(noise) - 0.5 * np.log(2 * np.pi)
+        return alpha, density.mean()
+
+    scales = np.ones(3)
+    for t in range(2):
+        alphas, scores = zip(*(ridge(scales, reg) for reg in regs), strict=True)
+        np.testing.assert_allclose(metric.scores[t], scores, rtol=1e-3)
+        alpha = alphas[int(np.argmax(scores))]
+        gradients = differences(network, X[train], alpha, scales, X[train])
+        squared = scales * np.sqrt(np.mean(np.sum(gradients**2, axis=2), axis=0))
+        scales = np.sqrt(squared / squared.mean())
+
+
+def test_what_says_nothing_is_left_alone():
+    """Targets that are noise: no scales are worth having. Of every likelihood."""
+    X = RNG.normal(size=(40, 4))
+    folds = np.split(np.arange(40), 5)
+    labels = np.eye(2)[RNG.integers(2, size=40)]
+    regs = [0.1, 1.0, 10.0, 100.0]
+    assert evident_metric(MLP(depth=1), X, RNG.normal(size=(40, 1)), regs, Gaussian(1.0)).kept == 0
+    assert evident_metric(MLP(depth=1), X, labels, regs, Categorical()).kept == 0
+    assert learn_metric(MLP(depth=1), X, labels, regs, Categorical(), folds, margin=3.0).kept == 0
+
+
+def test_evidence_in_the_eigenbasis():
+    ntk = MLP(depth=1).kernels(RNG.normal(size=(12, 3))).ntk
+    y = RNG.normal(size=(12, 2))
+    spectrum = Spectrum.of(ntk, y)
+    with jax.enable_x64(True):
+        for reg, noise in [(0.1, [0.2, 0.2]), (3.0, [0.1, 2.0])]:
+            likelihood = Gaussian(jnp.asarray(noise))
+            dense = log_evidence(jnp.asarray(ntk), jnp.asarray(y), reg, likelihood)
+            found = spectrum.log_evidence(reg, np.array(noise))
+            np.testing.assert_allclose(found, dense, rtol=1e-9)
+
+
+def rules(n, seed):
+    """Labels by the first two of six features."""
+    X = np.random.default_rng(seed).normal(size=(n, 6))
+    return X, (X[:, 0] * X[:, 1] > 0).astype(int)
+
+
+@pytest.mark.parametrize(
+    "uncertainty", ["initialization", pytest.param("posterior", marks=pytest.mark.slow)]
+)
+def test_a_classifier_learns_which_features_count(uncertainty, tmp_path):
+    (X, labels), (X_test, labels_test) = rules(150, 0), rules(300, 1)
+    arguments = {"uncertainty": uncertainty, "n_draws": 32, "reg": "cv"}
+    plain = NTKClassifier(MLP(depth=1), **arguments).fit(X, labels)
+    learnt = NTKClassifier(MLP(depth=1), **arguments, tune=("scales",)).fit(X, labels)
+    assert set(np.argsort(learnt.feature_scales_)[-2:]) == {0, 1}
+    loss = [-np.mean(np.log(model.predict_proba(X_test)[np.arange(300), labels_test]))
+            for model in (plain, learnt)]  # fmt: skip
+    assert loss[1] < 0.8 * loss[0]
+    importance = permutation_importance(learnt, X_test, labels_test, random_state=0, n_repeats=3)
+    assert set(np.argsort(importance.importances_mean)[-2:]) == {0, 1}
+    assert learnt.reg_ == learnt.reg_curve_.reg
+    assert "scales learnt" in learnt.reg_curve_.names[-1]
+    nuq.save(learnt, tmp_path / "model.ntk")
+    again = nuq.load(tmp_path / "model.ntk")
+    np.testing.assert_array_equal(again.feature_scales_, learnt.feature_scales_)
+    np.testing.assert_allclose(again.predict_proba(X_test), learnt.predict_proba(X_test))
+
+
+def test_scales_of_an_embedding_stand_in_it():
+    X, _ = rules(120, 0)
+    y = np.sin(2 * X[:, 0]) + 0.05 * RNG.normal(size=120)
+    model = NTKRegressor(MLP(depth=1), reg="evidence", tune=("embedding", "scales")).fit(X, y)
+    assert isinstance(model.architecture_, FeatureEmbedding)
+    np.testing.assert_array_equal(model.feature_scales_, model.architecture_.scales)
+    assert np.argmax(model.feature_scales_) == 0
