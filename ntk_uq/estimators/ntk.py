@@ -45,6 +45,7 @@ class _NTK(Estimator):
     _fitted: analytic.FittedInfiniteEnsemble
     # How reg is chosen when nothing is said, and what else may be.
     _criterion: Literal["evidence", "cv"]
+    _automatic: tuple[str, ...]
     _tunable = ("depth", "embedding", "w_std", "b_std", "scales")
     _n_corrections = 0  # a regressor's draws are exact
 
@@ -174,7 +175,7 @@ class _NTK(Estimator):
         targets, likelihood = problem.targets, cast(Any, problem.likelihood)
         if not told.all():
             targets, likelihood = targets[:, told], Gaussian(likelihood.noise[told])
-        tune = ("depth", "embedding", "scales") if automatic else tuple(self.tune)
+        tune = self._automatic if automatic else tuple(self.tune)
         if criterion == "evidence" and self._seeks_noise:
             tune = (*tune, "noise")
         seed = check_random_state(self.random_state).randint(2**31 - 1)
@@ -368,6 +369,7 @@ class NTKClassifier(_NTK, SmoothedClassifier):
     """
 
     _criterion = "cv"
+    _automatic = ("depth", "embedding", "scales")
 
     @property
     def _n_corrections(self) -> int:  # type: ignore[override]
@@ -459,6 +461,8 @@ class NTKRegressor(_NTK, Regressor):
     """
 
     _criterion = "evidence"
+    # Scales that predict part of the points best mislead where many real targets are known.
+    _automatic = ("depth", "embedding")
 
     def __init__(
         self,

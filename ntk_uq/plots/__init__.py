@@ -14,7 +14,13 @@ from ntk_uq.plots.comparisons import (
     plot_probabilities,
     plot_uncertainty,
 )
-from ntk_uq.plots.fits import plot_diagnostics, plot_laziness, plot_reg_curve, plot_trace
+from ntk_uq.plots.fits import (
+    plot_diagnostics,
+    plot_feature_scales,
+    plot_laziness,
+    plot_reg_curve,
+    plot_trace,
+)
 from ntk_uq.plots.predictive import plot_latent_law, plot_uncertainty_map
 from ntk_uq.plots.quality import (
     plot_coverage,
@@ -32,6 +38,7 @@ __all__ = [
     "plot_coverage",
     "plot_detection",
     "plot_diagnostics",
+    "plot_feature_scales",
     "plot_latent_law",
     "plot_latents",
     "plot_laziness",

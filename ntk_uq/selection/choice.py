@@ -1,7 +1,7 @@
 """The choice of regularisation and kernel, from the training data alone."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from threading import Lock
@@ -27,8 +27,6 @@ from ntk_uq.selection.curve import RegCurve
 from ntk_uq.selection.evidence import log_evidence, maximise_evidence
 from ntk_uq.selection.folds import _nothing_held_out, _rows_and_folds
 from ntk_uq.selection.metric import (
-    evidence_along,
-    evident_metric,
     learn_metric,
     with_scales,
 )
@@ -39,10 +37,11 @@ __all__ = ["Choice", "choose"]
 Floats = NDArray[np.float64]
 
 # What `choose` scans: twice a decade, and depths beyond which kernels hardly change; the features
-# themselves, and waves that tell values apart which differ by a standard deviation, or by half.
+# themselves, and waves that tell values apart which differ by a standard deviation, or by half; by
+# the evidence, as of real targets, which say more than labels, also by a quarter.
 _REGS = tuple(float(reg) for reg in np.logspace(-4, 2, 13))
 _DEPTHS = (0, 1, 2, 3)
-_FREQUENCIES = (None, 0.7, 1.5)
+_FREQUENCIES = {"cv": (None, 0.7, 1.5), "evidence": (None, 0.7, 1.5, 3.0)}
 # A scan from strong to weak regularisation ends so far below its best, in nats a point.
 _GIVE_UP = 0.03
 # Networks whose posteriors are cross-validated.
@@ -133,10 +132,10 @@ def choose(
     tune : sequence of {"depth", "embedding", "w_std", "b_std", "scales", "noise"}
         What to choose besides: the depth, 0 to 3; whether the network sees each feature by itself,
         in a `FeatureEmbedding`; a scale for each feature, learnt from the gradients of the best
-        network's mode (`learn_metric`), and kept where held-out points are predicted better by a
-        standard error, or the evidence rises by more than as many parameters cost. Under the
-        evidence, of a given network, its gradient learns the scales (automatic relevance
-        determination), and "w_std" and "b_std" of an `MLP`, and the noise of a Gaussian likelihood.
+        network's mode, and kept where held-out points are predicted better by a standard error
+        (`metric.learn_metric`). The evidence's gradient finds "w_std" and "b_std" of an `MLP`, the
+        noise of a Gaussian likelihood, and, of a network whose embedding is not chosen too, the
+        scales (automatic relevance determination).
     targets : array of shape [n, C], optional
         Targets to train on, where these differ.
     progress : callable, optional
@@ -168,7 +167,9 @@ def choose(
         curve = _nothing_held_out(_REGS)
         return Choice(architecture, curve.reg, np.ones(X.shape[1]), likelihood, curve)
 
-    names, networks = map(list, zip(*_candidates(architecture, tune).items(), strict=True))
+    names, networks = map(
+        list, zip(*_candidates(architecture, tune, criterion).items(), strict=True)
+    )
     # By the gradients of modes; those of the evidence learn the scales of a given network.
     learns = "scales" in tune and (criterion == "cv" or "embedding" in tune)
     if learns:
@@ -197,10 +198,13 @@ def choose(
     k, r = divmod(int(np.nanargmax(scores)), len(_REGS))
     curve = RegCurve(np.array(_REGS), scores, errors, tuple(names), criterion, _REGS[r])
     network, scales = networks[k], np.ones(X.shape[1])
-    if learns:
+    if learns and folds:
+        if "noise" in tune:
+            noise = Spectrum.of(network.kernels(X).ntk, y).best_noise(curve.reg)
+            likelihood = Gaussian(jnp.asarray(noise))
         data = X, y, likelihood, folds, targets
-        asked = criterion, uncertainty, "noise" in tune
-        network, scales, curve = _with_metric(curve, network, names[k], data, asked, of_metric)
+        found = _with_metric(curve, network, names[k], data, uncertainty, of_metric)
+        network, scales, curve = found
         X = X * scales
     reg = curve.reg
     if criterion == "evidence":
@@ -210,38 +214,34 @@ def choose(
 
 
 def _with_metric(
-    curve: RegCurve, network: Any, name: str, data: Any, asked: Any, progress: Progress | None
+    curve: RegCurve, network: Any, name: str, data: Any, uncertainty: Uncertainty, progress: Any
 ) -> tuple[Any, Floats, RegCurve]:
-    """The network with the scales that its mode learns, factors of features, what was found."""
+    """The network with the scales that its mode learns, factors of features, and what was found."""
     X, y, likelihood, folds, targets = data
-    criterion, uncertainty, fit_noise = asked
     r = _REGS.index(curve.reg)
     regs = _REGS[max(0, r - _AROUND) : r + _AROUND + 1]
-    if criterion == "evidence":
-        metric = evident_metric(network, X, y, regs, likelihood, fit_noise=fit_noise)
-    else:
-        if uncertainty == "posterior":  # whose best regularisation says little of the mode's
-            regs = _REGS
-        metric = learn_metric(
-            network, X, y, regs, likelihood, folds,
-            targets=targets, margin=_MARGIN, progress=progress,
-        )  # fmt: skip
+    by_mode = uncertainty != "posterior" or curve.criterion == "evidence"
+    if not by_mode:  # the regularisation that is best for the posterior says little of the mode's
+        regs = _REGS
+    metric = learn_metric(
+        network, X, y, regs, likelihood, folds, targets=targets, margin=_MARGIN, progress=progress
+    )
     learnt, factors = with_scales(network, metric.scales[metric.kept])
+    if curve.criterion == "evidence":
+        return learnt, factors, replace(curve, reg=metric.reg)
     rows: tuple[Floats, Floats] = (metric.scores[1:], metric.errors[1:])
-    names = [f"{name}, scales learnt in {t}" for t in range(1, 1 + len(rows[0]))]
-    if criterion == "cv" and uncertainty == "posterior":
+    names, reg = [f"{name}, scales learnt in {t + 1}" for t in range(len(rows[0]))], metric.reg
+    if not by_mode:
         if not metric.kept:
             return network, factors, curve
         rows = _cv_scores([learnt], X * factors, y, likelihood, uncertainty, folds, targets, None)
         regs, names = _REGS, [f"{name}, scales learnt"]
         reg = _REGS[int(np.nanargmax(rows[0]))]
-    else:
-        reg = metric.reg
     scores, errors = (_on_grid(regs, row) for row in rows)
     curve = replace(
         curve,
         scores=np.concatenate([curve.scores, scores]),
-        errors=None if curve.errors is None else np.concatenate([curve.errors, errors]),
+        errors=np.concatenate([cast(Floats, curve.errors), errors]),
         names=(*curve.names, *(name.removeprefix(", ") for name in names)),
         reg=reg,
     )
@@ -255,7 +255,7 @@ def _on_grid(regs: Sequence[float], values: Floats) -> Floats:
     return grid
 
 
-def _candidates(architecture: Any, tune: Sequence[str]) -> dict[str, Any]:
+def _candidates(architecture: Any, tune: Sequence[str], criterion: str) -> dict[str, Any]:
     """Networks to try, and what tells each from the others."""
     candidates = {"": architecture}
     if "depth" in tune:
@@ -267,7 +267,7 @@ def _candidates(architecture: Any, tune: Sequence[str]) -> dict[str, Any]:
         (f"{name}, features embedded at {frequency}" if frequency else name).removeprefix(", "): (
             FeatureEmbedding(network, frequency) if frequency else network
         )
-        for frequency in _FREQUENCIES
+        for frequency in _FREQUENCIES[criterion]
         for name, network in candidates.items()
     }
 
@@ -314,12 +314,22 @@ def _evidences(networks, X, y, likelihood, fit_noise, progress) -> Floats:
     values = np.empty((len(networks), len(_REGS)))
     for k, network in enumerate(networks):
         report = _part(progress, k, len(networks))
-        evidence, _ = evidence_along(network.kernels(X).ntk, y, likelihood, fit_noise)
+        evidence = _evidence_along(network.kernels(X).ntk, y, likelihood, fit_noise)
         for i, reg in enumerate(_REGS):
             values[k, i] = evidence(reg)
             if report is not None:
                 report(i + 1, len(_REGS))
     return values
+
+
+def _evidence_along(ntk, y, likelihood, fit_noise) -> Callable[[float], Array]:
+    """Log evidence as a function of the regularisation."""
+    if not isinstance(likelihood, Gaussian):
+        return lambda reg: log_evidence(jnp.asarray(ntk), jnp.asarray(y), reg, likelihood)
+    spectrum = Spectrum.of(ntk, y)
+    return lambda reg: spectrum.log_evidence(
+        reg, spectrum.best_noise(reg) if fit_noise else likelihood.noise
+    )
 
 
 def _refine(network, X, y, likelihood, reg, tune) -> tuple[Any, float, Floats, Likelihood]:

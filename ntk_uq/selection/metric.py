@@ -8,11 +8,12 @@ a kernel can do: docs/theory, "A metric for the features".
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
@@ -24,13 +25,9 @@ from ntk_uq._common.solver import LARGEST_GAP, solve_dual
 from ntk_uq.likelihoods import Gaussian, Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels
 from ntk_uq.networks.embedding import FeatureEmbedding
-from ntk_uq.selection.evidence import log_evidence
-from ntk_uq.selection.noise import Spectrum
 
 __all__ = [
     "Metric",
-    "evidence_along",
-    "evident_metric",
     "learn_metric",
     "mean_squared_gradients",
     "with_scales",
@@ -57,13 +54,23 @@ class Metric(NamedTuple):
         Of each round; their mean square is one. The first round's are ones.
     scores : array of shape [T + 1, R]
         Mean log predictive density of a held-out point by scales that were learnt without its fold,
-        or the log evidence, at each regularisation, in nats; NaN where there is none.
+        at each regularisation, in nats; NaN where the mode was not found.
     errors : array of shape [T + 1, R]
-        Standard errors of the means; NaN for the evidence.
+        Standard errors of the means.
     kept : int
         The round whose scales are worth having.
     reg : float
         Its best regularisation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import MLP, Gaussian
+    >>> from ntk_uq.selection import learn_metric
+    >>> X, folds = np.random.default_rng(0).normal(size=(20, 2)), [np.arange(10)]
+    >>> problem = MLP(depth=1), X, X[:, :1], [1.0], Gaussian(0.1)
+    >>> learn_metric(*problem, folds).scales[0]
+    array([1., 1.])
     """
 
     scales: Floats
@@ -278,105 +285,6 @@ def _judged(scales: Floats, densities: Floats, regs: Sequence[float], margin: fl
     return Metric(scales, scores, errors, kept, regs[best[kept]])
 
 
-@own_rules()
-def evident_metric(
-    architecture: BaseArchitecture,
-    X: Floats,
-    y: Floats,
-    regs: Sequence[float],
-    likelihood: Likelihood,
-    *,
-    fit_noise: bool = False,
-) -> Metric:
-    """Learn a scale for each feature from the mode, and judge each round by the evidence.
-
-    As `learn_metric`. Scales are d parameters more: a round is kept if the evidence rises by what
-    Schwarz's criterion asks for them, d/2 log n.
-
-    Parameters
-    ----------
-    architecture, X, y, regs, likelihood
-        As in `learn_metric`.
-    fit_noise : bool, default False
-        Whether a Gaussian likelihood's noise is that of the highest evidence.
-
-    Returns
-    -------
-    Metric
-
-    References
-    ----------
-    Schwarz (1978), Estimating the dimension of a model.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from ntk_uq import MLP, Gaussian
-    >>> X = np.random.default_rng(0).normal(size=(40, 3))
-    >>> problem = MLP(depth=1), X, np.sin(2 * X[:, :1]), [0.1, 1.0], Gaussian(0.1)
-    >>> bool(evident_metric(*problem).kept)
-    True
-    """
-    n, d = X.shape
-    scales, learnt, scores = np.ones(d), [], []
-    for t in range(_ROUNDS + 1):
-        network, factors = with_scales(architecture, scales)
-        with jax.enable_x64(True):
-            ntk = jnp.asarray(network.kernels(X * factors).ntk)
-            evidence, model = evidence_along(ntk, y, likelihood, fit_noise)
-            score = np.array([evidence(reg) for reg in regs])
-            learnt.append(scales)
-            scores.append(score)
-            best = np.nan_to_num(np.array(scores), nan=-np.inf).max(axis=1)
-            if t == _ROUNDS or (t > 0 and best[t] <= best[t - 1]) or not np.isfinite(best[t]):
-                break
-            reg = regs[int(np.nanargmax(score))]
-            mode = solve_dual(
-                ntk, reg, jnp.asarray(y), jnp.zeros((1, *y.shape)), model(reg), tol=_TOLERANCE
-            )
-        gradients = mean_squared_gradients(architecture, X, mode.alpha[0], scales)
-        scales = _rescaled(scales, gradients)
-    kept = int(np.argmax(best))
-    if best[kept] - best[0] <= 0.5 * d * np.log(n):
-        kept = 0
-    reg = regs[int(np.argmax(np.nan_to_num(scores[kept], nan=-np.inf)))]
-    return Metric(
-        np.array(learnt), np.array(scores), np.full((len(scores), len(regs)), np.nan), kept, reg
-    )
-
-
-def evidence_along(
-    ntk: Any, y: Floats, likelihood: Likelihood, fit_noise: bool
-) -> tuple[Callable[[float], float], Callable[[float], Likelihood]]:
-    """Log evidence as a function of the regularisation, and the likelihood it belongs to.
-
-    Parameters
-    ----------
-    ntk : array of shape [n, n]
-        NTK of the points.
-    y : array of shape [n, C]
-        Targets.
-    likelihood : Likelihood
-        Observation model.
-    fit_noise : bool
-        Whether a Gaussian likelihood's noise is that of the highest evidence.
-
-    Returns
-    -------
-    tuple of two callables
-    """
-    if not isinstance(likelihood, Gaussian):
-        ntk, targets = jnp.asarray(ntk), jnp.asarray(y)
-        evidence = partial(log_evidence, ntk, targets, likelihood=likelihood)
-        return lambda reg: float(evidence(reg)), lambda reg: likelihood
-    spectrum = Spectrum.of(ntk, y)
-
-    def model(reg: float) -> Gaussian:
-        return Gaussian(jnp.asarray(spectrum.best_noise(reg))) if fit_noise else likelihood
-
-    return lambda reg: float(spectrum.log_evidence(reg, model(reg).noise)), model
-
-
 def _rescaled(scales: Floats, gradients: Floats) -> Floats:
     """One round's scales from the last's."""
     squared = scales * np.sqrt(gradients)
@@ -396,23 +304,49 @@ def _path(
     weights: Floats,
 ) -> tuple[Floats, Floats]:
     """Modes along the regularisations: dual coefficients [R, n, C], log densities [R, n]."""
+    alphas = np.empty((len(regs), *targets.shape))
+    densities = np.full((len(regs), len(y)), np.nan)
     with own_rules(), jax.enable_x64(True):  # settings of each thread
-        ntk, start = jnp.asarray(kernels(X).ntk), jnp.zeros((1, *targets.shape))
-        alphas = np.empty((len(regs), *targets.shape))
-        densities = np.full((len(regs), len(y)), np.nan)
+        ntk, start = kernels(X).ntk, np.zeros(targets.shape)
         for r in np.argsort(regs)[::-1]:
-            solution = solve_dual(
-                ntk,
-                regs[r],
-                jnp.asarray(targets),
-                jnp.zeros_like(start),
-                likelihood,
-                weights=jnp.asarray(weights)[None],
-                start=start,
-                tol=_TOLERANCE,
-            )
-            start, alphas[r] = solution.alpha, np.asarray(solution.alpha[0])
-            if solution.gap[0] <= LARGEST_GAP:
-                density = likelihood.log_density(solution.latents, jnp.asarray(y))
-                densities[r] = np.asarray(density[0])
-        return alphas, densities
+            if isinstance(likelihood, Gaussian):
+                alphas[r] = _ridge(ntk, regs[r], targets, likelihood, weights)
+                latents, solved = ntk @ alphas[r], True
+            else:
+                asked = ntk, regs[r], targets, likelihood, weights, start
+                alphas[r], latents, solved = _mode(*asked)
+            start = alphas[r]
+            if solved:
+                densities[r] = likelihood.log_density(jnp.asarray(latents), jnp.asarray(y))
+    return alphas, densities
+
+
+def _mode(
+    ntk: Floats, reg: float, targets: Floats, likelihood: Likelihood, weights: Floats, start: Floats
+) -> tuple[Floats, Floats, bool]:
+    """Dual coefficients and latents of the mode, and whether they can be relied on."""
+    solution = solve_dual(
+        jnp.asarray(ntk),
+        reg,
+        jnp.asarray(targets),
+        jnp.zeros((1, *targets.shape)),
+        likelihood,
+        weights=jnp.asarray(weights)[None],
+        start=jnp.asarray(start)[None],
+        tol=_TOLERANCE,
+    )
+    solved = bool(solution.gap[0] <= LARGEST_GAP)
+    return np.asarray(solution.alpha[0]), np.asarray(solution.latents[0]), solved
+
+
+def _ridge(
+    ntk: Floats, reg: float, targets: Floats, likelihood: Gaussian, weights: Floats
+) -> Floats:
+    """Dual coefficients of a Gaussian mode: a factorisation does it, however small the noise."""
+    alpha, trained = np.zeros(targets.shape), np.flatnonzero(weights)
+    inner, identity = ntk[np.ix_(trained, trained)], np.eye(len(trained))
+    noises = np.broadcast_to(np.asarray(likelihood.noise), targets.shape[1:])
+    for c, noise in enumerate(noises):
+        regularised = inner + reg * noise**2 * identity
+        alpha[trained, c] = scipy.linalg.solve(regularised, targets[trained, c], assume_a="sym")
+    return alpha

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import arviz_base
 import numpy as np
@@ -24,6 +25,7 @@ from ntk_uq.plots import (
     plot_coverage,
     plot_detection,
     plot_diagnostics,
+    plot_feature_scales,
     plot_latent_law,
     plot_latents,
     plot_laziness,
@@ -328,6 +330,19 @@ def test_trace(ax):
     divergent = sum(len(marks.get_offsets()) for marks in ax.collections)
     assert divergent == tree["sample_stats"]["diverging"].values.sum()
     assert ax.get_title() == "Training point 2, output bee"
+
+
+def test_feature_scales(ax):
+    """Those that count most, the first of them on top; no picture of what was not learnt."""
+    model = SimpleNamespace(
+        feature_scales_=np.array([0.5, 2.0, 1.0]), feature_names_in_=["a", "b", "c"]
+    )
+    plot_feature_scales(model, most=2, ax=ax)
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["c", "b"]
+    assert [bar.get_width() for bar in ax.patches] == [1.0, 2.0]
+    for nothing in (1.0, np.ones(3)):
+        with pytest.raises(ValueError, match="count alike"):
+            plot_feature_scales(SimpleNamespace(feature_scales_=nothing), ax=ax)
 
 
 @pytest.mark.parametrize("errors", [None, np.full((2, 3), 0.1)])
