@@ -23,6 +23,7 @@ from .likelihoods import Weighted as Weighted
 from .likelihoods import Likelihood as Likelihood
 from .predictions import GaussianPrediction as GaussianPrediction
 from .predictions import SamplePrediction as SamplePrediction
+from .predictions import decompose as decompose
 from .estimators.ensemble import EnsembleClassifier as EnsembleClassifier
 from .estimators.ntk import NTKClassifier as NTKClassifier
 from .estimators.bayesian import BayesianClassifier as BayesianClassifier

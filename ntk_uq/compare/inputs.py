@@ -7,10 +7,59 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import _num_samples
 
+from ntk_uq.likelihoods import Categorical
 from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
 
 Prediction = GaussianPrediction | SamplePrediction
+
+
+class Given:
+    """A prediction at the test points that somebody else made, in the place of an estimator."""
+
+    # What is not known of it differs from nothing.
+    label_smoothing = prior = None
+
+    def __init__(self, prediction: Prediction, classes: NDArray | None):
+        self._prediction = prediction
+        if isinstance(prediction.likelihood, Categorical):
+            outputs = prediction.mean.shape[1]
+            self.classes_ = np.arange(outputs) if classes is None else classes
+        else:
+            self.fit_seconds_ = np.nan
+
+    def __repr__(self) -> str:
+        return f"a {type(self._prediction).__name__} that was given"
+
+    def predict_distribution(self, X: ArrayLike) -> Prediction:
+        """The prediction, if it is one at as many points."""
+        n_points, predicted = _num_samples(X), len(self._prediction.mean)
+        if n_points != predicted:
+            raise ValueError(
+                f"A prediction that is given is one at {predicted} points; X_test has {n_points}."
+            )
+        return self._prediction
+
+
+def with_predictions(estimators: Any) -> Any:
+    """Estimators, and what stands for the predictions among them."""
+    if not isinstance(estimators, Mapping):
+        return estimators  # is refused below
+    known = [
+        final_step(e).classes_ for e in estimators.values() if hasattr(final_step(e), "classes_")
+    ]
+    classes = np.asarray(known[0]) if known else None
+    given: dict[Any, Any] = {}
+    for name, estimator in estimators.items():
+        is_prediction = isinstance(estimator, GaussianPrediction | SamplePrediction)
+        given[name] = Given(estimator, classes) if is_prediction else estimator
+        if is_prediction and classes is not None and len(classes) != estimator.mean.shape[1]:
+            raise ValueError(
+                f"The prediction {name!r} is of {estimator.mean.shape[1]} classes; the estimators "
+                f"know {len(classes)}: {classes.tolist()}. Its columns are in their order."
+            )
+    return given
 
 
 def final_step(estimator: Any) -> Any:
@@ -42,8 +91,8 @@ def validated_classes(estimators: Mapping[str, Any], reference: str | None) -> N
         if not hasattr(final, "predict_distribution"):
             raise TypeError(
                 f"{name!r} is a {type(final).__name__}, which has no predict_distribution; "
-                "compare takes this package's classifiers or regressors, and pipelines that end "
-                "in one."
+                "compare takes this package's classifiers or regressors, pipelines that end in "
+                "one, and predictions, such as SamplePrediction.from_probabilities(...)."
             )
         if not (hasattr(final, "fit_seconds_") or hasattr(final, "classes_")):
             raise NotFittedError(f"{name!r} is not fitted: call its fit(X, y) first.")

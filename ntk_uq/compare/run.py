@@ -21,6 +21,7 @@ from ntk_uq.compare.inputs import (
     seen_by_final,
     validated_classes,
     validated_targets,
+    with_predictions,
 )
 from ntk_uq.compare.problems import ComparisonWarning, differences_of
 from ntk_uq.compare.summary import summary_of
@@ -42,9 +43,11 @@ def compare(
 
     Parameters
     ----------
-    estimators : dict of str to fitted estimator
-        Names, and the methods that they stand for: objects with ``predict_distribution``, or
-        scikit-learn pipelines whose last step has it.
+    estimators : dict of str to fitted estimator or prediction
+        Names, and the methods that they stand for: objects with ``predict_distribution``,
+        scikit-learn pipelines whose last step has it, or predictions at the test points, as
+        `SamplePrediction.from_probabilities` makes them of another package's. Their columns are
+        the classes in sorted order.
     X_test : array of shape [m, d]
         Test points, as a pipeline's first step takes them.
     y_test : array of shape [m], or [m, C] for regressors of several outputs, optional
@@ -107,6 +110,7 @@ def compare(
     >>> comparison.table["accuracy"].to_dict()
     {'gaussian': 1.0, 'exact': 1.0}
     """
+    estimators = with_predictions(estimators)
     classes = validated_classes(estimators, reference)
     if any(isinstance(estimator, Pipeline) for estimator in estimators.values()):
         n_points = _num_samples(X_test)  # what else is right, its steps know

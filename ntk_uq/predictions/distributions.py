@@ -11,16 +11,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
+from typing import Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr, logsumexp, softmax
 from scipy.stats import qmc
 
 from ntk_uq._common.rules import own_rules
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
+from ntk_uq.predictions.decomposition import as_probabilities
 
 __all__ = ["GaussianPrediction", "SamplePrediction"]
 
@@ -29,6 +31,8 @@ Floats = NDArray[np.float64]
 # Scrambles x Sobol points used for E[softmax(f)] under a Gaussian. 4 x 256 points leave an error
 # near 1e-3 in a class probability; the scatter of the scrambles estimates it.
 _SCRAMBLES, _SOBOL_POINTS = 4, 256
+# In the place of a probability of zero, whose logarithm is no latent.
+_LEAST_PROBABILITY = 1e-300
 # Latents held at once while class probabilities are averaged: 2**22 doubles are 32 MiB.
 _CHUNK = 2**22
 # Chains are cut in contiguous batches of ten autocorrelation times tau. Batches of b draws miss at
@@ -423,6 +427,48 @@ class SamplePrediction(_Prediction):
                 f"{len(self.samples)} draws do not divide into {self.n_chains} equal chains; "
                 "n_chains is None for independent draws."
             )
+
+    @classmethod
+    def from_probabilities(
+        cls, probabilities: ArrayLike, *, n_chains: int | None = None, joint: bool = True
+    ) -> Self:
+        """Class probabilities of the members of any ensemble, or of posterior draws, as latents.
+
+        So what another package predicts has this one's uncertainties, and enters `compare`.
+
+        Parameters
+        ----------
+        probabilities : array-like of shape [S, m, C]
+            One row a member: probabilities of the C >= 2 classes at the m test points.
+        n_chains : int, optional
+            As of the class.
+        joint : bool, default True
+            Whether one member is one function of the points, as one network or tree is.
+
+        Returns
+        -------
+        SamplePrediction
+            Its latents are the logarithms; of a probability of zero that of 1e-300, as no latent
+            of finite size is one.
+
+        Raises
+        ------
+        ValueError
+            If they are not probabilities: not finite, negative, or their sum over classes is
+            further from one than single precision explains.
+
+        Examples
+        --------
+        >>> from ntk_uq import SamplePrediction
+        >>> trees = [[[0.9, 0.1]], [[0.2, 0.8]]]  # two members, one point
+        >>> SamplePrediction.from_probabilities(trees).proba().round(2)
+        array([[0.55, 0.45]])
+        """
+        return cls(
+            np.log(np.maximum(as_probabilities(probabilities), _LEAST_PROBABILITY)),
+            n_chains=n_chains,
+            joint=joint,
+        )
 
     @cached_property
     def mean(self) -> Floats:  # type: ignore[override]
