@@ -14,6 +14,7 @@ from .networks import MLP as MLP
 from .networks import ConvNet as ConvNet
 from .networks import Architecture as Architecture
 from .networks import FeatureEmbedding as FeatureEmbedding
+from .networks import KernelFunction as KernelFunction
 from .networks import Kernels as Kernels
 from .likelihoods import Bernoulli as Bernoulli
 from .likelihoods import Categorical as Categorical

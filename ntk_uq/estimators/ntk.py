@@ -2,7 +2,7 @@
 
 import numbers
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self, cast
 
@@ -28,6 +28,7 @@ from ntk_uq.estimators.tasks import (
 )
 from ntk_uq.likelihoods import Gaussian
 from ntk_uq.networks.architecture import BaseArchitecture
+from ntk_uq.networks.kernel_function import KernelFunction
 from ntk_uq.networks.problem import Problem
 
 __all__ = ["NTKClassifier", "NTKRegressor"]
@@ -38,6 +39,7 @@ Floats = NDArray[np.float64]
 class _NTK(Estimator):
     """What both have of the infinite ensemble: what is chosen, fitted and drawn."""
 
+    kernel: Callable[..., Any] | None
     uncertainty: analytic.Uncertainty
     method: Literal["exact", "gaussian"]
     n_draws: int
@@ -136,6 +138,10 @@ class _NTK(Estimator):
 
         return functions
 
+    @property
+    def _given(self) -> BaseArchitecture | None:
+        return self.architecture if self.kernel is None else KernelFunction(self.kernel)
+
     def _producer(self, scales: Floats | float) -> analytic.InfiniteEnsemble:
         return analytic.InfiniteEnsemble(
             uncertainty=self.uncertainty,
@@ -167,7 +173,7 @@ class _NTK(Estimator):
 
     def _chosen(self, problem: Problem) -> tuple[Problem, Floats | float]:
         """The problem with what the data choose, and a scale for each feature."""
-        automatic = self.reg is None and self.architecture is None
+        automatic = self.reg is None and self._given is None
         criterion = self._criterion if automatic else self.reg
         told = np.any(problem.targets != 0, axis=0)  # an output that never moves has no say
         if criterion is None or isinstance(criterion, numbers.Real) or not told.any():
@@ -205,6 +211,10 @@ class _NTK(Estimator):
 
     def _check_arguments(self) -> None:
         self._check_shared()
+        if self.kernel is not None and self.architecture is not None:
+            raise ValueError(
+                "Give an architecture, whose kernels are known, or a kernel: both were given."
+            )
         self._check_criterion()
         self._check_task()
         checks.uncertainty(self.uncertainty)
@@ -233,7 +243,7 @@ class _NTK(Estimator):
         unknown = [name for name in tune if name not in self._tunable]
         if unknown:
             raise ValueError(f"tune takes names among {self._tunable}; got {unknown[0]!r}.")
-        if self.reg is None and self.architecture is None and not tune:
+        if self.reg is None and self._given is None and not tune:
             return
         if not isinstance(self.reg, str):
             if tune:
@@ -265,7 +275,9 @@ class _NTK(Estimator):
             )
 
     def _check_tunable(self, network: Any, tune: tuple[str, ...]) -> None:
-        of_any = ("scales", "embedding") if network.ndim == 2 else ("scales",)
+        of_any: tuple[str, ...] = ("scales", "embedding") if network.ndim == 2 else ("scales",)
+        if isinstance(network, KernelFunction):  # nothing is known of its derivatives
+            of_any = ()
         missing = [name for name in tune if name not in (*of_any, *network.tunable)]
         if missing:
             raise ValueError(
@@ -321,6 +333,10 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         Decides the draws of method="exact".
     progress : bool or None, default None
         Progress bar; None shows it at a terminal only.
+    kernel : callable, optional
+        A covariance function in the place of an architecture, ``RBF()`` of scikit-learn for
+        example: see `KernelFunction`. With uncertainty="posterior" this is a Gaussian process with
+        the covariance kernel / reg.
 
     Attributes
     ----------
@@ -387,8 +403,10 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         tune: Sequence[str] = (),
         random_state: Any = 0,
         progress: bool | None = None,
+        kernel: Callable[..., Any] | None = None,
     ):
         self.architecture = architecture
+        self.kernel = kernel
         self.reg = reg
         self.uncertainty = uncertainty
         self.method = method
@@ -435,6 +453,10 @@ class NTKRegressor(_NTK, Regressor):
         Decides the draws of method="exact".
     progress : bool or None, default None
         Progress bar; None shows it at a terminal only.
+    kernel : callable, optional
+        A covariance function in the place of an architecture, ``RBF()`` of scikit-learn for
+        example: see `KernelFunction`. With uncertainty="posterior" this is a Gaussian process with
+        the covariance kernel / reg.
 
     Attributes
     ----------
@@ -475,8 +497,10 @@ class NTKRegressor(_NTK, Regressor):
         tune: Sequence[str] = (),
         random_state: Any = 0,
         progress: bool | None = None,
+        kernel: Callable[..., Any] | None = None,
     ):
         self.architecture = architecture
+        self.kernel = kernel
         self.reg = reg
         self.uncertainty = uncertainty
         self.noise = noise

@@ -185,13 +185,18 @@ class Estimator(BaseEstimator):
     @property
     def _network(self) -> BaseArchitecture:
         """The network that the arguments name."""
-        return MLP() if self.architecture is None else self.architecture
+        return MLP() if self._given is None else self._given
+
+    @property
+    def _given(self) -> BaseArchitecture | None:
+        """The network that the user gave; without one, features and targets are standardised."""
+        return self.architecture
 
     def _learnt_inputs(self, X: Any, weights: Floats | None) -> Floats:
         """Features as the network sees them, and from now on will."""
         self._check_range("Features", X, Estimator._too_large)
         self._scaler = self._tails = None
-        if self.architecture is None:
+        if self._given is None:
             self._scaler = StandardScaler().fit(X, sample_weight=weights)
             self._tails = CompressedTails.of(self._scaler.transform(X), weights)
         self._point_shape = X.shape[1:]
@@ -225,7 +230,7 @@ class Estimator(BaseEstimator):
 
     @property
     def _takes_images(self) -> bool:
-        return self.architecture is not None and self.architecture.ndim != 2
+        return self._given is not None and self._given.ndim != 2
 
     def _key(self) -> jax.Array:
         return jax.random.key(int(check_random_state(self.random_state).randint(2**31 - 1)))
@@ -419,7 +424,7 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
         Those that are constant, up to rounding, have no standard deviation: their size is the unit.
         """
         self._target_shift, self._target_scale = np.zeros(y.shape[1]), np.ones(y.shape[1])
-        if self.architecture is not None:
+        if self._given is not None:
             return y
         scaler = StandardScaler().fit(y, sample_weight=weights)
         # The scaler finds what is constant up to rounding, and gives it the scale 1.

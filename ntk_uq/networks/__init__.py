@@ -6,6 +6,7 @@ from ntk_uq.networks.mlp import MLP
 from ntk_uq.networks.convnet import ConvNet
 from ntk_uq.networks.own import Architecture
 from ntk_uq.networks.embedding import FeatureEmbedding
+from ntk_uq.networks.kernel_function import KernelFunction
 from ntk_uq.networks.infinite_width import mlp_kernels, mlp_kernel_diag
 from ntk_uq.networks.empirical import empirical_ntk, empirical_nngp
 from ntk_uq.networks.function_prior import FunctionPrior
@@ -18,6 +19,7 @@ __all__ = [
     "ConvNet",
     "FeatureEmbedding",
     "FunctionPrior",
+    "KernelFunction",
     "Kernels",
     "ModuleFactory",
     "Problem",

@@ -31,6 +31,7 @@ __all__ = [
     "BaseArchitecture",
     "Kernels",
     "ModuleFactory",
+    "as_points",
     "check_integers",
     "standard_normal_like",
 ]
@@ -308,8 +309,8 @@ class BaseArchitecture(abc.ABC):
             If an array is not numeric, of the right number of axes, non-empty and finite, or the
             points differ in shape.
         """
-        rows = _as_points(X1, "X1", self.ndim)
-        columns = rows if X2 is None else _as_points(X2, "X2", self.ndim)
+        rows = as_points(X1, "X1", self.ndim)
+        columns = rows if X2 is None else as_points(X2, "X2", self.ndim)
         if rows.shape[1:] != columns.shape[1:]:
             sizes = [x.shape[1] if x.ndim == 2 else x.shape[1:] for x in (rows, columns)]
             raise ValueError(
@@ -351,7 +352,7 @@ class BaseArchitecture(abc.ABC):
             Prior variance ``.nngp`` and squared norm of the gradient ``.ntk`` at each point, NumPy
             float64 of shape [n].
         """
-        points = _as_points(X, "X", self.ndim)
+        points = as_points(X, "X", self.ndim)
         size = self.tile_rows(points[0])
         diagonals = Kernels(*(np.empty(len(points)) for _ in Kernels._fields))
         with jax.enable_x64(True):
@@ -363,8 +364,22 @@ class BaseArchitecture(abc.ABC):
         return diagonals
 
 
-def _as_points(X: ArrayLike, name: str, ndim: int | None) -> np.ndarray:
-    """Numeric, finite points of `ndim` axes in all; None allows tables and images."""
+def as_points(X: ArrayLike, name: str, ndim: int | None) -> np.ndarray:
+    """Numeric, finite points of `ndim` axes in all; None allows tables and images.
+
+    Parameters
+    ----------
+    X : array-like
+        Points.
+    name : str
+        What errors call them.
+    ndim : int or None
+        Axes.
+
+    Returns
+    -------
+    array of shape [n, ...]
+    """
     try:
         points = checks.floats(X)
     except (TypeError, ValueError) as error:

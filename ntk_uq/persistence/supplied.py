@@ -11,6 +11,7 @@ import numpy as np
 from ntk_uq._common.rules import own_rules
 from ntk_uq.ensemble.members import in_features
 from ntk_uq.networks.architecture import BaseArchitecture
+from ntk_uq.networks.kernel_function import KernelFunction
 from ntk_uq.persistence.archive import RefusedError
 from ntk_uq.persistence.classes import name_of
 
@@ -42,10 +43,12 @@ def is_supplied(value: Any) -> TypeGuard[BaseArchitecture]:
 def fingerprint(architecture: BaseArchitecture, shape: Any, outputs: int) -> dict[str, Any]:
     """What an architecture computes at a few points: it has no other identity."""
     points = np.sin(1.0 + np.arange(3 * math.prod(shape))).reshape(3, *shape)
-    with own_rules(), jax.enable_x64(False):
-        x = jnp.asarray(points, jnp.float32)
-        network = architecture.init(jax.random.key(0), in_features(x), outputs)
-        prints = {"network": np.asarray(architecture.apply(network, x))}
+    prints: dict[str, Any] = {}
+    if not isinstance(architecture, KernelFunction):  # which has no networks
+        with own_rules(), jax.enable_x64(False):
+            x = jnp.asarray(points, jnp.float32)
+            network = architecture.init(jax.random.key(0), in_features(x), outputs)
+            prints["network"] = np.asarray(architecture.apply(network, x))
     try:
         prints.update(architecture.kernels(points)._asdict())
     except ValueError:  # it has none

@@ -16,6 +16,7 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator
 
 from ntk_uq.networks.architecture import BaseArchitecture
+from ntk_uq.networks.kernel_function import KernelFunction
 from ntk_uq.persistence.archive import array_name, stored
 from ntk_uq.persistence.classes import CLASSES, class_named, name_of
 from ntk_uq.persistence.earlier import held_by_fitted
@@ -130,6 +131,8 @@ class Writer:
         if params.get("optimizer") is not None:
             params["optimizer"] = None
             self.left_out_optimizer = True
+        if params.get("kernel") is not None:  # a function: known again by the architecture given
+            params["kernel"] = KernelFunction(params["kernel"])
         network = getattr(estimator, "architecture_", None)
         if is_supplied(network):
             shape, outputs = estimator._point_shape, len(estimator._output_names)
@@ -209,6 +212,8 @@ class Reader:
             raise ValueError("a Pipeline with a cache")
         if "out_features" in params:
             params["params"] = _networks(**params)
+        if isinstance(params.get("kernel"), KernelFunction):
+            params["kernel"] = params["kernel"].kernel
         value = cls(**params)
         attributes = node.get("attributes", {})
         vars_of = {name: self.decode(attribute) for name, attribute in attributes.items()}

@@ -1,0 +1,126 @@
+"""A kernel that comes without a network: Gaussian processes as others specify them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from numpy.typing import ArrayLike, NDArray
+
+from ntk_uq._common.progress import Progress
+from ntk_uq.networks.architecture import BaseArchitecture, Kernels, as_points
+
+__all__ = ["KernelFunction"]
+
+# Points on a side of the blocks whose diagonals are taken, where a kernel has no `diag`.
+_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class KernelFunction(BaseArchitecture):
+    """Any covariance function in the place of a network's kernels, NNGP kernel and NTK alike.
+
+    With ``uncertainty="posterior"`` an estimator is then a Gaussian process with this covariance
+    divided by `reg`, whose softmax or other likelihood is solved exactly; `reg = 1` leaves it as it
+    is. There is no network: finite ensembles need one.
+
+    Parameters
+    ----------
+    kernel : callable
+        ``kernel(X1, X2)`` gives the covariances [n1, n2] of the points [n1, d] and [n2, d] as
+        anything that NumPy takes for an array. Kernels of ``sklearn.gaussian_process`` and
+        ``sklearn.metrics.pairwise`` are such. Of other packages wrap one, GPyTorch's for example:
+        ``lambda a, b: k(torch.tensor(a), torch.tensor(b)).to_dense().detach().numpy()``. Where it
+        has ``kernel.diag(X)``, as scikit-learn's do, this gives the variances.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be called; when it is, if what it gives has another shape, or is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.gaussian_process.kernels import RBF
+    >>> from ntk_uq import KernelFunction
+    >>> KernelFunction(RBF(2.0)).kernels(np.array([[0.0], [2.0]])).ntk.round(3)
+    array([[1.   , 0.607],
+           [0.607, 1.   ]])
+    """
+
+    kernel: Callable[..., Any]
+    holds_functions: ClassVar[bool] = True
+    _standard_normal: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not callable(self.kernel):
+            raise ValueError(
+                "kernel must be a function of two arrays of points, kernel(X1, X2), as the kernels "
+                f"of sklearn.gaussian_process.kernels are; got {self.kernel!r}."
+            )
+
+    def module(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
+        """Refused: there is no network.
+
+        Raises
+        ------
+        ValueError
+            Always.
+        """
+        raise ValueError(
+            "A kernel function has no finite networks. Take NTKClassifier or NTKRegressor, or give "
+            "an architecture such as MLP()."
+        )
+
+    def kernels(
+        self, X1: ArrayLike, X2: ArrayLike | None = None, *, progress: Progress | None = None
+    ) -> Kernels:
+        """Covariances [n1, n2], twice; see the base class."""
+        rows = as_points(X1, "X1", 2)
+        covariance = self._covariance(rows, rows if X2 is None else as_points(X2, "X2", 2))
+        if X2 is None:
+            covariance = (covariance + covariance.T) / 2
+        if progress is not None:
+            progress(1, 1)
+        return Kernels(covariance, covariance.copy())
+
+    def kernel_diag(self, X: ArrayLike) -> Kernels:
+        """Variances [n], twice; see the base class."""
+        points = as_points(X, "X", 2)
+        if hasattr(self.kernel, "diag"):
+            variances = np.asarray(self.kernel.diag(points), np.float64)
+        else:
+            blocks = np.split(points, range(_BLOCK, len(points), _BLOCK))
+            variances = np.concatenate([np.diag(self._covariance(b, b)) for b in blocks])
+        return Kernels(variances, variances.copy())
+
+    def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
+        """Kernels [n1, n2] as JAX arrays, also where they are traced."""
+        x2 = x1 if x2 is None else x2
+        shape = jax.ShapeDtypeStruct((len(x1), len(x2)), x1.dtype)
+        covariance = jax.pure_callback(
+            lambda a, b: jnp.asarray(self._covariance(np.asarray(a), np.asarray(b)), shape.dtype),
+            shape,
+            x1,
+            x2,
+        )
+        return Kernels(covariance, covariance)
+
+    def kernel_diag_block(self, x: jax.Array) -> Kernels:
+        """Diagonals [n] of the kernels as JAX arrays."""
+        kernels = self.kernel_block(x)
+        return Kernels(jnp.diagonal(kernels.nngp), jnp.diagonal(kernels.ntk))
+
+    def _covariance(self, x1: NDArray, x2: NDArray) -> NDArray[np.float64]:
+        found = np.asarray(self.kernel(x1, x2), np.float64)
+        if found.shape != (len(x1), len(x2)):
+            raise ValueError(
+                f"kernel(X1, X2) must give the shape [n1, n2], here {(len(x1), len(x2))}; it gave "
+                f"{found.shape}."
+            )
+        if not np.isfinite(found).all():
+            raise ValueError("kernel(X1, X2) gave NaN or infinite covariances.")
+        return found
