@@ -23,7 +23,11 @@ from ntk_uq.likelihoods import Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels
 from ntk_uq.networks.function_prior import FunctionPrior
 from ntk_uq.networks.problem import Problem
-from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
+from ntk_uq.predictions.distributions import (
+    GaussianPrediction,
+    SamplePrediction,
+    gaussian_nodes,
+)
 from ntk_uq.predictions.first_order import Discrepancy
 
 __all__ = ["FittedInfiniteEnsemble", "FittedProcess", "InfiniteEnsemble", "LaplaceProcess"]
@@ -215,6 +219,35 @@ class FittedInfiniteEnsemble:
             mean = draws[0]
             return GaussianPrediction(mean, np.zeros((*mean.shape, mean.shape[1])), self.likelihood)
         return SamplePrediction(draws, self.likelihood, joint=joint)
+
+    def traced_latents(self, X: Array) -> Array:
+        """Draws, or nodes of the closed form, at points that may be traced: [S, m, C].
+
+        Parameters
+        ----------
+        X : Array of shape [m, d]
+            Points; all is computed in their precision.
+
+        Returns
+        -------
+        Array of shape [S, m, C]
+            Of equal weight.
+        """
+        scales, points = (
+            jnp.asarray(self.feature_scales, X.dtype),
+            jnp.asarray(self.points, X.dtype),
+        )
+        X = X * scales
+        kernels = self.architecture.kernel_block(X, points), self.architecture.kernel_diag_block(X)
+        predictor = jax.tree.map(lambda leaf: jnp.asarray(leaf, X.dtype), self.predictor)
+        if isinstance(predictor, ExactPredictor):
+            return predictor.latents(*kernels)
+        mean, cov = predictor.moments(*kernels)
+        values, vectors = jnp.linalg.eigh(cov)
+        root = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[:, None]
+        nodes = jnp.asarray(gaussian_nodes(mean.shape[1]), X.dtype)
+        # The symmetric root: where eigenvalues coincide it turns no node.
+        return mean + jnp.einsum("mcd,med,se->smc", root, vectors, nodes)
 
     def functions(self) -> Callable[[ArrayLike], Floats]:
         """Draws as functions, to be evaluated anywhere, later, and consistently: `FunctionDraws`.

@@ -139,3 +139,13 @@ class FittedEnsemble:
         with own_rules(), jax.enable_x64(True):
             latents = np.asarray(self.trained.latents(jnp.asarray(X)))
         return SamplePrediction(latents, self.likelihood, joint=True)
+
+    def traced_latents(self, X: jax.Array) -> jax.Array:
+        """Latents of every member at points that may be traced: [S, m, C].
+
+        Parameters
+        ----------
+        X : Array of shape [m, d]
+            Points.
+        """
+        return self.trained.latents(X)

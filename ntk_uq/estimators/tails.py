@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Self
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,3 +57,10 @@ class CompressedTails:
     def transform(self, X: Floats) -> Floats:
         """Standardised features [m, d] with their tails compressed."""
         return (np.arcsinh((X - self.centre) / self.spread) - self.mean) / self.scale
+
+    def traced(self, X: jax.Array) -> jax.Array:
+        """The same of an array of JAX, in its precision."""
+        centre, spread, mean, scale = (
+            value.astype(X.dtype) for value in (self.centre, self.spread, self.mean, self.scale)
+        )
+        return (jnp.arcsinh((X - centre) / spread) - mean) / scale

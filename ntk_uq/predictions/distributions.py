@@ -334,7 +334,7 @@ class GaussianPrediction(_Prediction):
     def _nodes(self) -> Floats:
         """Nodes of integration, as many in each scramble; one where nothing is random."""
         outputs = self.mean.shape[1]
-        return _gaussian_nodes(outputs) if np.any(self.cov) else np.zeros((_SCRAMBLES, outputs))
+        return gaussian_nodes(outputs) if np.any(self.cov) else np.zeros((_SCRAMBLES, outputs))
 
     @property
     def _n_latents(self) -> int:
@@ -625,8 +625,14 @@ def _errors(batches: Batches, means: Floats) -> Floats:
 
 
 @lru_cache(maxsize=8)
-def _gaussian_nodes(dimension: int) -> Floats:
-    """Quasi-random nodes of N(0, I), the same for every test point: [R * S, C]."""
+def gaussian_nodes(dimension: int) -> Floats:
+    """Quasi-random nodes of N(0, I), the same for every test point: [R * S, C].
+
+    Parameters
+    ----------
+    dimension : int
+        C.
+    """
     return np.concatenate(
         [
             qmc.MultivariateNormalQMC(np.zeros(dimension), rng=np.random.default_rng(seed)).random(
