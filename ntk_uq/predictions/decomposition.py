@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
-from sklearn.utils.validation import check_is_fitted
 
 __all__ = ["Decomposition", "as_probabilities", "decompose"]
 
@@ -107,11 +106,10 @@ def as_probabilities(probabilities: ArrayLike) -> Floats:
 def _of_members(members: Any, X: ArrayLike | None) -> Any:
     """Probabilities of each member."""
     if hasattr(members, "predict_proba") and not isinstance(members, Sequence):
-        check_is_fitted(members)
         if not hasattr(members, "estimators_"):
             raise TypeError(
-                f"{type(members).__name__} holds no members (no estimators_). Give probabilities "
-                "of shape [S, m, C], or a list of fitted classifiers."
+                f"{type(members).__name__} holds no members (no estimators_): fit it first, if it is an "
+                "ensemble. Else give probabilities of shape [S, m, C], or a list of classifiers."
             )
         return _of_ensemble(members, _points(X))
     if isinstance(members, Sequence) and members and all(map(_predicts, members)):
