@@ -108,8 +108,8 @@ def _of_members(members: Any, X: ArrayLike | None) -> Any:
     if hasattr(members, "predict_proba") and not isinstance(members, Sequence):
         if not hasattr(members, "estimators_"):
             raise TypeError(
-                f"{type(members).__name__} holds no members (no estimators_). If it is an ensemble, "
-                "fit it first; else give probabilities of shape [S, m, C], or a list of classifiers."
+                f"{type(members).__name__} holds no members (no estimators_). An ensemble is "
+                "fitted first; else give probabilities [S, m, C], or a list of classifiers."
             )
         return _of_ensemble(members, _points(X))
     if isinstance(members, Sequence) and members and all(map(_predicts, members)):
