@@ -160,11 +160,12 @@ class _Bayesian(Estimator):
         # In units of the target, as everything that users see.
         return bayes.to_datatree(
             jax.random.fold_in(fitted.key, 1),
-            replace(fitted.draws, latents=self._in_units(fitted.draws.latents)),
+            fitted.draws,
             self._in_units(fitted.targets),
             self._observation_model,
             output_names=self._output_names,
             output_dim=self._output_dim,
+            units=self._in_units,
         )
 
     def _refuse_too_long(self, problem: Problem) -> None:
