@@ -23,6 +23,13 @@ from ntk_uq.analytic.budget import estimate_memory
 from ntk_uq.analytic.exact import ExactPredictor, exact_predictor
 from ntk_uq.analytic.functions import FunctionDraws
 from ntk_uq.analytic.gaussian import GaussianPredictor, gaussian_predictor
+from ntk_uq.analytic.linearized import (
+    FittedLinearized,
+    LinearizedEnsemble,
+    TangentDraws,
+    TangentGaussian,
+    check_linearized,
+)
 from ntk_uq.analytic.producer import (
     FittedInfiniteEnsemble,
     FittedProcess,
@@ -37,12 +44,17 @@ __all__ = [
     "ExactPredictor",
     "FirstOrderWarning",
     "FittedInfiniteEnsemble",
+    "FittedLinearized",
     "FittedProcess",
     "FunctionDraws",
     "GaussianPredictor",
     "InfiniteEnsemble",
     "LaplaceProcess",
+    "LinearizedEnsemble",
+    "TangentDraws",
+    "TangentGaussian",
     "Uncertainty",
+    "check_linearized",
     "correct_draws",
     "discrepancy",
     "estimate_memory",

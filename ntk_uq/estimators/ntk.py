@@ -28,6 +28,7 @@ from ntk_uq.estimators.tasks import (
 )
 from ntk_uq.likelihoods import Gaussian
 from ntk_uq.networks.architecture import BaseArchitecture
+from ntk_uq.networks.linearized import Linearized
 from ntk_uq.networks.problem import Problem
 
 __all__ = ["NTKClassifier", "NTKRegressor"]
@@ -42,11 +43,12 @@ class _NTK(Estimator):
     method: Literal["exact", "gaussian"]
     n_draws: int
     tune: Sequence[str]
-    _fitted: analytic.FittedInfiniteEnsemble
+    _fitted: analytic.FittedInfiniteEnsemble | analytic.FittedLinearized
     # How reg is chosen when nothing is said, and what else may be.
     _criterion: Literal["evidence", "cv"]
     _tunable = ("depth", "embedding", "w_std", "b_std", "scales")
     _n_corrections = 0  # a regressor's draws are exact
+    _takes_linearized = True
 
     predictor_ = of_fitted("predictor")
     reg_ = of_fitted("reg")
@@ -129,7 +131,11 @@ class _NTK(Estimator):
 
         return functions
 
-    def _producer(self, scales: Floats | float) -> analytic.InfiniteEnsemble:
+    def _producer(
+        self, scales: Floats | float
+    ) -> analytic.InfiniteEnsemble | analytic.LinearizedEnsemble:
+        if isinstance(self._network, Linearized):
+            return analytic.LinearizedEnsemble(self.uncertainty, self.method, self.n_draws)
         return analytic.InfiniteEnsemble(
             uncertainty=self.uncertainty,
             method=self.method,
@@ -144,6 +150,8 @@ class _NTK(Estimator):
         return float(self.reg) if isinstance(self.reg, numbers.Real) else 1.0
 
     def _refuse_too_large(self, n: int, outputs: int) -> None:
+        if isinstance(self._network, Linearized):
+            return  # which takes the form of its kernel that fits
         needed = analytic.estimate_memory(n, outputs, self.n_draws, self.method, self.uncertainty)
         present = memory_limit()
         if needed > present:
@@ -201,6 +209,8 @@ class _NTK(Estimator):
         self._check_criterion()
         self._check_task()
         checks.uncertainty(self.uncertainty)
+        if isinstance(self._network, Linearized):
+            self._check_linearized()
         if self.uncertainty == "posterior" and self.reg == 0:
             raise ValueError(
                 'uncertainty="posterior" belongs to the prior GP(0, Theta / reg), whose variance '
@@ -215,6 +225,15 @@ class _NTK(Estimator):
                 raise ValueError(
                     'n_trajectories is for uncertainty="posterior" and method="exact", whose draws '
                     "they bring nearer to the posterior; set it to 0."
+                )
+
+    def _check_linearized(self) -> None:
+        analytic.check_linearized(self.uncertainty, self.reg)
+        for name, value in (("tune", self.tune), ("n_trajectories", self._n_corrections)):
+            if value:
+                raise ValueError(
+                    f"{name} is for networks of infinite width; Linearized is of one network as it "
+                    f"is. Leave {name} out."
                 )
 
     def _check_criterion(self) -> None:

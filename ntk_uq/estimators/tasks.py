@@ -26,6 +26,7 @@ from ntk_uq.estimators.tails import CompressedTails
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.function_prior import FunctionPrior
+from ntk_uq.networks.linearized import Linearized
 from ntk_uq.networks.mlp import MLP
 from ntk_uq.networks.problem import Problem
 from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
@@ -83,6 +84,7 @@ class Estimator(BaseEstimator):
     _tails: CompressedTails | None = None  # earlier files have none
     # Squares of such features, summed, come near the largest double.
     _too_large = 1e150
+    _takes_linearized = False
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters by name, those of the network as ``architecture__width``.
@@ -169,6 +171,12 @@ class Estimator(BaseEstimator):
             raise ValueError(
                 "architecture takes an ntk_uq architecture such as MLP(width=512), or None; got "
                 f"{self.architecture!r}."
+            )
+        if isinstance(self.architecture, Linearized) and not self._takes_linearized:
+            raise ValueError(
+                f"{type(self).__name__} takes an architecture, to draw and train networks of it or "
+                "for its kernel, and Linearized is of one trained network: it is for NTKClassifier "
+                'and NTKRegressor, uncertainty="posterior" or "none".'
             )
         if self.progress not in (None, True, False):
             raise ValueError(f"progress must be True, False or None; got {self.progress!r}.")

@@ -5,6 +5,7 @@ from ntk_uq.networks.architecture import BaseArchitecture, ModuleFactory, Kernel
 from ntk_uq.networks.mlp import MLP
 from ntk_uq.networks.convnet import ConvNet
 from ntk_uq.networks.own import Architecture
+from ntk_uq.networks.linearized import Linearized
 from ntk_uq.networks.embedding import FeatureEmbedding
 from ntk_uq.networks.infinite_width import mlp_kernels, mlp_kernel_diag
 from ntk_uq.networks.empirical import empirical_ntk, empirical_nngp
@@ -19,6 +20,7 @@ __all__ = [
     "FeatureEmbedding",
     "FunctionPrior",
     "Kernels",
+    "Linearized",
     "ModuleFactory",
     "Problem",
     "empirical_nngp",
