@@ -21,6 +21,7 @@ from typing import Any
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.budget import estimate_memory
 from ntk_uq.analytic.exact import ExactPredictor, exact_predictor
+from ntk_uq.analytic.flow import check_time, exact_predictor_until, follow_flow
 from ntk_uq.analytic.functions import FunctionDraws
 from ntk_uq.analytic.gaussian import GaussianPredictor, gaussian_predictor
 from ntk_uq.analytic.linearized import (
@@ -55,10 +56,13 @@ __all__ = [
     "TangentGaussian",
     "Uncertainty",
     "check_linearized",
+    "check_time",
     "correct_draws",
     "discrepancy",
     "estimate_memory",
     "exact_predictor",
+    "exact_predictor_until",
+    "follow_flow",
     "gaussian_predictor",
 ]
 

@@ -34,6 +34,7 @@ from ntk_uq._common.solver import solve_dual
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.budget import _max_iter
 from ntk_uq.analytic.exact import _solve_draws, _standard_normal
+from ntk_uq.analytic.flow import check_time, follow_flow
 from ntk_uq.analytic.solutions import check_solution
 from ntk_uq.likelihoods import Curvature, Likelihood
 from ntk_uq.networks.linearized import Linearized, Tangent, TangentProducts
@@ -71,12 +72,12 @@ _SHARE = 0.35
 _ENTRIES_AT_ONCE = 2**26
 
 
-def check_linearized(uncertainty: Uncertainty, reg: Any) -> None:
+def check_linearized(uncertainty: Uncertainty, reg: Any, time: Any = None) -> None:
     """Refuse what a trained network does not have.
 
     Parameters
     ----------
-    uncertainty, reg
+    uncertainty, reg, time
         As the estimators take them.
 
     Raises
@@ -89,10 +90,10 @@ def check_linearized(uncertainty: Uncertainty, reg: Any) -> None:
             'uncertainty="initialization" is the spread over random initialisations, and '
             'Linearized is of one network, which is given. Use "posterior", or "none" for its mode.'
         )
-    if reg == 0:
+    if reg == 0 and time is None:
         raise ValueError(
-            "A trained network needs reg > 0: reg is the precision of the prior about its "
-            "parameters."
+            "A trained network needs reg > 0, the precision of the prior about its parameters, or "
+            "a time at which its training on these data stops."
         )
 
 
@@ -108,6 +109,8 @@ class LinearizedEnsemble:
         Draws, or the Gaussian about the mode: the linearised Laplace approximation.
     n_draws : int
         Number of draws.
+    time : float, optional
+        Time of gradient flow at which training of the mode stops; None is its end.
 
     Examples
     --------
@@ -124,6 +127,7 @@ class LinearizedEnsemble:
     uncertainty: Uncertainty = "posterior"
     method: Literal["exact", "gaussian"] = "exact"
     n_draws: int = 256
+    time: float | None = None
 
     def fit(self, problem: Problem, *, progress: bool | None = False) -> "FittedLinearized":
         """Solve the problem.
@@ -151,7 +155,8 @@ class LinearizedEnsemble:
         ConvergenceWarning
             If a solution is a rough one.
         """
-        check_linearized(self.uncertainty, problem.reg)
+        check_linearized(self.uncertainty, problem.reg, self.time)
+        check_time(self.time, self.uncertainty)
         net: Any = problem.architecture
         n, outputs = problem.targets.shape
         with own_rules(), jax.enable_x64(True):
@@ -177,7 +182,7 @@ class LinearizedEnsemble:
         return FittedLinearized(predictor, points, net, problem.likelihood)
 
     def _about_mode(self, p: "_TangentProblem") -> "TangentGaussian":
-        alpha, latents, gap = p.mode()
+        alpha, latents, gap = p.mode() if self.time is None else p.until(self.time)
         moved = p.centre + p.tangent.pull(p.points, alpha[None])[0]
         mode = TangentGaussian(moved, None, None, "parameters", p.reg, gap)
         if self.uncertainty == "none":
@@ -253,6 +258,13 @@ class _TangentProblem:
         solve = self.solver(_max_iter(*self.targets.shape))
         solution = solve(self.prior_mean()[None])
         return np.asarray(solution.alpha[0]), solution.latents[0], solution.gap[0]
+
+    def until(self, time: float) -> tuple[NDArray, Array, Array]:
+        """The same where gradient flow has come by a time; there is no gap to speak of."""
+        start = self.prior_mean()[None]
+        flow = follow_flow(self.theta, self.targets, start, self.reg, self.problem.loss, [time])
+        alpha, latents = next(flow)
+        return np.asarray(alpha[0]), latents[0], jnp.zeros((), latents.dtype)
 
     def random_problems(self, key: Array, draws: int) -> tuple[NDArray, Array, Array, Array]:
         """Parameters' prior draws [S, P], prior functions, label noise and starts [S, n, C]."""

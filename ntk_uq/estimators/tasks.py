@@ -182,6 +182,12 @@ class Estimator(BaseEstimator):
             raise ValueError(f"progress must be True, False or None; got {self.progress!r}.")
         check_random_state(self.random_state)
 
+    @property
+    def _stop(self) -> float | None:
+        """Time at which training stops; None is its end."""
+        time = getattr(self, "time", None)
+        return None if time is None or time == np.inf else float(time)
+
     def _check_axes(self, X: Any) -> None:
         axes = getattr(X, "ndim", 2)
         if axes > 2 and not self._takes_images:
@@ -361,12 +367,12 @@ class SmoothedClassifier(Classifier):
         checks.real("label_smoothing", self.label_smoothing, minimum=0.0)
         if not self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be below 1; got {self.label_smoothing!r}.")
-        if self.reg == 0 and self.label_smoothing == 0:
+        if self.reg == 0 and self.label_smoothing == 0 and self._stop is None:
             raise ValueError(
                 "reg=0 with one-hot targets has no solution: the cross-entropy falls for ever as "
                 "the logits grow, training leaves the lazy regime, and no kernel describes it. "
                 "Set reg > 0 (reg=1.0 is the prior of a Bayesian), or make every class probability "
-                "positive with label_smoothing, 0.1 for example."
+                "positive with label_smoothing, 0.1 for example, or stop at a time of training."
             )
 
     def _smoothed(self, one_hot: Floats) -> Floats:
