@@ -25,7 +25,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ntk_uq._common.deflation import DEFLATED, DIRECTIONS, Deflation, deflate
+from ntk_uq._common.deflation import (
+    DEFLATED,
+    DIRECTIONS,
+    CoupledDeflation,
+    Deflation,
+    deflate,
+)
 from ntk_uq._common.operators import Operator, as_operator
 
 if TYPE_CHECKING:
@@ -140,7 +146,7 @@ def solve_dual(
     linear: Array | float = 0.0,
     weights: Array | float = 1.0,
     start: Array | None = None,
-    deflation: Deflation | None = None,
+    deflation: Deflation | CoupledDeflation | None = None,
     tol: float = 1e-12,
     max_iter: int = 5000,
 ) -> DualSolution:
@@ -166,7 +172,7 @@ def solve_dual(
         is then a prediction.
     start : Array of shape [S, n, C], optional
         Dual coefficients to start from, those of a neighbouring problem for example.
-    deflation : Deflation, optional
+    deflation : Deflation or CoupledDeflation, optional
         Preconditioner for these problems. Changes the way there, and not the solution.
     tol : float
         Wanted gap, in nats. The default leaves the latents within about a millionth of a

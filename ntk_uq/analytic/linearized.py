@@ -25,6 +25,7 @@ from jax import Array
 from jax.scipy.linalg import cho_solve, solve_triangular
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common.deflation import CoupledDeflation, deflate_coupled
 from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.machine import memory_limit
 from ntk_uq._common.operators import Dense, Factor, Operator
@@ -64,8 +65,11 @@ Floats = NDArray[np.float64]
 # 2**13 rows are half a gigabyte of doubles.
 _DOUBLE_ROWS = 2**13
 # Nats that solutions may be off: a thousandth of a posterior standard deviation; in single
-# precision rounding hides as much.
-_TOLERANCE = {jnp.dtype("float64"): 1e-9, jnp.dtype("float32"): 1e-5}
+# precision half a hundredth, as rounding hides much of that. The mode is known to a millionth.
+_TOLERANCE = {jnp.dtype("float64"): 5e-7, jnp.dtype("float32"): 1e-5}
+_MODE_TOLERANCE = {jnp.dtype("float64"): 1e-12, jnp.dtype("float32"): 1e-5}
+# Directions that a deflation takes of draws' problems, at most a quarter of all.
+_DIRECTIONS = 512
 # Share of the memory that a kernel may take: its factor, or work space, takes as much again.
 _SHARE = 0.35
 # Test points whose kernels with the training points are held at once: numbers of such an array.
@@ -193,8 +197,10 @@ class LinearizedEnsemble:
         if p.problem.key is None:
             raise ValueError('method="exact" draws: give the problem a key.')
         key = jax.random.fold_in(p.problem.key, 0)
-        parameters, f0, noise, start = p.random_problems(key, self.n_draws)
-        solve = p.solver(_max_iter(*p.targets.shape))
+        mode, latents, _ = p.mode()
+        parameters, f0, noise, start = p.random_problems(key, self.n_draws, mode, latents)
+        tol = _TOLERANCE[jnp.dtype(p.tangent.dtype)]
+        solve = p.solver(_max_iter(*p.targets.shape), tol, p.deflation(latents))
         alpha, gap, converged = _solve_draws(solve, f0, {"linear": noise, "start": start}, told)
         moved = parameters + p.tangent.pull(p.points, np.asarray(alpha))
         return TangentDraws(moved, p.reg, gap, converged)
@@ -249,13 +255,14 @@ class _TangentProblem:
             self.tangent.at(self.points) + self.tangent.push(self.points, self.centre[None])[0]
         )
 
-    def solver(self, max_iter: int, tol: float | None = None) -> Callable[..., Any]:
-        tol = _TOLERANCE[jnp.dtype(self.tangent.dtype)] if tol is None else tol
-        return partial(_solve, self.theta, self.reg, self.targets, self.problem.loss, tol, max_iter)
+    def solver(self, max_iter: int, tol: float, deflation: Any = None) -> Callable[..., Any]:
+        problem = self.theta, self.reg, self.targets, self.problem.loss, deflation
+        return partial(_solve, *problem, tol, max_iter)
 
     def mode(self) -> tuple[NDArray, Array, Array]:
         """Dual coefficients, latents and gap of the solution without a random prior function."""
-        solve = self.solver(_max_iter(*self.targets.shape))
+        dtype = jnp.dtype(self.tangent.dtype)
+        solve = self.solver(_max_iter(*self.targets.shape), _MODE_TOLERANCE[dtype])
         solution = solve(self.prior_mean()[None])
         return np.asarray(solution.alpha[0]), solution.latents[0], solution.gap[0]
 
@@ -266,9 +273,19 @@ class _TangentProblem:
         alpha, latents = next(flow)
         return np.asarray(alpha[0]), latents[0], jnp.zeros((), latents.dtype)
 
-    def random_problems(self, key: Array, draws: int) -> tuple[NDArray, Array, Array, Array]:
+    def deflation(self, latents: Array) -> CoupledDeflation:
+        """Of draws' problems, by a share of the curvature at the mode's latents."""
+        n, outputs = self.targets.shape
+        directions = max(1, min(_DIRECTIONS, n * outputs // 4))
+        # Any start that has something of every direction does; the same in every run.
+        start = np.random.default_rng(0).standard_normal((n, outputs, directions))
+        curvature = self.problem.loss.curvature(latents, self.targets)
+        return deflate_coupled(self.theta, self.reg, jnp.asarray(start, latents.dtype), curvature)
+
+    def random_problems(
+        self, key: Array, draws: int, alpha: NDArray, latents: Array
+    ) -> tuple[NDArray, Array, Array, Array]:
         """Parameters' prior draws [S, P], prior functions, label noise and starts [S, n, C]."""
-        alpha, latents, _ = self.mode()
         shapes = (self.tangent.size,), self.targets.shape
         normal, z = _standard_normal(key, range(draws), *shapes, dtype=self.tangent.dtype)
         parameters = self.centre + np.asarray(normal) / np.sqrt(self.reg).astype(normal.dtype)
@@ -320,7 +337,7 @@ class _TangentProblem:
         first_order = latents + g - change
         f0 = self.prior_mean() + g
         noise = jnp.einsum("ncd,snd->snc", roots, z)
-        solve = self.solver(CHECK_ITERATIONS, CHECK_TOLERANCE)
+        solve = self.solver(CHECK_ITERATIONS, CHECK_TOLERANCE, self.deflation(latents))
         exact = solve(jnp.asarray(f0), linear=noise, start=alpha - moved)
         return first_order, exact.latents
 
@@ -337,11 +354,11 @@ class _TangentProblem:
         return solved.T.reshape(v.shape)
 
 
-@partial(jax.jit, static_argnums=(4, 5))
-def _solve(theta, reg, y, likelihood, tol, max_iter, f0, linear=0.0, start=None) -> Any:
+def _solve(theta, reg, y, likelihood, deflation, tol, max_iter, f0, linear=0.0, start=None) -> Any:
     return solve_dual(
-        theta, reg, y, f0, likelihood, linear=linear, start=start, tol=tol, max_iter=max_iter
-    )
+        theta, reg, y, f0, likelihood, linear=linear, start=start, deflation=deflation, tol=tol,
+        max_iter=max_iter,
+    )  # fmt: skip
 
 
 def curvature_roots(curvature: Curvature) -> Array:
