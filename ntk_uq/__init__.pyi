@@ -13,6 +13,7 @@ from .networks.neural_tangents import stax as stax
 from .networks import MLP as MLP
 from .networks import ConvNet as ConvNet
 from .networks import Architecture as Architecture
+from .networks import Linearized as Linearized
 from .networks import FeatureEmbedding as FeatureEmbedding
 from .networks import KernelFunction as KernelFunction
 from .networks import Kernels as Kernels

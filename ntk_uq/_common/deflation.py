@@ -7,10 +7,19 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 if TYPE_CHECKING:
+    from ntk_uq._common.operators import Operator
     from ntk_uq.likelihoods import Curvature
 
 
-__all__ = ["DEFLATED", "DIRECTIONS", "SHARE", "Deflation", "deflate"]
+__all__ = [
+    "DEFLATED",
+    "DIRECTIONS",
+    "SHARE",
+    "CoupledDeflation",
+    "Deflation",
+    "deflate",
+    "deflate_coupled",
+]
 
 # Directions that a deflation takes, and the most of them times outputs: its matrix is of that size.
 DIRECTIONS, DEFLATED = 32, 2048
@@ -84,3 +93,56 @@ def deflate(ntk: Array, reg: Array | float, start: Array, curvature: "Curvature"
     # In single precision a small reg can be lost in rounding: no deflation then.
     gain = jnp.where(jnp.all(jnp.isfinite(gain)), gain, 0.0)
     return Deflation(basis, ntk_basis, gain)
+
+
+class CoupledDeflation(NamedTuple):
+    """The same for a Theta that couples the outputs, whose functions are of all of them.
+
+    Attributes
+    ----------
+    basis : Array of shape [n, C, k]
+        V.
+    ntk_basis : Array of shape [n, C, k]
+        Theta V.
+    gain : Array of shape [k, k]
+        K.
+    """
+
+    basis: Array
+    ntk_basis: Array
+    gain: Array
+
+    def apply(self, r: Array, ntk_r: Array) -> tuple[Array, Array]:
+        """B r and Theta B r, given r and Theta r of shape [n, C, S]."""
+        c = self.gain @ jnp.einsum("nck,ncs->ks", self.ntk_basis, r)
+        return (
+            r - jnp.einsum("nck,ks->ncs", self.basis, c),
+            ntk_r - jnp.einsum("nck,ks->ncs", self.ntk_basis, c),
+        )
+
+
+@jax.jit
+def deflate_coupled(
+    ntk: "Operator", reg: Array | float, start: Array, curvature: "Curvature"
+) -> CoupledDeflation:
+    """Take the directions that two rounds of subspace iteration find from a `start` [n, C, k]."""
+    shape = start.shape
+
+    def orthonormal(v: Array) -> Array:
+        return jnp.linalg.qr(v.reshape(-1, shape[-1]))[0].reshape(shape)
+
+    span = orthonormal(ntk.product(orthonormal(ntk.product(start))))
+    ntk_span = ntk.product(span)
+    values, rotation = jnp.linalg.eigh(jnp.einsum("nck,ncl->kl", span, ntk_span))
+    # What a singular kernel makes of nothing is rounding.
+    floor = jnp.finfo(start.dtype).eps * start.size / shape[-1] * values[-1]
+    rotation = rotation * jnp.where(values > floor, lax.rsqrt(jnp.maximum(values, floor)), 0.0)
+    basis, ntk_basis = (jnp.einsum("nck,kl->ncl", v, rotation) for v in (span, ntk_span))
+    bent = jax.vmap(curvature.matvec, -1, -1)(ntk_basis)
+    matrix = jnp.einsum("nck,ncl->kl", ntk_basis, bent)
+    identity = jnp.eye(shape[-1], dtype=start.dtype)
+    factor = jnp.linalg.cholesky(SHARE * matrix + reg * identity)
+    gain = identity - reg * jax.scipy.linalg.cho_solve((factor, True), identity)
+    # In single precision a small reg can be lost in rounding: no deflation then.
+    gain = jnp.where(jnp.all(jnp.isfinite(gain)), gain, 0.0)
+    return CoupledDeflation(basis, ntk_basis, gain)

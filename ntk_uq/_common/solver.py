@@ -17,7 +17,6 @@ there are many points, a `Deflation` takes the few large eigenvalues of the Hess
 way. See docs/theory: "Solving many draws at once".
 """
 
-import math
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,7 +25,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ntk_uq._common.deflation import DEFLATED, DIRECTIONS, Deflation, deflate
+from ntk_uq._common.deflation import (
+    DEFLATED,
+    DIRECTIONS,
+    CoupledDeflation,
+    Deflation,
+    deflate,
+)
+from ntk_uq._common.operators import Operator, as_operator
 
 if TYPE_CHECKING:
     from ntk_uq.likelihoods import Likelihood
@@ -131,7 +137,7 @@ class _Iterate(NamedTuple):
 
 @partial(jax.jit, static_argnames="max_iter")
 def solve_dual(
-    ntk: Array,
+    ntk: Array | Operator,
     reg: Array | float,
     y: Array,
     f0: Array,
@@ -140,7 +146,7 @@ def solve_dual(
     linear: Array | float = 0.0,
     weights: Array | float = 1.0,
     start: Array | None = None,
-    deflation: Deflation | None = None,
+    deflation: Deflation | CoupledDeflation | None = None,
     tol: float = 1e-12,
     max_iter: int = 5000,
 ) -> DualSolution:
@@ -148,8 +154,9 @@ def solve_dual(
 
     Parameters
     ----------
-    ntk : Array of shape [n, n], or [n, C, n, C]
-        Theta, symmetric positive semi-definite; a finite network's couples the outputs.
+    ntk : Array of shape [n, n], or [n, C, n, C], or Operator
+        Theta, symmetric positive semi-definite; a finite network's couples the outputs. An operator
+        has its products alone.
     reg : float
         Regularisation, positive.
     y : Array of shape [n, C]
@@ -165,7 +172,7 @@ def solve_dual(
         is then a prediction.
     start : Array of shape [S, n, C], optional
         Dual coefficients to start from, those of a neighbouring problem for example.
-    deflation : Deflation, optional
+    deflation : Deflation or CoupledDeflation, optional
         Preconditioner for these problems. Changes the way there, and not the solution.
     tol : float
         Wanted gap, in nats. The default leaves the latents within about a millionth of a
@@ -199,14 +206,8 @@ def solve_dual(
     linear = jnp.moveaxis(jnp.broadcast_to(linear, f0.shape), 0, -1).astype(f0.dtype)
     reg = jnp.asarray(reg, f0.dtype)
 
-    # [n, n], or [nC, nC] where outputs have kernels of their own.
-    operator = ntk.reshape(math.prod(ntk.shape[: ntk.ndim // 2]), -1)
-    root = jnp.sqrt(jnp.diag(operator)).reshape(len(ntk), -1, 1)
-
-    def apply_ntk(v):
-        columns = v.reshape(len(operator), -1)
-        # An accelerator's default would round the kernel to 10 bits, unseen by any repetition.
-        return jnp.matmul(operator, columns, precision=lax.Precision.HIGHEST).reshape(v.shape)
+    operator = as_operator(ntk)
+    apply_ntk, root = operator.product, jnp.sqrt(operator.diagonal())[..., None]
 
     def measure(descent):
         """Direction B r, and what else is known of r."""
@@ -375,7 +376,7 @@ def solve_dual(
 
 
 def interpolation_gap(
-    ntk: Array, y: Array, f0: Array, alpha: Array, likelihood: "Likelihood"
+    ntk: Array | Operator, y: Array, f0: Array, alpha: Array, likelihood: "Likelihood"
 ) -> tuple[Array, Array]:
     """Distance of the loss to its minimum where reg = 0, and the latents.
 
@@ -392,12 +393,10 @@ def interpolation_gap(
         Nats, with what rounding of Theta alpha may hide; infinite where targets are degenerate.
     latents : Array of shape [S, n, C]
     """
-    operator = ntk.reshape(math.prod(ntk.shape[: ntk.ndim // 2]), -1)
+    operator = as_operator(ntk)
 
     def apply_ntk(v: Array) -> Array:
-        columns = jnp.moveaxis(v, 0, -1).reshape(len(operator), -1)
-        product = jnp.matmul(operator, columns, precision=lax.Precision.HIGHEST)
-        return jnp.moveaxis(product.reshape(*v.shape[1:], -1), -1, 0)
+        return jnp.moveaxis(operator.product(jnp.moveaxis(v, 0, -1)), -1, 0)
 
     latents, again = f0 + apply_ntk(alpha), f0 + apply_ntk(3 * alpha) / 3
     least = likelihood.log_density(likelihood.optimum(y), y)

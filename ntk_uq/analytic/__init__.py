@@ -21,8 +21,16 @@ from typing import Any
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.budget import estimate_memory
 from ntk_uq.analytic.exact import ExactPredictor, exact_predictor
+from ntk_uq.analytic.flow import check_time, exact_predictor_until, follow_flow
 from ntk_uq.analytic.functions import FunctionDraws
 from ntk_uq.analytic.gaussian import GaussianPredictor, gaussian_predictor
+from ntk_uq.analytic.linearized import (
+    FittedLinearized,
+    LinearizedEnsemble,
+    TangentDraws,
+    TangentGaussian,
+    check_linearized,
+)
 from ntk_uq.analytic.producer import (
     FittedInfiniteEnsemble,
     FittedProcess,
@@ -37,16 +45,24 @@ __all__ = [
     "ExactPredictor",
     "FirstOrderWarning",
     "FittedInfiniteEnsemble",
+    "FittedLinearized",
     "FittedProcess",
     "FunctionDraws",
     "GaussianPredictor",
     "InfiniteEnsemble",
     "LaplaceProcess",
+    "LinearizedEnsemble",
+    "TangentDraws",
+    "TangentGaussian",
     "Uncertainty",
+    "check_linearized",
+    "check_time",
     "correct_draws",
     "discrepancy",
     "estimate_memory",
     "exact_predictor",
+    "exact_predictor_until",
+    "follow_flow",
     "gaussian_predictor",
 ]
 

@@ -10,23 +10,27 @@ Time is learning rate times steps of gradient descent on the *sum* over data. do
 "Training time".
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
+from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.exact import ExactPredictor
 from ntk_uq.analytic.gaussian import GaussianPredictor, shared_predictor
 from ntk_uq.analytic.inputs import objective_gap
+from ntk_uq.analytic.resolvent import _PerOutput
 from ntk_uq.likelihoods import Gaussian, Likelihood
 from ntk_uq.networks.architecture import Kernels
+from ntk_uq.predictions.first_order import no_discrepancy
 
-__all__ = ["exact_predictor_at", "gaussian_predictor_at", "integrate"]
+__all__ = ["exact_predictor_at", "gaussian_predictor_at", "gaussian_until", "integrate"]
 
 Floats = NDArray[np.float64]
 
@@ -240,9 +244,64 @@ def gaussian_predictor_at(
         raise ValueError("gaussian_predictor_at takes one noise for all outputs.")
     if not time >= 0:
         raise ValueError(f"time must be at least 0; got {time!r}.")
-    eigenvalues, vectors = np.linalg.eigh(np.asarray(kernels.ntk, np.float64))
-    rates = np.maximum(eigenvalues, 0.0) / noise**2 + reg
-    with np.errstate(divide="ignore", invalid="ignore"):
-        learned = np.where(rates > 0, -np.expm1(-rates * time) / rates, time)
-    response = (vectors * (learned / noise**2)) @ vectors.T
+    (response,) = _responses(kernels.ntk, reg, noise[None], time)
     return shared_predictor(response, kernels, y, reg, likelihood)
+
+
+def gaussian_until(
+    kernels: Kernels,
+    y: Array,
+    reg: float,
+    likelihood: Likelihood,
+    uncertainty: Uncertainty,
+    time: float,
+) -> GaussianPredictor:
+    """Closed form of `gaussian_predictor_at`, for a noise of each output, and without spread.
+
+    Parameters
+    ----------
+    kernels, y, reg, time
+        As in `gaussian_predictor_at`.
+    likelihood : Gaussian
+        Of no other likelihood there is a closed form.
+    uncertainty : {"initialization", "none"}
+        Whether over initialisations.
+
+    Returns
+    -------
+    GaussianPredictor
+
+    Raises
+    ------
+    ValueError
+        If the likelihood is no Gaussian.
+    """
+    if not isinstance(likelihood, Gaussian):
+        raise ValueError(
+            "Of training that stops at a time there is a closed form for squared error only: use "
+            'method="exact".'
+        )
+    kernels = Kernels(*map(jnp.asarray, kernels))
+    noise = np.broadcast_to(np.asarray(likelihood.noise), y.shape[1:])
+    responses = jnp.asarray(np.stack(list(_responses(kernels.ntk, reg, noise, time))), y.dtype)
+    alpha = jnp.einsum("cij,jc->ic", responses, y)
+    spread = uncertainty == "initialization"
+    return GaussianPredictor(
+        alpha,
+        _PerOutput(responses) if spread else None,
+        kernels.nngp if spread else None,
+        reg,
+        uncertainty,
+        jnp.zeros((), y.dtype),  # there is no minimum to be near to
+        no_discrepancy(y.shape),
+    )
+
+
+def _responses(ntk: ArrayLike, reg: float, noise: Floats, time: float) -> Iterator[Floats]:
+    """R_t of each output: alpha = R_t (y - f0(X))."""
+    eigenvalues, vectors = np.linalg.eigh(np.asarray(ntk, np.float64))
+    for sd in noise:
+        rates = np.maximum(eigenvalues, 0.0) / sd**2 + reg
+        with np.errstate(divide="ignore", invalid="ignore"):
+            learned = np.where(rates > 0, -np.expm1(-rates * time) / rates, time)
+        yield (vectors * (learned / sd**2)) @ vectors.T

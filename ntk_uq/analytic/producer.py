@@ -15,8 +15,10 @@ from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.exact import ExactPredictor, exact_predictor
+from ntk_uq.analytic.flow import check_time, exact_predictor_until
 from ntk_uq.analytic.functions import FunctionDraws
 from ntk_uq.analytic.gaussian import GaussianPredictor, gaussian_predictor
+from ntk_uq.analytic.gradient_flow import gaussian_until
 from ntk_uq.analytic.solutions import check_range, check_solution, refuse_unsolved
 from ntk_uq.analytic.trajectories import correct_draws
 from ntk_uq.likelihoods import Likelihood
@@ -58,6 +60,8 @@ class InfiniteEnsemble:
         Trajectories that bring each draw of the posterior nearer to it: `correct_draws`.
     feature_scales : array of shape [d], or 1.0
         Factor of each feature.
+    time : float, optional
+        Time of gradient flow at which training stops; None is its end.
 
     Examples
     --------
@@ -75,6 +79,7 @@ class InfiniteEnsemble:
     n_draws: int = 256
     n_trajectories: int = 0
     feature_scales: Floats | float = 1.0
+    time: float | None = None
 
     def fit(self, problem: Problem, *, progress: bool | None = False) -> "FittedInfiniteEnsemble":
         """Solve the problem.
@@ -121,6 +126,11 @@ class InfiniteEnsemble:
         self, problem: Problem, kernels: Kernels, widest: float, progress: bool | None
     ) -> GaussianPredictor:
         targets = jnp.asarray(problem.targets)
+        if self.time is not None:
+            check_time(self.time, self.uncertainty)
+            return gaussian_until(
+                kernels, targets, problem.reg, problem.loss, self.uncertainty, self.time
+            )
         return gaussian_predictor(kernels, targets, problem.reg, problem.loss, self.uncertainty)
 
     def _draws(
@@ -131,6 +141,9 @@ class InfiniteEnsemble:
         targets, likelihood = jnp.asarray(problem.targets), problem.loss
         asked = (kernels, targets, problem.reg, likelihood, self.uncertainty)
         key = jax.random.fold_in(problem.key, 0)
+        if self.time is not None:
+            with progress_bar("gradient flow", self.n_draws, progress) as told:
+                return exact_predictor_until(key, *asked, self.n_draws, self.time, progress=told)
         if widest > _WIDE and self.n_draws > _PILOTS and problem.reg > 0:
             # Draws this far out may take the solver all its iterations, and in vain.
             refuse_unsolved(exact_predictor(key, *asked, _PILOTS), problem.reg)

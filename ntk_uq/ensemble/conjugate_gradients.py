@@ -1,7 +1,7 @@
 """Nonlinear conjugate gradients on the whole data, with the line search solved in the outputs."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,8 @@ class ConjugateGradients:
     The pass gives the change of the outputs along the direction; the problem of the step length,
     convex in the outputs, is then solved exactly with the outputs linear in the step.
     """
+
+    seeks_minimum: ClassVar[bool] = True
 
     def start(self, problem: Problem, member: Member) -> _Descent:
         """State before the first iteration."""

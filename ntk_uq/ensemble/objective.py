@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,8 @@ class Member(NamedTuple):
 
 class Method(Protocol):
     """How an objective is minimised. Hashable, so that a program is compiled once for it."""
+
+    seeks_minimum: ClassVar[bool]  # whether where it ends is to be judged as one
 
     def start(self, problem: Problem, member: Member) -> Any:
         """State before the first iteration."""

@@ -1,7 +1,7 @@
 """Training by an optax optimizer, on the whole data or on mini-batches."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,7 @@ class Optax:
     optimizer: optax.GradientTransformation
     batch_size: int | None = None
     n_passes: int = 0
+    seeks_minimum: ClassVar[bool] = True
 
     def start(self, problem: Problem, member: Member) -> _Walk:
         """State before the first iteration."""

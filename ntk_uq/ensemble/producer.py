@@ -28,7 +28,7 @@ class FiniteEnsemble:
 
     Attributes
     ----------
-    n_members, uncertainty, tol, max_iter, optimizer, batch_size, memory, checkpoint
+    n_members, uncertainty, tol, max_iter, optimizer, batch_size, time, memory, checkpoint
         As in `train_ensemble`.
 
     Examples
@@ -48,6 +48,7 @@ class FiniteEnsemble:
     max_iter: int = 1000
     optimizer: Any = None
     batch_size: int | None = None
+    time: float | None = None
     memory: int | None = None
     checkpoint: str | os.PathLike | None = None
 
@@ -93,6 +94,7 @@ class FiniteEnsemble:
                 max_iter=self.max_iter,
                 optimizer=self.optimizer,
                 batch_size=self.batch_size,
+                time=self.time,
                 memory=self.memory,
                 warm_start=None if warm_start is None else warm_start.trained,
                 checkpoint=self.checkpoint,

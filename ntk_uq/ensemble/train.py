@@ -36,6 +36,7 @@ from ntk_uq._common.rules import own_rules
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq._common.warnings import ConvergenceWarning
 from ntk_uq.ensemble.conjugate_gradients import ConjugateGradients
+from ntk_uq.ensemble.gradient_flow import GradientFlow
 from ntk_uq.ensemble.layout import _layout
 from ntk_uq.ensemble.members import check_problem, in_features
 from ntk_uq.ensemble.objective import (
@@ -72,6 +73,7 @@ def train_ensemble(
     max_iter: int = 1000,
     optimizer: optax.GradientTransformation | None = None,
     batch_size: int | None = None,
+    time: float | None = None,
     check_condition: bool = True,
     memory: int | None = None,
     devices: Sequence[jax.Device] | None = None,
@@ -133,6 +135,12 @@ def train_ensemble(
         Points in a mini-batch of `optimizer`; None takes all. With mini-batches training takes
         `max_iter` passes, the length of a learning-rate schedule, and is judged at its end: their
         noise hides earlier whether it still gains.
+    time : float, optional
+        Stop at this time of gradient flow, learning rate times steps on the sum of losses: it is
+        followed by a method of third order with control of its error, so that no learning rate
+        plays a part. An iteration is a step, and the work grows with `time` times the largest
+        eigenvalue of the objective's Hessian. Not for "posterior". Regularisation and soft targets
+        are not needed. None trains to the end.
     check_condition : bool
         False trains also where the theory says that there is no solution (reg = 0 and degenerate
         targets), until max_iter.
@@ -180,9 +188,10 @@ def train_ensemble(
     """
     checks.count("n_members", n_members)
     X, y = check_problem(architecture, X, y, likelihood, reg, uncertainty)
-    if check_condition:
+    if check_condition and time is None:
         require_condition(likelihood, y, reg)
-    method = _method(optimizer, batch_size, reg, len(X), max_iter)
+    method = _method(optimizer, batch_size, reg, len(X), max_iter, time)
+    _check_time(time, uncertainty)
     if warm_start is not None:
         _check_warm_start(warm_start, key, architecture, reg, uncertainty)
     data = _Data(X, y, likelihood, jnp.asarray(reg, X.dtype), jnp.asarray(tol, X.dtype))
@@ -232,7 +241,25 @@ def train_ensemble(
 # At the door.
 
 
-def _method(optimizer, batch_size, reg, n, max_iter) -> Method:
+def _check_time(time: float | None, uncertainty: Uncertainty) -> None:
+    if time is None:
+        return
+    checks.real("time", time, minimum=0.0)
+    if uncertainty == "posterior":
+        raise ValueError(
+            'uncertainty="posterior" describes the end of training: a posterior has no time. Use '
+            '"initialization" or "none", or time=None.'
+        )
+
+
+def _method(optimizer, batch_size, reg, n, max_iter, time) -> Method:
+    if time is not None:
+        if optimizer is not None or batch_size is not None:
+            raise ValueError(
+                "time is of gradient flow, which has no optimizer and no batches: leave optimizer "
+                "and batch_size out, or time."
+            )
+        return GradientFlow(float(time))
     if optimizer is None:
         if batch_size is not None:
             raise ValueError(

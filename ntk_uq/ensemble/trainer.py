@@ -244,7 +244,9 @@ def _finish(architecture, method, mesh, members, state, data: _Data) -> _Results
         (value, latents), gradient = jax.value_and_grad(objective, 2, has_aux=True)(
             problem, member, state.params
         )
-        converged = state.converged & ~is_stuck(problem, member, state.params)
+        converged = state.converged
+        if method.seeks_minimum:
+            converged = converged & ~is_stuck(problem, member, state.params)
         return _Results(state.params, state.n_iter, converged, value, norm(gradient), latents)
 
     def device(members, state, data):

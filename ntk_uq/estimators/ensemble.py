@@ -39,6 +39,7 @@ class _Ensemble(Estimator):
     max_iter: int
     optimizer: Any
     batch_size: int | None
+    time: float | None
     memory: int | None
     warm_start: bool
     checkpoint: str | os.PathLike | None
@@ -131,6 +132,7 @@ class _Ensemble(Estimator):
             max_iter=self.max_iter,
             optimizer=self.optimizer,
             batch_size=self.batch_size,
+            time=self._stop,
             memory=self.memory,
             checkpoint=self.checkpoint,
         )
@@ -140,6 +142,8 @@ class _Ensemble(Estimator):
         check_reg(self.reg)
         self._check_task()
         checks.uncertainty(self.uncertainty)
+        if self.time is not None and self.time != np.inf:
+            checks.real("time", self.time, minimum=0.0)
         for name in ("n_members", "max_iter"):
             checks.count(name, getattr(self, name))
         checks.real("tol", self.tol, minimum=0.0)
@@ -183,6 +187,8 @@ class EnsembleClassifier(_Ensemble, SmoothedClassifier):
         Takes the place of conjugate gradients, which need no learning rate.
     batch_size : int, optional
         Points in a mini-batch of `optimizer`.
+    time : float, optional
+        Where training stops, as in `NTKClassifier`; `max_iter` limits the steps of gradient flow.
     memory : int, optional
         Bytes that training may take on each device. None takes half of what is free.
     warm_start : bool, default False
@@ -237,6 +243,7 @@ class EnsembleClassifier(_Ensemble, SmoothedClassifier):
         max_iter: int = 1000,
         optimizer: Any = None,
         batch_size: int | None = None,
+        time: float | None = None,
         memory: int | None = None,
         warm_start: bool = False,
         checkpoint: str | os.PathLike | None = None,
@@ -252,6 +259,7 @@ class EnsembleClassifier(_Ensemble, SmoothedClassifier):
         self.max_iter = max_iter
         self.optimizer = optimizer
         self.batch_size = batch_size
+        self.time = time
         self.memory = memory
         self.warm_start = warm_start
         self.checkpoint = checkpoint
@@ -279,7 +287,9 @@ class EnsembleRegressor(_Ensemble, Regressor):
         As in `EnsembleClassifier`.
     noise : float, optional
         As in `NTKRegressor`; None needs an architecture with a kernel.
-    tol, max_iter, optimizer, batch_size, memory, warm_start, checkpoint, random_state, progress
+    tol, max_iter, optimizer, batch_size, time, memory, warm_start, checkpoint
+        As in `EnsembleClassifier`.
+    random_state, progress
         As in `EnsembleClassifier`.
 
     Attributes
@@ -322,6 +332,7 @@ class EnsembleRegressor(_Ensemble, Regressor):
         max_iter: int = 1000,
         optimizer: Any = None,
         batch_size: int | None = None,
+        time: float | None = None,
         memory: int | None = None,
         warm_start: bool = False,
         checkpoint: str | os.PathLike | None = None,
@@ -337,6 +348,7 @@ class EnsembleRegressor(_Ensemble, Regressor):
         self.max_iter = max_iter
         self.optimizer = optimizer
         self.batch_size = batch_size
+        self.time = time
         self.memory = memory
         self.warm_start = warm_start
         self.checkpoint = checkpoint

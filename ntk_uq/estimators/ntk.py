@@ -19,6 +19,7 @@ from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq.estimators.first_order import warn_of_first_order
 from ntk_uq.estimators.tasks import (
+    Classifier,
     Estimator,
     Prediction,
     Regressor,
@@ -29,6 +30,7 @@ from ntk_uq.estimators.tasks import (
 from ntk_uq.likelihoods import Gaussian
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.kernel_function import KernelFunction
+from ntk_uq.networks.linearized import Linearized
 from ntk_uq.networks.problem import Problem
 
 __all__ = ["NTKClassifier", "NTKRegressor"]
@@ -44,12 +46,14 @@ class _NTK(Estimator):
     method: Literal["exact", "gaussian"]
     n_draws: int
     tune: Sequence[str]
-    _fitted: analytic.FittedInfiniteEnsemble
+    time: float | None
+    _fitted: analytic.FittedInfiniteEnsemble | analytic.FittedLinearized
     # How reg is chosen when nothing is said, and what else may be.
     _criterion: Literal["evidence", "cv"]
     _automatic: tuple[str, ...]
     _tunable = ("depth", "embedding", "w_std", "b_std", "scales")
     _n_corrections = 0  # a regressor's draws are exact
+    _takes_linearized = True
 
     predictor_ = of_fitted("predictor")
     reg_ = of_fitted("reg")
@@ -142,13 +146,20 @@ class _NTK(Estimator):
     def _given(self) -> BaseArchitecture | None:
         return self.architecture if self.kernel is None else KernelFunction(self.kernel)
 
-    def _producer(self, scales: Floats | float) -> analytic.InfiniteEnsemble:
+    def _producer(
+        self, scales: Floats | float
+    ) -> analytic.InfiniteEnsemble | analytic.LinearizedEnsemble:
+        if isinstance(self._network, Linearized):
+            return analytic.LinearizedEnsemble(
+                self.uncertainty, self.method, self.n_draws, self._stop
+            )
         return analytic.InfiniteEnsemble(
             uncertainty=self.uncertainty,
             method=self.method,
             n_draws=self.n_draws,
             n_trajectories=self._n_corrections,
             feature_scales=scales,
+            time=self._stop,
         )
 
     @property
@@ -157,6 +168,8 @@ class _NTK(Estimator):
         return float(self.reg) if isinstance(self.reg, numbers.Real) else 1.0
 
     def _refuse_too_large(self, n: int, outputs: int) -> None:
+        if isinstance(self._network, Linearized):
+            return  # which takes the form of its kernel that fits
         needed = analytic.estimate_memory(n, outputs, self.n_draws, self.method, self.uncertainty)
         present = memory_limit()
         if needed > present:
@@ -218,6 +231,9 @@ class _NTK(Estimator):
         self._check_criterion()
         self._check_task()
         checks.uncertainty(self.uncertainty)
+        self._check_time()
+        if isinstance(self._network, Linearized):
+            self._check_linearized()
         if self.uncertainty == "posterior" and self.reg == 0:
             raise ValueError(
                 'uncertainty="posterior" belongs to the prior GP(0, Theta / reg), whose variance '
@@ -232,6 +248,28 @@ class _NTK(Estimator):
                 raise ValueError(
                     'n_trajectories is for uncertainty="posterior" and method="exact", whose draws '
                     "they bring nearer to the posterior; set it to 0."
+                )
+
+    def _check_time(self) -> None:
+        analytic.check_time(self.time, self.uncertainty)
+        if self.time is not None and not isinstance(self.reg, numbers.Real):
+            raise ValueError(
+                f"time={self.time!r} needs a number for reg, 0 for early stopping in its place; "
+                f"got {self.reg!r}."
+            )
+        if self._stop is not None and self.method == "gaussian" and isinstance(self, Classifier):
+            raise ValueError(
+                "Of classes there is no closed form at a time of training: use "
+                'method="exact", or time=None.'
+            )
+
+    def _check_linearized(self) -> None:
+        analytic.check_linearized(self.uncertainty, self.reg, self._stop)
+        for name, value in (("tune", self.tune), ("n_trajectories", self._n_corrections)):
+            if value:
+                raise ValueError(
+                    f"{name} is for networks of infinite width; Linearized is of one network as it "
+                    f"is. Leave {name} out."
                 )
 
     def _check_criterion(self) -> None:
@@ -329,6 +367,11 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         itself, in a `FeatureEmbedding`, by either criterion; by the evidence, whose gradient finds
         them, the scales of weights and biases of an `MLP`, and a scale for each feature (automatic
         relevance determination).
+    time : float, optional
+        Where training stops: a time of gradient flow on the sum of losses, learning rate times
+        steps; 0 is the prior function, None or infinity the end. In the place of `reg`, which may
+        then be 0 for labels as they are, or beside it. Not for "posterior", which is of the end,
+        nor for method="gaussian".
     random_state : int, RandomState or None, default 0
         Decides the draws of method="exact".
     progress : bool or None, default None
@@ -401,6 +444,7 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         n_trajectories: int = 0,
         label_smoothing: float = 0.0,
         tune: Sequence[str] = (),
+        time: float | None = None,
         random_state: Any = 0,
         progress: bool | None = None,
         kernel: Callable[..., Any] | None = None,
@@ -413,6 +457,7 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         self.n_draws = n_draws
         self.n_trajectories = n_trajectories
         self.tune = tune
+        self.time = time
         self.label_smoothing = label_smoothing
         self.random_state = random_state
         self.progress = progress
@@ -449,6 +494,8 @@ class NTKRegressor(_NTK, Regressor):
         Number of draws of method="exact".
     tune : sequence of str, default ()
         As in `NTKClassifier`.
+    time : float, optional
+        As in `NTKClassifier`; the closed form has it too.
     random_state : int, RandomState or None, default 0
         Decides the draws of method="exact".
     progress : bool or None, default None
@@ -495,6 +542,7 @@ class NTKRegressor(_NTK, Regressor):
         method: Literal["exact", "gaussian"] = "gaussian",
         n_draws: int = 256,
         tune: Sequence[str] = (),
+        time: float | None = None,
         random_state: Any = 0,
         progress: bool | None = None,
         kernel: Callable[..., Any] | None = None,
@@ -507,5 +555,6 @@ class NTKRegressor(_NTK, Regressor):
         self.method = method
         self.n_draws = n_draws
         self.tune = tune
+        self.time = time
         self.random_state = random_state
         self.progress = progress

@@ -28,6 +28,7 @@ from ntk_uq.estimators.tails import CompressedTails
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.function_prior import FunctionPrior
+from ntk_uq.networks.linearized import Linearized
 from ntk_uq.networks.mlp import MLP
 from ntk_uq.networks.problem import Problem
 from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
@@ -85,6 +86,7 @@ class Estimator(BaseEstimator):
     _tails: CompressedTails | None = None  # earlier files have none
     # Squares of such features, summed, come near the largest double.
     _too_large = 1e150
+    _takes_linearized = False
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters by name, those of the network as ``architecture__width``.
@@ -172,9 +174,21 @@ class Estimator(BaseEstimator):
                 "architecture takes an ntk_uq architecture such as MLP(width=512), or None; got "
                 f"{self.architecture!r}."
             )
+        if isinstance(self.architecture, Linearized) and not self._takes_linearized:
+            raise ValueError(
+                f"{type(self).__name__} takes an architecture, to draw and train networks of it or "
+                "for its kernel, and Linearized is of one trained network: it is for NTKClassifier "
+                'and NTKRegressor, uncertainty="posterior" or "none".'
+            )
         if self.progress not in (None, True, False):
             raise ValueError(f"progress must be True, False or None; got {self.progress!r}.")
         check_random_state(self.random_state)
+
+    @property
+    def _stop(self) -> float | None:
+        """Time at which training stops; None is its end."""
+        time = getattr(self, "time", None)
+        return None if time is None or time == np.inf else float(time)
 
     def _check_axes(self, X: Any) -> None:
         axes = getattr(X, "ndim", 2)
@@ -388,12 +402,12 @@ class SmoothedClassifier(Classifier):
         checks.real("label_smoothing", self.label_smoothing, minimum=0.0)
         if not self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be below 1; got {self.label_smoothing!r}.")
-        if self.reg == 0 and self.label_smoothing == 0:
+        if self.reg == 0 and self.label_smoothing == 0 and self._stop is None:
             raise ValueError(
                 "reg=0 with one-hot targets has no solution: the cross-entropy falls for ever as "
                 "the logits grow, training leaves the lazy regime, and no kernel describes it. "
                 "Set reg > 0 (reg=1.0 is the prior of a Bayesian), or make every class probability "
-                "positive with label_smoothing, 0.1 for example."
+                "positive with label_smoothing, 0.1 for example, or stop at a time of training."
             )
 
     def _smoothed(self, one_hot: Floats) -> Floats:

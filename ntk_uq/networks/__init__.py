@@ -5,6 +5,7 @@ from ntk_uq.networks.architecture import BaseArchitecture, ModuleFactory, Kernel
 from ntk_uq.networks.mlp import MLP
 from ntk_uq.networks.convnet import ConvNet
 from ntk_uq.networks.own import Architecture
+from ntk_uq.networks.linearized import Linearized
 from ntk_uq.networks.embedding import FeatureEmbedding
 from ntk_uq.networks.kernel_function import KernelFunction
 from ntk_uq.networks.infinite_width import mlp_kernels, mlp_kernel_diag
@@ -21,6 +22,7 @@ __all__ = [
     "FunctionPrior",
     "KernelFunction",
     "Kernels",
+    "Linearized",
     "ModuleFactory",
     "Problem",
     "empirical_nngp",

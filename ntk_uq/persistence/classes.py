@@ -33,8 +33,9 @@ CLASSES = {
     "ntk_uq.networks": ("FunctionPrior",),
     "ntk_uq.likelihoods": _held_as_data(likelihoods),
     "ntk_uq.analytic": (
-        "Discrepancy", "ExactPredictor", "FittedInfiniteEnsemble", "FittedProcess",
-        "GaussianPredictor", "_PerOutput", "_Shared",
+        "Discrepancy", "ExactPredictor", "FittedInfiniteEnsemble", "FittedLinearized",
+        "FittedProcess", "GaussianPredictor", "TangentDraws", "TangentGaussian", "_PerOutput",
+        "_Shared",
     ),
     "ntk_uq.ensemble": ("FittedEnsemble", "TrainedEnsemble"),
     "ntk_uq.bayes": (

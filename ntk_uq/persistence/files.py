@@ -18,7 +18,7 @@ from ntk_uq._common.versions import versions
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.persistence.archive import TREE, RefusedError, check_whole, stored, write_archive
 from ntk_uq.persistence.classes import name_of
-from ntk_uq.persistence.supplied import check_architecture, check_fingerprint
+from ntk_uq.persistence.supplied import as_saved, check_architecture, check_fingerprint
 from ntk_uq.persistence.tree import Reader, Writer
 
 __all__ = ["load", "save"]
@@ -111,7 +111,8 @@ def load(path: str | os.PathLike, *, architecture: BaseArchitecture | None = Non
         The file.
     architecture : Architecture, optional
         The network, where the estimator was given one of your own: files do not hold functions. It
-        is refused if its outputs are not those of the one that was used to fit.
+        is refused if its outputs are not those of the one that was used to fit. Of a trained
+        network, `Linearized`, the file holds the parameters: any model of the same class will do.
 
     Returns
     -------
@@ -159,7 +160,8 @@ def load(path: str | os.PathLike, *, architecture: BaseArchitecture | None = Non
                 reader = Reader(archive, architecture)
                 if tree["architecture"] is not None:
                     recorded = reader.decode(tree["architecture"])
-                    check_fingerprint(recorded, architecture, path)
+                    reader.architecture = as_saved(recorded, architecture, path)
+                    check_fingerprint(recorded, reader.architecture, path)
                 model = reader.decode(tree["model"])
                 _warn_of_versions(tree["written by"], path)
                 return _check_loaded(model)

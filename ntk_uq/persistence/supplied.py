@@ -12,10 +12,18 @@ from ntk_uq._common.rules import own_rules
 from ntk_uq.ensemble.members import in_features
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.kernel_function import KernelFunction
+from ntk_uq.networks.linearized import Linearized
 from ntk_uq.persistence.archive import RefusedError
 from ntk_uq.persistence.classes import name_of
 
-__all__ = ["SUPPLIED", "check_architecture", "check_fingerprint", "fingerprint", "is_supplied"]
+__all__ = [
+    "SUPPLIED",
+    "as_saved",
+    "check_architecture",
+    "check_fingerprint",
+    "fingerprint",
+    "is_supplied",
+]
 
 # In the place of an architecture that a file cannot hold.
 SUPPLIED = "supplied"
@@ -49,6 +57,8 @@ def fingerprint(architecture: BaseArchitecture, shape: Any, outputs: int) -> dic
             x = jnp.asarray(points, jnp.float32)
             network = architecture.init(jax.random.key(0), in_features(x), outputs)
             prints["network"] = np.asarray(architecture.apply(network, x))
+            if isinstance(architecture, Linearized):
+                prints["tangent"] = architecture.tangent.own_kernel(points)
     try:
         prints.update(architecture.kernels(points)._asdict())
     except ValueError:  # it has none
@@ -70,6 +80,18 @@ def check_architecture(recorded: Any, given: Any, path: Path) -> None:
             "architecture takes an ntk_uq architecture, nuq.Architecture(...) for example; got "
             f"{given!r}."
         )
+
+
+def as_saved(recorded: Any, given: Any, path: Path) -> Any:
+    """The architecture that is given, with the numbers of a trained network that a file holds."""
+    if "arrays" not in recorded:
+        return given
+    if not isinstance(given, Linearized):
+        raise RefusedError(
+            f"{path} was fitted with a trained network, whose parameters it holds: give "
+            "architecture=Linearized(model) with a model of the same class, trained or not."
+        )
+    return given.with_arrays(recorded["arrays"])
 
 
 def check_fingerprint(recorded: Any, given: Any, path: Path) -> None:

@@ -17,6 +17,7 @@ from sklearn.base import BaseEstimator
 
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.kernel_function import KernelFunction
+from ntk_uq.networks.linearized import Linearized
 from ntk_uq.persistence.archive import array_name, stored
 from ntk_uq.persistence.classes import CLASSES, class_named, name_of
 from ntk_uq.persistence.earlier import held_by_fitted
@@ -137,9 +138,10 @@ class Writer:
         if is_supplied(network):
             shape, outputs = estimator._point_shape, len(estimator._output_names)
             prints = fingerprint(network, shape, outputs)
-            self.architecture = self.encode(
-                {"shape": tuple(shape), "outputs": outputs, "prints": prints}, where
-            )
+            known = {"shape": tuple(shape), "outputs": outputs, "prints": prints}
+            if isinstance(network, Linearized):
+                known["arrays"] = network.arrays
+            self.architecture = self.encode(known, where)
 
 
 class Reader:
@@ -147,7 +149,7 @@ class Reader:
 
     def __init__(self, archive: zipfile.ZipFile, architecture: BaseArchitecture | None):
         self._archive = archive
-        self._architecture = architecture
+        self.architecture = architecture  # in the place of one that was left out
         self._arrays: dict[int, np.ndarray] = {}
 
     def decode(self, node: Any) -> Any:
@@ -193,9 +195,9 @@ class Reader:
                 state.set_state(self.decode(value))
                 return state
             case "supplied":
-                if self._architecture is None:
+                if self.architecture is None:
                     raise ValueError("it has an architecture that nothing identifies")
-                return self._architecture
+                return self.architecture
             case _:
                 raise ValueError(f"unknown kind of value {kind!r}")
 

@@ -1,0 +1,590 @@
+r"""A trained network, linearised where it stands, given data: its posterior, or its mode.
+
+With the prior :math:`\theta \sim N(\theta_p, I / reg)` and the Jacobian J at the trained
+parameters, a draw of the posterior is that of `exact_predictor`, in the parameters: with
+:math:`\tilde\theta \sim N(0, I)` and label noise :math:`\varepsilon \sim N(0, W)` it is
+
+.. math::
+    \theta = \theta_p + \tilde\theta / \sqrt{reg} + J(X)^\top \alpha, \qquad
+    reg\,\alpha = \nabla \log p(y \mid f) - \varepsilon, \qquad
+    f = f(X; \theta^*) + J(X)(\theta - \theta^*),
+
+a function that is known everywhere. The tangent kernel J J^T couples the outputs, and no factor of
+it is needed. docs/theory: "A trained network".
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar, Literal, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.linalg import cho_solve, solve_triangular
+from numpy.typing import ArrayLike, NDArray
+
+from ntk_uq._common.deflation import CoupledDeflation, deflate_coupled
+from ntk_uq._common.leaves import as_numpy
+from ntk_uq._common.machine import memory_limit
+from ntk_uq._common.operators import Dense, Factor, Operator
+from ntk_uq._common.progress import Progress, progress_bar
+from ntk_uq._common.rules import own_rules
+from ntk_uq._common.solver import solve_dual
+from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq.analytic.budget import _max_iter
+from ntk_uq.analytic.exact import _solve_draws, _standard_normal
+from ntk_uq.analytic.flow import check_time, follow_flow
+from ntk_uq.analytic.solutions import check_solution
+from ntk_uq.likelihoods import Curvature, Likelihood
+from ntk_uq.networks.linearized import Linearized, Tangent, TangentProducts
+from ntk_uq.networks.problem import Problem
+from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
+from ntk_uq.predictions.first_order import (
+    CHECK_ITERATIONS,
+    CHECK_TOLERANCE,
+    CHECKED,
+    Discrepancy,
+    compare_draws,
+    is_exact,
+    no_discrepancy,
+)
+
+__all__ = [
+    "FittedLinearized",
+    "LinearizedEnsemble",
+    "TangentDraws",
+    "TangentGaussian",
+    "check_linearized",
+]
+
+Floats = NDArray[np.float64]
+
+# Kernels of up to so many rows are held in double precision, larger ones in that of the network:
+# 2**13 rows are half a gigabyte of doubles.
+_DOUBLE_ROWS = 2**13
+# Nats that solutions may be off: a thousandth of a posterior standard deviation; in single
+# precision half a hundredth, as rounding hides much of that. The mode is known to a millionth.
+_TOLERANCE = {jnp.dtype("float64"): 5e-7, jnp.dtype("float32"): 1e-5}
+_MODE_TOLERANCE = {jnp.dtype("float64"): 1e-12, jnp.dtype("float32"): 1e-5}
+# Directions that a deflation takes of draws' problems, at most a quarter of all.
+_DIRECTIONS = 512
+# Share of the memory that a kernel may take: its factor, or work space, takes as much again.
+_SHARE = 0.35
+# Test points whose kernels with the training points are held at once: numbers of such an array.
+_ENTRIES_AT_ONCE = 2**26
+
+
+def check_linearized(uncertainty: Uncertainty, reg: Any, time: Any = None) -> None:
+    """Refuse what a trained network does not have.
+
+    Parameters
+    ----------
+    uncertainty, reg, time
+        As the estimators take them.
+
+    Raises
+    ------
+    ValueError
+        Says what to use instead.
+    """
+    if uncertainty == "initialization":
+        raise ValueError(
+            'uncertainty="initialization" is the spread over random initialisations, and '
+            'Linearized is of one network, which is given. Use "posterior", or "none" for its mode.'
+        )
+    if reg == 0 and time is None:
+        raise ValueError(
+            "A trained network needs reg > 0, the precision of the prior about its parameters, or "
+            "a time at which its training on these data stops."
+        )
+
+
+@dataclass(frozen=True)
+class LinearizedEnsemble:
+    """A trained network's tangent given data.
+
+    Attributes
+    ----------
+    uncertainty : {"posterior", "none"}
+        The posterior, or its mode.
+    method : {"exact", "gaussian"}
+        Draws, or the Gaussian about the mode: the linearised Laplace approximation.
+    n_draws : int
+        Number of draws.
+    time : float, optional
+        Time of gradient flow at which training of the mode stops; None is its end.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flax import nnx
+    >>> from ntk_uq import Categorical, Linearized
+    >>> from ntk_uq.networks import Problem
+    >>> net, X = Linearized(nnx.Linear(1, 2, rngs=nnx.Rngs(0))), np.array([[-1.0], [1.0]])
+    >>> problem = Problem(X, np.eye(2), Categorical(), 1.0, None, net)
+    >>> LinearizedEnsemble(method="gaussian").fit(problem).latents(X).cov.shape
+    (2, 2, 2)
+    """
+
+    uncertainty: Uncertainty = "posterior"
+    method: Literal["exact", "gaussian"] = "exact"
+    n_draws: int = 256
+    time: float | None = None
+
+    def fit(self, problem: Problem, *, progress: bool | None = False) -> "FittedLinearized":
+        """Solve the problem.
+
+        Parameters
+        ----------
+        problem : Problem
+            Data, likelihood, regularisation and a `Linearized` network.
+        progress : bool or None
+            Progress bars; None shows them at a terminal only.
+
+        Returns
+        -------
+        FittedLinearized
+
+        Raises
+        ------
+        ValueError
+            If the network's outputs are not those of the targets, or the problem cannot be solved.
+        MemoryError
+            If method="gaussian" needs more than there is.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If a solution is a rough one.
+        """
+        check_linearized(self.uncertainty, problem.reg, self.time)
+        check_time(self.time, self.uncertainty)
+        net: Any = problem.architecture
+        n, outputs = problem.targets.shape
+        with own_rules(), jax.enable_x64(True):
+            found = net.tangent.n_outputs(problem.points)
+            if found != outputs:
+                raise ValueError(
+                    f"The network has {found} outputs, and the targets {outputs}: for classes "
+                    "every label must be in y, in the order of the network's outputs."
+                )
+            double = min(n * outputs, net.tangent.size) <= _DOUBLE_ROWS
+            tangent = net.tangent.cast(jnp.float64 if double else net.tangent.dtype)
+            with progress_bar("tangent kernel", n, progress) as told:
+                theta = _operator(tangent, problem.points, outputs, told)
+            tangent_problem = _TangentProblem(tangent, net, problem, theta)
+            if self.uncertainty == "none" or self.method == "gaussian":
+                predictor: Any = self._about_mode(tangent_problem)
+            else:
+                with progress_bar("posterior draws", self.n_draws, progress) as told:
+                    predictor = self._draws(tangent_problem, told)
+        predictor = as_numpy(predictor)
+        check_solution(predictor, problem.reg)
+        points = problem.points if predictor_needs_points(predictor) else problem.points[:0]
+        return FittedLinearized(predictor, points, net, problem.likelihood)
+
+    def _about_mode(self, p: "_TangentProblem") -> "TangentGaussian":
+        alpha, latents, gap = p.mode() if self.time is None else p.until(self.time)
+        moved = p.centre + p.tangent.pull(p.points, alpha[None])[0]
+        mode = TangentGaussian(moved, None, None, "parameters", p.reg, gap)
+        if self.uncertainty == "none":
+            return replace(mode, discrepancy=no_discrepancy(p.targets.shape))
+        return p.gaussian(mode, alpha, latents)
+
+    def _draws(self, p: "_TangentProblem", told: Progress | None) -> "TangentDraws":
+        if p.problem.key is None:
+            raise ValueError('method="exact" draws: give the problem a key.')
+        key = jax.random.fold_in(p.problem.key, 0)
+        mode, latents, _ = p.mode()
+        parameters, f0, noise, start = p.random_problems(key, self.n_draws, mode, latents)
+        tol = _TOLERANCE[jnp.dtype(p.tangent.dtype)]
+        solve = p.solver(_max_iter(*p.targets.shape), tol, p.deflation(latents))
+        alpha, gap, converged = _solve_draws(solve, f0, {"linear": noise, "start": start}, told)
+        moved = parameters + p.tangent.pull(p.points, np.asarray(alpha))
+        return TangentDraws(moved, p.reg, gap, converged)
+
+
+def predictor_needs_points(predictor: Any) -> bool:
+    """Whether predictions take kernels with the training points."""
+    return isinstance(predictor, TangentGaussian) and predictor.roots is not None
+
+
+def _operator(tangent: Tangent, X: Floats, outputs: int, told: Progress | None) -> Operator:
+    """Theta in the smallest form that fits."""
+    rows, size = len(X) * outputs, jnp.dtype(tangent.dtype).itemsize
+    most = _SHARE * memory_limit()
+    if 2 * tangent.size < rows and rows * tangent.size * size < most:
+        return Factor(jnp.asarray(tangent.jacobian(X)))
+    if rows**2 * size < most:
+        return Dense(jnp.asarray(tangent.kernel(X, progress=told)))
+    return TangentProducts.of(tangent, X)
+
+
+@dataclass(frozen=True, eq=False)
+class _TangentProblem:
+    """A problem of a linearised network, with its kernel, in one precision."""
+
+    tangent: Tangent
+    net: Linearized
+    problem: Problem
+    theta: Operator
+
+    @property
+    def reg(self) -> float:
+        return self.problem.reg
+
+    @property
+    def points(self) -> Floats:
+        return self.problem.points
+
+    @property
+    def targets(self) -> Array:
+        return jnp.asarray(self.problem.targets, self.tangent.dtype)
+
+    @property
+    def centre(self) -> NDArray:
+        """Where the prior has its mean, from where the parameters are: [P]."""
+        vector = self.tangent.vector
+        return -vector if self.net.prior_mean == "zero" else np.zeros_like(vector)
+
+    def prior_mean(self) -> Array:
+        """The prior's mean at the training points, [n, C]."""
+        return jnp.asarray(
+            self.tangent.at(self.points) + self.tangent.push(self.points, self.centre[None])[0]
+        )
+
+    def solver(self, max_iter: int, tol: float, deflation: Any = None) -> Callable[..., Any]:
+        problem = self.theta, self.reg, self.targets, self.problem.loss, deflation
+        return partial(_solve, *problem, tol, max_iter)
+
+    def mode(self) -> tuple[NDArray, Array, Array]:
+        """Dual coefficients, latents and gap of the solution without a random prior function."""
+        dtype = jnp.dtype(self.tangent.dtype)
+        solve = self.solver(_max_iter(*self.targets.shape), _MODE_TOLERANCE[dtype])
+        solution = solve(self.prior_mean()[None])
+        return np.asarray(solution.alpha[0]), solution.latents[0], solution.gap[0]
+
+    def until(self, time: float) -> tuple[NDArray, Array, Array]:
+        """The same where gradient flow has come by a time; there is no gap to speak of."""
+        start = self.prior_mean()[None]
+        flow = follow_flow(self.theta, self.targets, start, self.reg, self.problem.loss, [time])
+        alpha, latents = next(flow)
+        return np.asarray(alpha[0]), latents[0], jnp.zeros((), latents.dtype)
+
+    def deflation(self, latents: Array) -> CoupledDeflation:
+        """Of draws' problems, by a share of the curvature at the mode's latents."""
+        n, outputs = self.targets.shape
+        directions = max(1, min(_DIRECTIONS, n * outputs // 4))
+        # Any start that has something of every direction does; the same in every run.
+        start = np.random.default_rng(0).standard_normal((n, outputs, directions))
+        curvature = self.problem.loss.curvature(latents, self.targets)
+        return deflate_coupled(self.theta, self.reg, jnp.asarray(start, latents.dtype), curvature)
+
+    def random_problems(
+        self, key: Array, draws: int, alpha: NDArray, latents: Array
+    ) -> tuple[NDArray, Array, Array, Array]:
+        """Parameters' prior draws [S, P], prior functions, label noise and starts [S, n, C]."""
+        shapes = (self.tangent.size,), self.targets.shape
+        normal, z = _standard_normal(key, range(draws), *shapes, dtype=self.tangent.dtype)
+        parameters = self.centre + np.asarray(normal) / np.sqrt(self.reg).astype(normal.dtype)
+        f0 = self.tangent.at(self.points) + self.tangent.push(self.points, parameters)
+        curvature = self.problem.loss.curvature(latents, self.targets)
+        start = jnp.broadcast_to(jnp.asarray(alpha), f0.shape)
+        return parameters, jnp.asarray(f0), curvature.sqrt_matvec(z), start
+
+    def gaussian(
+        self, mode: "TangentGaussian", alpha: NDArray, latents: Array
+    ) -> "TangentGaussian":
+        """The Gaussian about the mode, in the parameters or the outputs, whichever are fewer."""
+        if isinstance(self.theta, TangentProducts):
+            n, outputs = self.targets.shape
+            raise MemoryError(
+                f'method="gaussian" factorises a matrix of {n} points x {outputs} outputs, or of '
+                f"{self.tangent.size} parameters, and neither fits this machine. Use "
+                'method="exact", parameters of fewer layers, or a part of the points.'
+            )
+        roots = curvature_roots(self.problem.loss.curvature(latents, self.targets))
+        if isinstance(self.theta, Factor):
+            factor = _parameter_factor(self.theta.jacobian, roots, self.reg)
+            predictor = replace(mode, factor=factor)
+        else:
+            factor = _output_factor(cast(Dense, self.theta).matrix, roots, self.reg)
+            predictor = replace(mode, factor=factor, roots=roots, space="outputs")
+        likelihood = self.problem.loss
+        if is_exact(likelihood):
+            return replace(predictor, discrepancy=no_discrepancy(self.targets.shape))
+        draws = self._coupled_draws(predictor, roots, jnp.asarray(alpha), latents)
+        return replace(predictor, discrepancy=compare_draws(*draws, likelihood))
+
+    def _coupled_draws(
+        self, predictor: "TangentGaussian", roots: Array, alpha: Array, latents: Array
+    ) -> tuple[Array, Array]:
+        r"""The same draws at the training points, to first order and exactly: [S, n, C] each.
+
+        To first order :math:`\alpha = \bar\alpha - R (reg\,I + R^\top \Theta R)^{-1}
+        (R^\top g + z)`, with the prior function g about its mean, and R z the label noise.
+        """
+        key = jax.random.key(0, impl="threefry2x32")  # the same in every run
+        parameters, z = _standard_normal(
+            key, range(CHECKED), (self.tangent.size,), latents.shape, dtype=self.tangent.dtype
+        )
+        g = self.tangent.push(self.points, np.asarray(parameters)) / np.sqrt(self.reg)
+        pulled = jnp.einsum("ndc,snd->snc", roots, jnp.asarray(g, latents.dtype)) + z
+        moved = jnp.einsum("ncd,snd->snc", roots, self._dual_solve(predictor, roots, pulled))
+        change = jnp.moveaxis(self.theta.product(jnp.moveaxis(moved, 0, -1)), -1, 0)
+        first_order = latents + g - change
+        f0 = self.prior_mean() + g
+        noise = jnp.einsum("ncd,snd->snc", roots, z)
+        solve = self.solver(CHECK_ITERATIONS, CHECK_TOLERANCE, self.deflation(latents))
+        exact = solve(jnp.asarray(f0), linear=noise, start=alpha - moved)
+        return first_order, exact.latents
+
+    def _dual_solve(self, predictor: "TangentGaussian", roots: Array, v: Array) -> Array:
+        """(reg I + R^T Theta R)^-1 v, of S vectors [S, n, C]."""
+        flat = v.reshape(len(v), -1).T
+        factor = jnp.asarray(predictor.factor)
+        if predictor.space == "outputs":
+            solved = cho_solve((factor, True), flat)
+        else:  # Woodbury's identity, with R^T J of fewer columns
+            jacobian = cast(Factor, self.theta).jacobian
+            scaled = jnp.einsum("ndc,ndp->ncp", roots, jacobian).reshape(len(flat), -1)
+            solved = (flat - scaled @ cho_solve((factor, True), scaled.T @ flat)) / self.reg
+        return solved.T.reshape(v.shape)
+
+
+def _solve(theta, reg, y, likelihood, deflation, tol, max_iter, f0, linear=0.0, start=None) -> Any:
+    return solve_dual(
+        theta, reg, y, f0, likelihood, linear=linear, start=start, deflation=deflation, tol=tol,
+        max_iter=max_iter,
+    )  # fmt: skip
+
+
+def curvature_roots(curvature: Curvature) -> Array:
+    """R with R R^T = W at each point: [n, C, C]."""
+    n, outputs = curvature.diagonal.shape
+    unit = jnp.eye(outputs, dtype=curvature.diagonal.dtype)
+    columns = [curvature.sqrt_matvec(jnp.broadcast_to(e, (n, outputs))) for e in unit]
+    return jnp.stack(columns, axis=-1)
+
+
+@jax.jit
+def _output_factor(kernel: Array, roots: Array, reg: Any) -> Array:
+    """L with L L^T = reg I + R^T Theta R: [nC, nC]."""
+    inner = jnp.einsum("icd,icje->idje", roots, kernel)
+    inner = jnp.einsum("idje,jef->idjf", inner, roots).reshape(roots.shape[0] * roots.shape[1], -1)
+    return jnp.linalg.cholesky(inner + reg * jnp.eye(len(inner), dtype=inner.dtype))
+
+
+@jax.jit
+def _parameter_factor(jacobian: Array, roots: Array, reg: Any) -> Array:
+    """L with L L^T = reg I + J^T W J: [P, P]."""
+    scaled = jnp.einsum("ndc,ndp->ncp", roots, jacobian).reshape(-1, jacobian.shape[-1])
+    inner = scaled.T @ scaled
+    return jnp.linalg.cholesky(inner + reg * jnp.eye(len(inner), dtype=inner.dtype))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TangentDraws:
+    """Draws of the posterior of a linearised network.
+
+    Attributes
+    ----------
+    moved : Array of shape [S, P]
+        How far each draw's parameters are from the trained ones.
+    reg : float
+        Precision of the prior.
+    gap : Array of shape [S]
+        Upper bound of each objective's distance to its minimum, in nats, rounding included.
+    converged : Array of shape [S]
+        Whether each problem was solved to the tolerance.
+
+    Examples
+    --------
+    >>> import jax, numpy as np
+    >>> from flax import nnx
+    >>> from ntk_uq import Categorical, Linearized
+    >>> from ntk_uq.networks import Problem
+    >>> net, X = Linearized(nnx.Linear(1, 2, rngs=nnx.Rngs(0))), np.array([[-1.0], [1.0]])
+    >>> problem = Problem(X, np.eye(2), Categorical(), 1.0, jax.random.key(0), net)
+    >>> LinearizedEnsemble(n_draws=3).fit(problem).predictor.moved.shape
+    (3, 4)
+    """
+
+    moved: Any
+    reg: float
+    gap: Array
+    converged: Array
+
+    def latents(self, tangent: Tangent, X: Floats) -> Floats:
+        """Draws at m points, functions of these: [S, m, C]."""
+        return tangent.at(X) + tangent.push(X, self.moved)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TangentGaussian:
+    """The Gaussian about the mode of a linearised network's posterior, or the mode alone.
+
+    Attributes
+    ----------
+    moved : Array of shape [P]
+        How far the mode's parameters are from the trained ones.
+    factor : Array of shape [P, P] or [nC, nC], or None
+        L with L L^T = reg I + J^T W J, or reg I + R^T Theta R with R R^T = W; None for the mode.
+    roots : Array of shape [n, C, C] or None
+        R, where the factor is over outputs.
+    space : {"parameters", "outputs"}
+        Which.
+    reg : float
+        Precision of the prior.
+    gap : Array of shape []
+        Upper bound of the distance of the mode's objective to its minimum, in nats.
+    discrepancy : Discrepancy or None
+        How far the Gaussian is from the posterior of the linearised network, as measured at the
+        training points.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flax import nnx
+    >>> from ntk_uq import Gaussian, Linearized
+    >>> from ntk_uq.networks import Problem
+    >>> net, X = Linearized(nnx.Linear(1, 1, rngs=nnx.Rngs(0))), np.array([[-1.0], [1.0], [2.0]])
+    >>> problem = Problem(X, X, Gaussian(0.1), 1.0, None, net)
+    >>> LinearizedEnsemble(method="gaussian").fit(problem).predictor.space
+    'outputs'
+    """
+
+    moved: Any
+    factor: Array | None
+    roots: Array | None
+    space: str = field(metadata={"static": True})
+    reg: float
+    gap: Array
+    discrepancy: Discrepancy | None = None
+
+    def moments(
+        self, tangent: Tangent, points: Floats, X: Floats, joint: bool
+    ) -> tuple[Floats, Floats]:
+        """Mean [m, C] and covariance at m points: [m, C, C], joint [m, C, m, C]."""
+        mean = tangent.at(X) + tangent.push(X, np.asarray(self.moved)[None])[0]
+        if self.factor is None:
+            shape = mean.shape * 2 if joint else (*mean.shape, mean.shape[1])
+            return mean, np.zeros(shape)
+        factor = jnp.asarray(self.factor, tangent.dtype)
+        if self.space == "parameters":
+            seen = _whitened(factor, jnp.asarray(tangent.jacobian(X)))
+            pattern = "kmc,knd->mcnd" if joint else "kmc,kmd->mcd"
+            return mean, np.asarray(jnp.einsum(pattern, seen, seen))
+        own = tangent.kernel(X) if joint else tangent.own_kernel(X)
+        cross = tangent.kernel(X, points)
+        roots = jnp.asarray(self.roots, tangent.dtype)
+        scaled = jnp.einsum("icd,mbic->mbid", roots, jnp.asarray(cross))
+        seen = _whitened(factor, scaled.reshape(*mean.shape, -1))
+        pattern = "kmc,knd->mcnd" if joint else "kmc,kmd->mcd"
+        return mean, (own - np.asarray(jnp.einsum(pattern, seen, seen))) / self.reg
+
+
+def _whitened(factor: Array, rows: Array) -> Array:
+    """L^-1 of rows [m, C, k]: [k, m, C]."""
+    flat = rows.reshape(-1, rows.shape[-1]).T
+    return solve_triangular(factor, flat, lower=True).reshape(-1, *rows.shape[:2])
+
+
+@dataclass(frozen=True, eq=False)
+class FittedLinearized:
+    """A trained network's tangent given data, ready for any points.
+
+    Attributes
+    ----------
+    predictor : TangentDraws or TangentGaussian
+        What was found.
+    points : array of shape [n, ...]
+        Training points, where predictions need them; else none.
+    architecture : Linearized
+        The network.
+    likelihood : Likelihood
+        Of a new point.
+
+    Examples
+    --------
+    >>> import jax, numpy as np
+    >>> from flax import nnx
+    >>> from ntk_uq import Categorical, Linearized
+    >>> from ntk_uq.networks import Problem
+    >>> net, X = Linearized(nnx.Linear(1, 2, rngs=nnx.Rngs(0))), np.array([[-1.0], [1.0]])
+    >>> problem = Problem(X, np.eye(2), Categorical(), 1.0, jax.random.key(0), net)
+    >>> LinearizedEnsemble(n_draws=3).fit(problem).latents(X).joint
+    True
+    """
+
+    predictor: TangentDraws | TangentGaussian
+    points: Floats
+    architecture: Linearized
+    likelihood: Likelihood
+    feature_scales: ClassVar[float] = 1.0
+    jitter: ClassVar[float] = 0.0
+
+    @property
+    def reg(self) -> float:
+        """Precision of the prior."""
+        return self.predictor.reg
+
+    @property
+    def discrepancy(self) -> Discrepancy | None:
+        """How far the Gaussian is from exact solutions; None of these."""
+        return self.predictor.discrepancy if isinstance(self.predictor, TangentGaussian) else None
+
+    def latents(self, X: ArrayLike, joint: bool = False) -> GaussianPrediction | SamplePrediction:
+        """Distribution of the latents at m points; draws are functions either way.
+
+        Parameters
+        ----------
+        X : array of shape [m, ...]
+            Points.
+        joint : bool
+            Whether a Gaussian has its joint covariance.
+
+        Returns
+        -------
+        GaussianPrediction or SamplePrediction
+        """
+        X = np.asarray(X)
+        with own_rules(), jax.enable_x64(True):
+            tangent = self.architecture.tangent.cast(jnp.float64)
+            if isinstance(self.predictor, TangentDraws):
+                draws = self.predictor.latents(tangent, X)
+                return SamplePrediction(draws, self.likelihood, joint=True)
+            if joint:
+                mean, joint_cov = self.predictor.moments(tangent, self.points, X, True)
+                cov = np.einsum("mcmd->mcd", joint_cov)
+                return GaussianPrediction(mean, cov, self.likelihood, joint_cov)
+            parts = [
+                self.predictor.moments(tangent, self.points, block, False)
+                for block in self._blocks(X)
+            ]
+        mean, cov = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return GaussianPrediction(mean, cov, self.likelihood)
+
+    def functions(self) -> Callable[[ArrayLike], Floats]:
+        """Draws as functions, to be evaluated anywhere, later, and consistently.
+
+        Returns
+        -------
+        callable
+            ``functions(X)`` gives the latents of every draw at m points: [S, m, C].
+        """
+        if not isinstance(self.predictor, TangentDraws):
+            raise ValueError('Functions are drawn by uncertainty="posterior", method="exact".')
+        return lambda X: self.latents(X).samples  # type: ignore[union-attr]
+
+    def _blocks(self, X: Floats) -> list[Floats]:
+        """Points whose kernels with the training points are held at once."""
+        predictor: Any = self.predictor
+        outputs = 1 if predictor.roots is None else predictor.roots.shape[-1]
+        columns = 1 if predictor.factor is None else len(predictor.factor) * outputs
+        size = max(1, _ENTRIES_AT_ONCE // columns)
+        return [X[start : start + size] for start in range(0, len(X), size)]
