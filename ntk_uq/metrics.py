@@ -7,6 +7,7 @@ coverage. Everything takes arrays and knows nothing of estimators. A score over 
 or an array [S] where `proba` holds S members, [S, m, C].
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -578,7 +579,7 @@ def expected_calibration_error(
         Bins of equal width between 0 and 1, or with equal numbers of points.
     per_class : bool
         False looks at the predicted class; True at the probability of every class against how often
-        it occurs, and takes the mean over classes.
+        it occurs, and takes the mean over classes, of squares with `norm` 2.
     norm : {1, 2}
         Mean absolute gap, or root mean square gap.
     debiased : bool
@@ -623,7 +624,10 @@ def expected_calibration_error(
             )
             for forecast, event in pairs
         ]
-        return float(np.mean(gaps))
+        # Squares of all classes are summed before the root is taken, and what noise adds with them:
+        # class by class, those below zero would count as zero, and the mean be too large.
+        mean = float(np.mean(gaps))
+        return math.sqrt(max(mean, 0.0)) if norm == 2 else mean
 
     return _each_member(error, proba)
 
@@ -1314,6 +1318,7 @@ def _bin_means(
 def _mean_gap(
     count: NDArray[np.int64], forecast: Floats, frequency: Floats, norm: int, debiased: bool
 ) -> float:
+    """Mean over points of the gap of their bins, or of its square."""
     used = count > (1 if debiased and norm == 2 else 0)
     if not used.any():
         raise ValueError(
@@ -1324,7 +1329,7 @@ def _mean_gap(
     noise = frequency * (1 - frequency)
     if norm == 2:
         square = gap**2 - (noise / (count - 1) if debiased else 0.0)
-        return float(np.sqrt(max(np.average(square, weights=count), 0.0)))
+        return float(np.average(square, weights=count))
     if debiased:
         gap = 2 * gap - _folded_normal_mean(gap, np.sqrt(noise / count))
     return float(np.average(gap, weights=count))

@@ -197,6 +197,32 @@ def test_root_mean_square_error_by_hand():
     assert expected_calibration_error(LABELS, PROBA, n_bins=2, norm=2, debiased=True) == 0
 
 
+def test_squares_of_the_classes_are_pooled_before_the_root():
+    """Of a calibrated forecast of 20 classes their sum is zero but for noise."""
+    rng = np.random.default_rng(0)
+    proba = rng.dirichlet(np.full(20, 0.5), size=400)
+    squares = []
+    for _ in range(40):
+        y = np.array([rng.choice(20, p=p) for p in proba])
+        events, total = np.eye(20)[y], 0.0
+        for c in range(20):
+            bins = np.minimum((proba[:, c] * 5).astype(int), 4)
+            for b in np.unique(bins):
+                of_bin = bins == b
+                m, o = of_bin.sum(), events[of_bin, c].mean()
+                if m > 1:
+                    used = sum(k for k in np.bincount(bins) if k > 1)
+                    noise = o * (1 - o) / (m - 1)
+                    gap = proba[of_bin, c].mean() - o
+                    total += m / used * (gap**2 - noise) / 20
+        squares.append(total)
+        found = expected_calibration_error(
+            y, proba, n_bins=5, per_class=True, norm=2, debiased=True
+        )
+        np.testing.assert_allclose(found, np.sqrt(max(total, 0.0)), atol=1e-12)
+    assert abs(np.mean(squares)) < 4 * np.std(squares) / np.sqrt(40)
+
+
 def test_squared_error_is_debiased_exactly():
     """Forecasts in two bins, all outcomes enumerated: the mean square is the true one."""
     confidence, truth = np.array([0.6, 0.6, 0.6, 0.9, 0.9]), np.array([0.3, 0.3, 0.3, 0.5, 0.5])
