@@ -42,11 +42,13 @@ CLASSES = {
         "NetworkPrior", "PosteriorDraws", "SampledPosterior",
     ),
     "ntk_uq.selection": ("RegCurve",),
-    "ntk_uq.calibration": ("TemperatureFit", "TemperatureScaled"),
-    "ntk_uq.tables": ("TableModel",),
+    "ntk_uq.calibration": (
+        "ConformalIntervals", "ConformalSets", "TemperatureFit", "TemperatureScaled", "Threshold",
+    ),
+    "ntk_uq.tables": ("Decisions", "TableModel"),
     "ntk_uq.estimators": (
         "NTKClassifier", "EnsembleClassifier", "BayesianClassifier",
-        "NTKRegressor", "EnsembleRegressor", "BayesianRegressor",
+        "NTKRegressor", "EnsembleRegressor", "BayesianRegressor", "TableEncoder",
     ),
     "ntk_uq.estimators.tails": ("CompressedTails",),
     "sklearn.compose": ("ColumnTransformer",),

@@ -19,7 +19,7 @@ from ntk_uq._common.rules import own_rules
 from ntk_uq._common.side_by_side import side_by_side
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq._common.warnings import ConvergenceWarning
-from ntk_uq.likelihoods import Gaussian, Likelihood
+from ntk_uq.likelihoods import Gaussian, Likelihood, Weighted
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.embedding import FeatureEmbedding
 from ntk_uq.selection.cross_validation import cross_validate
@@ -91,6 +91,7 @@ def choose(
     uncertainty: Uncertainty = "initialization",
     tune: Sequence[str] = (),
     targets: Floats | None = None,
+    weights: Floats | None = None,
     progress: Progress | None = None,
 ) -> Choice:
     """Choose the regularisation, and more of the kernel where asked.
@@ -125,6 +126,9 @@ def choose(
         noise of a Gaussian likelihood.
     targets : array of shape [n, C], optional
         Targets to train on, where these differ.
+    weights : array of shape [n], optional
+        How much each point counts, > 0, in training and in what is scored. A point and its
+        repetitions are best given as one with their weight.
     progress : callable, optional
         ``progress(done, total)`` is told steps.
 
@@ -150,6 +154,7 @@ def choose(
     targets = y if targets is None else targets
     rows, folds = _rows_and_folds(rng, X, y, _MOST_POINTS)
     X, y, targets = X[rows], y[rows], targets[rows]
+    weights = None if weights is None else weights[rows]
     if criterion == "cv" and not folds:
         curve = _nothing_held_out(_REGS)
         return Choice(architecture, curve.reg, np.ones(X.shape[1]), likelihood, curve)
@@ -158,16 +163,16 @@ def choose(
     if criterion == "cv" and uncertainty == "posterior" and len(networks) > _SHORTLIST:
         # Their modes tell networks apart as well, at a fraction of the cost.
         first, progress = _part(progress, 0, 2), _part(progress, 1, 2)
-        scores, _ = _cv_scores(networks, X, y, likelihood, "none", folds, targets, first)
+        scores, _ = _cv_scores(networks, X, y, likelihood, "none", folds, targets, weights, first)
         best = np.max(np.where(np.isnan(scores), -np.inf, scores), axis=1)
         kept = np.sort(np.argsort(-best)[:_SHORTLIST])
         names, networks = [names[k] for k in kept], [networks[k] for k in kept]
     if criterion == "cv":
         scores, errors = _cv_scores(
-            networks, X, y, likelihood, uncertainty, folds, targets, progress
+            networks, X, y, likelihood, uncertainty, folds, targets, weights, progress
         )
     else:
-        scores = _evidences(networks, X, y, likelihood, "noise" in tune, progress)
+        scores = _evidences(networks, X, y, likelihood, "noise" in tune, weights, progress)
         errors = None
     if np.all(np.isnan(scores)):
         raise ValueError(
@@ -179,8 +184,8 @@ def choose(
     network, reg = networks[k], _REGS[r]
     scales: Floats = np.ones(X.shape[1])
     if criterion == "evidence":
-        network, reg, scales, likelihood = _refine(network, X, y, likelihood, reg, tune)
-    curve = RegCurve(np.array(_REGS), scores, errors, tuple(names), criterion, reg)
+        network, reg, scales, likelihood = _refine(network, X, y, likelihood, reg, tune, weights)
+    curve = RegCurve(np.array(_REGS), scores, errors, tuple(names), criterion, reg, len(X))
     return Choice(network, reg, scales, likelihood, curve)
 
 
@@ -209,7 +214,7 @@ def _part(progress: Progress | None, k: int, parts: int) -> Progress | None:
 
 
 def _cv_scores(
-    networks, X, y, likelihood, uncertainty, folds, targets, progress
+    networks, X, y, likelihood, uncertainty, folds, targets, weights, progress
 ) -> tuple[Floats, Floats]:
     """Mean held-out log density at each regularisation, and its standard error: [K, R] each."""
     held_out, done, lock = np.concatenate(folds), np.zeros(len(networks), int), Lock()
@@ -229,30 +234,47 @@ def _cv_scores(
                 ["posterior" if uncertainty == "posterior" else "none"],
                 folds,
                 targets=targets,
+                weights=weights,
                 give_up=_GIVE_UP,
                 progress=None if progress is None else partial(told, k),
             )[:, 0, held_out]
 
     threads = min(cores(), len(networks)) if jax.default_backend() == "cpu" else 1
     scores = np.array(side_by_side(score, range(len(networks)), threads))
-    return scores.mean(axis=-1), scores.std(axis=-1, ddof=1) / np.sqrt(len(held_out))
+    return _weighted_mean(
+        scores, np.ones(len(X))[held_out] if weights is None else weights[held_out]
+    )
 
 
-def _evidences(networks, X, y, likelihood, fit_noise, progress) -> Floats:
+def _weighted_mean(scores: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Mean over the last axis, and its standard error."""
+    n, shares = len(weights), weights / weights.sum()
+    mean = scores @ shares
+    variance = np.square(scores - mean[..., None]) @ np.square(shares)
+    return mean, np.sqrt(variance * n / (n - 1))
+
+
+def _evidences(networks, X, y, likelihood, fit_noise, weights, progress) -> Floats:
     """Log evidence at each regularisation, and its own best noise where asked for: [K, R]."""
     values = np.empty((len(networks), len(_REGS)))
     for k, network in enumerate(networks):
         ntk, report = network.kernels(X).ntk, _part(progress, k, len(networks))
         for i, reg in enumerate(_REGS):
             if fit_noise:
-                likelihood = Gaussian(jnp.asarray(estimate_noise(ntk, y, reg)))
-            values[k, i] = log_evidence(jnp.asarray(ntk), jnp.asarray(y), reg, likelihood)
+                likelihood = Gaussian(jnp.asarray(estimate_noise(ntk, y, reg, weights)))
+            loss = _loss(likelihood, weights)
+            values[k, i] = log_evidence(jnp.asarray(ntk), jnp.asarray(y), reg, loss)
             if report is not None:
                 report(i + 1, len(_REGS))
     return values
 
 
-def _refine(network, X, y, likelihood, reg, tune) -> tuple[Any, float, Floats, Likelihood]:
+def _loss(likelihood: Likelihood, weights: Floats | None) -> Likelihood:
+    """The likelihood of the training points, as they count."""
+    return likelihood if weights is None else Weighted(likelihood, jnp.asarray(weights))
+
+
+def _refine(network, X, y, likelihood, reg, tune, weights) -> tuple[Any, float, Floats, Likelihood]:
     """Climb the evidence from the best regularisation of the scan."""
     start: dict[str, Any] = {"reg": reg}
     climbed = [name for name in network.tunable if name in tune and name != "depth"]
@@ -261,8 +283,9 @@ def _refine(network, X, y, likelihood, reg, tune) -> tuple[Any, float, Floats, L
         start["scales"] = jnp.ones(X.shape[1])
     lower = {name: jnp.zeros_like(value) for name, value in start.items()}
     if "noise" in tune:
-        start["noise"] = jnp.asarray(estimate_noise(network.kernels(X).ntk, y, reg))
-        lower["noise"] = jnp.asarray(_LEAST_NOISE * np.sqrt(np.mean(np.square(y), axis=0)))
+        start["noise"] = jnp.asarray(estimate_noise(network.kernels(X).ntk, y, reg, weights))
+        squares = np.average(np.square(y), axis=0, weights=weights)
+        lower["noise"] = jnp.asarray(_LEAST_NOISE * np.sqrt(squares))
     points, targets = jnp.asarray(X), jnp.asarray(y)
 
     def with_noise(p: dict[str, Any]) -> Likelihood:
@@ -271,7 +294,7 @@ def _refine(network, X, y, likelihood, reg, tune) -> tuple[Any, float, Floats, L
     def evidence(p: dict[str, Any]) -> Array:
         scaled = points * p.get("scales", 1.0)
         ntk = network.tuned_kernel_block(scaled, {name: p[name] for name in climbed}).ntk
-        return log_evidence(ntk, targets, p["reg"], with_noise(p))
+        return log_evidence(ntk, targets, p["reg"], _loss(with_noise(p), weights))
 
     found = maximise_evidence(evidence, start, lower=lower)
     if not found.moved:
