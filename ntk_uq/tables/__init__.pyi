@@ -1,3 +1,5 @@
+from .decisions import DecisionPlan as DecisionPlan
+from .decisions import Decisions as Decisions
 from .model import TableModel as TableModel
 from .model import fit_frame as fit_frame
 from .model import fit_table as fit_table
