@@ -64,7 +64,7 @@ def test_targets(tmp_path, column, expected):
         (b"a,t\n", "no rows"),
         (b"a,b\n1,2\n", "no column 't'; it has a, b"),
         (b"t\n1\n", "no column beside the target"),
-        (b"a,t\n1,0\n5%,1\n", "Column 'a' .* '5%' in line 3"),
+        (b"a,t\n1,0\n5%,1\n2,0\n3,1\n", "Column 'a' .* '5%' in line 3"),
         (b"a,t\n1,0\ninf,1\n3,1\n4,0\n", "an infinite value in line 3"),
         (b"a,t\n1,0\n2,\n", "target 't' .* is missing in line 3"),
         (b"a,t\n1,0.5\n2,1.5\n", "2 distinct real numbers"),

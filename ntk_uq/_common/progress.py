@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 # In a file a line now and then, and none of what is quick: seconds.
-_FIRST_LINE, _BETWEEN_LINES = 5.0, 30.0
+_FIRST_LINE, _BETWEEN_LINES = 20.0, 30.0
 # What begins lines where standard error is no terminal; None where nothing is to be said there.
 _LINES: ContextVar[str | None] = ContextVar("lines", default=None)
 

@@ -245,9 +245,12 @@ def run(arguments: argparse.Namespace) -> None:
     check_output(arguments.output, arguments.table)
 
     # What is wrong with the table is said before the seconds that JAX takes to import.
+    import numpy as np
+
     from ntk_uq.tables.columns import guess_task
-    from ntk_uq.tables.frames import model_frame
+    from ntk_uq.tables.frames import check_held_out, model_frame
     from ntk_uq.tables.places import check_columns
+    from ntk_uq.tables.plan import DecisionPlan, check_plan
     from ntk_uq.tables.reading import decimal_points, read_table
 
     name = "standard input" if arguments.table == "-" else arguments.table
@@ -273,19 +276,26 @@ def run(arguments: argparse.Namespace) -> None:
             f"--intervals are of numbers, --sets and decisions of classes; this is {task}"
         )
 
+    decide = None if plan is None else DecisionPlan(**plan)
+    if decide is not None:
+        check_plan(decide, np.unique(frame.y))
+    n_held_out = 0
+    if arguments.conformal is not None or (decide is not None and decide.needs_held_out):
+        n_held_out = check_held_out(frame.y, frame.task, arguments.conformal, name)
+
     from ntk_uq.persistence import save
-    from ntk_uq.tables.decisions import DecisionPlan
     from ntk_uq.tables.model import fit_frame
 
     _check_memory(arguments, frame, options)
-    estimator = _new_estimator(arguments.producer, task, _with_optimizer(options, len(frame.y)))
+    n_train = len(frame.y) - n_held_out
+    estimator = _new_estimator(arguments.producer, task, _with_optimizer(options, n_train))
     model = fit_frame(
         frame,
         estimator,
         conformal=arguments.conformal,
         sets=arguments.sets or "class",
         intervals=arguments.intervals or "symmetric",
-        decide=None if plan is None else DecisionPlan(**plan),
+        decide=decide,
         seed=arguments.seed,
     )
     with warnings.catch_warnings():

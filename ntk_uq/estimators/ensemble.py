@@ -85,12 +85,16 @@ class _Ensemble(Estimator):
         self._check_arguments()
         data = self._weighted_data(X, y, sample_weight)
         start = time.perf_counter()
-        points, targets, weights, _ = counted(*data)
+        points, targets, weights, rows = counted(*data)
         with own_rules():
             problem = self._problem(points, targets, self.reg, weights)
             problem = replace(problem, key=self._key())
             earlier = vars(self).get("_fitted") if self.warm_start else None
-            self._fitted = self._producer().fit(problem, progress=self.progress, warm_start=earlier)
+            producer = self._producer()
+            if self.batch_size is not None and self.batch_size <= len(rows):
+                # All of them, where fewer are distinct.
+                producer = replace(producer, batch_size=min(self.batch_size, len(points)))
+            self._fitted = producer.fit(problem, progress=self.progress, warm_start=earlier)
             self._warn_of_movement(problem.points)
         self.fit_seconds_ = time.perf_counter() - start
         return self

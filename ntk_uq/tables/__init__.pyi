@@ -1,7 +1,7 @@
-from .decisions import DecisionPlan as DecisionPlan
 from .decisions import Decisions as Decisions
 from .model import TableModel as TableModel
 from .model import fit_frame as fit_frame
 from .model import fit_table as fit_table
+from .plan import DecisionPlan as DecisionPlan
 from .reading import read_table as read_table
 from .writing import write_table as write_table

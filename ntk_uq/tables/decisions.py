@@ -1,9 +1,7 @@
 """What a model decides of a row: by a threshold, by what decisions cost, or not at all."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,41 +14,11 @@ from ntk_uq.calibration import (
     recall_threshold,
     rejection_threshold,
 )
-from ntk_uq.tables.cells import meaning
+from ntk_uq.tables.plan import REJECT, DecisionPlan, check_plan, class_of, cost_matrix
 
-__all__ = ["REJECT", "DecisionPlan", "Decisions", "class_of", "decisions_from"]
+__all__ = ["Decisions", "decisions_from"]
 
 Floats = NDArray[np.float64]
-
-# The decision to leave a row to someone else.
-REJECT = "reject"
-
-
-@dataclass(frozen=True)
-class DecisionPlan:
-    """What shall be decided, before there is a model.
-
-    Attributes
-    ----------
-    threshold : float, ("precision", float), ("recall", float) or None
-        From which probability on a row is positive; or what shall be promised of those.
-    positive : str or None
-        The class that a threshold is of. None: the second of two.
-    costs : mapping of (class, decision) to float, or None
-        What decisions cost, 0 where nothing is said; a decision is a class or "reject".
-    reject : float or None
-        Largest share of rows that is left to someone else, the most uncertain ones.
-    """
-
-    threshold: float | tuple[str, float] | None = None
-    positive: str | None = None
-    costs: Mapping[tuple[str, str], float] | None = None
-    reject: float | None = None
-
-    @property
-    def needs_held_out(self) -> bool:
-        """Whether rows must be held out for it."""
-        return isinstance(self.threshold, tuple) or self.reject is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,16 +102,6 @@ class Decisions:
         return scores
 
 
-def class_of(text: str, classes: NDArray) -> int:
-    """The number of the class that a text names."""
-    known = [meaning(str(c)) for c in classes]
-    if meaning(text) not in known:
-        raise ValueError(
-            f"there is no class {text!r}: the classes are {', '.join(map(str, classes))}"
-        )
-    return known.index(meaning(text))
-
-
 def decisions_from(
     plan: DecisionPlan,
     classes: NDArray,
@@ -170,12 +128,8 @@ def decisions_from(
     """
     positive, rejection = None, None
     threshold: Threshold | float | None = None
+    check_plan(plan, classes)
     if plan.threshold is not None:
-        if len(classes) != 2:
-            raise ValueError(
-                f"a threshold decides between two classes, and there are {len(classes)}: give what "
-                "decisions cost (--cost), or how many rows may be rejected (--reject)"
-            )
         positive = 1 if plan.positive is None else class_of(plan.positive, classes)
         if not isinstance(plan.threshold, tuple):
             threshold = plan.threshold
@@ -198,15 +152,5 @@ def decisions_from(
                 f"{len(uncertainty)} held-out rows cannot promise that at most {plan.reject:g} are "
                 "rejected: ask for more, or give more rows"
             )
-    cost = None if plan.costs is None else _cost(plan.costs, classes)
+    cost = None if plan.costs is None else cost_matrix(plan.costs, classes)
     return Decisions(positive, threshold, cost, rejection)
-
-
-def _cost(costs: Mapping[tuple[str, str], float], classes: NDArray) -> Floats:
-    rejects = any(decision == REJECT for _, decision in costs)
-    matrix = np.zeros((len(classes), len(classes) + rejects))
-    for (truth, decision), value in costs.items():
-        columns: Any = len(classes) if decision == REJECT else class_of(decision, classes)
-        rows: Any = slice(None) if truth == "*" else class_of(truth, classes)
-        matrix[rows, columns] = value
-    return matrix

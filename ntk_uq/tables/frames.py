@@ -13,7 +13,11 @@ from ntk_uq.tables.cells import as_text
 from ntk_uq.tables.columns import Task, check_present, check_type, is_categorical, labels, numbers
 from ntk_uq.tables.places import check_columns, check_named, check_names, check_rows, first
 
-__all__ = ["ModelFrame", "feature_frame", "model_frame", "typed"]
+__all__ = ["SEPARATOR", "ModelFrame", "check_held_out", "feature_frame", "model_frame", "typed"]
+
+
+# Share of the rows that promises are taken from; between the classes of a prediction set.
+_HELD_OUT, SEPARATOR = 0.2, "|"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +68,8 @@ def model_frame(
     weights = None if weight is None else _weights(table[weight], target, name)
     used = table.columns.drop(list({target, *drop, *weighing}))
     check_named(used, table, name)
+    if not len(used):
+        raise ValueError(f"{name} has no column beside the target {target!r}: features are needed.")
     y = _target(table[target], task, name)
     kinds: dict[bool, list[str]] = {False: [], True: []}
     for column in used:
@@ -89,6 +95,32 @@ def feature_frame(
         check_type(table[column], name)
         columns[column] = as_text(table[column])
     return pd.DataFrame(columns, index=table.index)
+
+
+def check_held_out(y: NDArray, task: Task, level: float | None, name: str) -> int:
+    """How many rows are held out, of a table that has enough of them for a conformal level."""
+    size = int(np.ceil(_HELD_OUT * len(y)))
+    if task == "classification":
+        distinct, counts = np.unique(y, return_counts=True)
+        if counts.min() < 2:
+            raise ValueError(
+                f"Class {distinct[counts.argmin()]} of {name} has one row only, and cannot be both "
+                "fitted and held out. Leave it out, join it to another, or fit without --conformal."
+            )
+        long = [c for c in distinct if SEPARATOR in str(c)]
+        if long:
+            raise ValueError(
+                f"Class {long[0]!r} of {name} holds {SEPARATOR!r}, which separates the classes of "
+                "a prediction set: rename it, or fit without --conformal."
+            )
+        size = max(size, len(distinct))
+    if level is not None and size < level / (1 - level):
+        raise ValueError(
+            f"A conformal level of {level:g} takes {int(np.ceil(level / (1 - level)))} rows that "
+            f"are held out, a fifth of all; {name} has {len(y)} rows. Lower the level, or fit "
+            "without --conformal."
+        )
+    return size
 
 
 def typed(features: pd.DataFrame, categorical: Sequence[str]) -> pd.DataFrame:

@@ -29,18 +29,22 @@ from ntk_uq.calibration import (
 from ntk_uq.estimators.encoder import TableEncoder, UnseenWarning
 from ntk_uq.tables.cells import Floats, as_known, as_text
 from ntk_uq.tables.columns import Task, check_present, labels, numbers
-from ntk_uq.tables.decisions import DecisionPlan, Decisions, decisions_from
-from ntk_uq.tables.frames import ModelFrame, feature_frame, model_frame, typed
+from ntk_uq.tables.decisions import Decisions, decisions_from
+from ntk_uq.tables.frames import (
+    SEPARATOR,
+    ModelFrame,
+    check_held_out,
+    feature_frame,
+    model_frame,
+    typed,
+)
 from ntk_uq.tables.places import and_others, check_columns, check_rows, first
+from ntk_uq.tables.plan import DecisionPlan, check_plan
 
 __all__ = ["TableModel", "fit_table"]
 
-# Share of the rows that the conformal threshold is taken from.
-_HELD_OUT = 0.2
 # Rows predicted together: 256 draws of 10 classes are then 40 MiB.
 _ROWS_AT_ONCE = 2048
-# Between the classes of a prediction set.
-_SEPARATOR = "|"
 
 Sets = Literal["class", "all", "adaptive"]
 Intervals = Literal["symmetric", "asymmetric"]
@@ -358,7 +362,7 @@ class TableModel:
         members = self._sets(proba)
         if members is not None:
             columns["prediction_set"] = [
-                _SEPARATOR.join(str(c) for c in classes[row]) for row in members
+                SEPARATOR.join(str(c) for c in classes[row]) for row in members
             ]
         if self.decisions is not None:
             columns["decision"] = self.decisions.decide(
@@ -494,8 +498,8 @@ def fit_frame(
     train, held_out = np.arange(len(y)), np.arange(0)
     if decide is not None and task == "regression":
         raise ValueError("decisions are between classes, and this is a regression")
-    if decide is not None:  # mistakes at once
-        decisions_from(decide, np.unique(y))
+    if decide is not None:
+        check_plan(decide, np.unique(y))
     holds_out = conformal is not None or (decide is not None and decide.needs_held_out)
     if holds_out:
         train, held_out = _hold_out(y, task, conformal, seed, name)
@@ -565,28 +569,8 @@ def _hold_out(
     y: NDArray, task: Task, level: float | None, seed: int, name: str
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows to fit to, and rows to take the conformal quantile from."""
-    size = int(np.ceil(_HELD_OUT * len(y)))
-    stratify = None
-    if task == "classification":
-        distinct, counts = np.unique(y, return_counts=True)
-        if counts.min() < 2:
-            raise ValueError(
-                f"Class {distinct[counts.argmin()]} of {name} has one row only, and cannot be both "
-                "fitted and held out. Leave it out, join it to another, or fit without --conformal."
-            )
-        long = [c for c in distinct if _SEPARATOR in str(c)]
-        if long:
-            raise ValueError(
-                f"Class {long[0]!r} of {name} holds {_SEPARATOR!r}, which separates the classes of "
-                "a prediction set: rename it, or fit without --conformal."
-            )
-        size, stratify = max(size, len(distinct)), y
-    if level is not None and size < level / (1 - level):
-        raise ValueError(
-            f"A conformal level of {level:g} takes {int(np.ceil(level / (1 - level)))} rows that "
-            f"are held out, a fifth of all; {name} has {len(y)} rows. Lower the level, or fit "
-            "without --conformal."
-        )
+    size = check_held_out(y, task, level, name)
+    stratify = y if task == "classification" else None
     train, held_out = train_test_split(
         np.arange(len(y)), test_size=size, stratify=stratify, random_state=seed
     )

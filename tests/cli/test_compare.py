@@ -53,7 +53,8 @@ def test_compare_writes_a_report(tmp_path, table, capsys, monkeypatch):
     assert "table.csv" in text
     assert "7, of 4 columns: numbers are standardised" in text
     # One regularisation for all, chosen on the training points; and the posterior at its own.
-    assert re.search(r"reg = [\d.e-]+, chosen from the training points by cross-validation", err[0])
+    chosen = r"reg = [\d.e-]+, chosen from the training points by cross-validation"
+    assert any(re.search(chosen, line) for line in err)
     assert "chosen from the training points alone by five-fold cross-validation" in text
     assert "reg = 1 is the Bayesian scale" in text
     assert "predicts held-out training points best at reg = " in text

@@ -51,13 +51,14 @@ def test_predictions_are_those_of_the_estimator(folder, capsys):
     clf = nuq.NTKClassifier(nuq.MLP(), reg=0.5, n_draws=16, random_state=3)
     clf.fit(by_hand(FRAME), FRAME["y"])
     expected = clf.predict_distribution(by_hand(FRAME))
-    np.testing.assert_allclose(predictions["probability_yes"], expected.proba()[:, 1], rtol=1e-12)
-    np.testing.assert_allclose(predictions["epistemic"], expected.epistemic, rtol=1e-6, atol=1e-12)
+    # Latents are solved to a millionth of a posterior standard deviation.
+    np.testing.assert_allclose(predictions["probability_yes"], expected.proba()[:, 1], rtol=1e-5)
+    np.testing.assert_allclose(predictions["epistemic"], expected.epistemic, rtol=1e-4, atol=1e-9)
     np.testing.assert_allclose(
         predictions["total_uncertainty"], predictions["aleatoric"] + predictions["epistemic"]
     )
     entropy = stats.entropy(expected.proba(), axis=1)  # nats
-    np.testing.assert_allclose(predictions["total_uncertainty"], entropy, rtol=1e-9)
+    np.testing.assert_allclose(predictions["total_uncertainty"], entropy, rtol=1e-5)
     assert (predictions["prediction"] == clf.predict(by_hand(FRAME))).all()
     accuracy = np.mean(predictions["prediction"] == FRAME["y"])
     out = capsys.readouterr().out
@@ -79,13 +80,14 @@ def test_regression(folder, capsys):
     mean, std = reg.predict(X, return_std=True)
     mean, std, noise = shift + unit * mean, unit * std, unit * reg.noise_
     np.testing.assert_allclose(predictions["prediction"], mean, rtol=1e-7)
-    np.testing.assert_allclose(predictions["epistemic_std"], std, rtol=1e-6)
+    # The noise is found to 1e-5 of itself.
+    np.testing.assert_allclose(predictions["epistemic_std"], std, rtol=1e-4)
     total = np.hypot(std, noise)
-    np.testing.assert_allclose(predictions["std"], total, rtol=1e-6)
-    np.testing.assert_allclose(predictions["lower"], mean - 1.6448536269514722 * total, rtol=1e-6)
+    np.testing.assert_allclose(predictions["std"], total, rtol=1e-4)
+    np.testing.assert_allclose(predictions["lower"], mean - 1.6448536269514722 * total, rtol=1e-4)
     shell("predict", "model.ntk", "train.csv", "--level", "0.5", "-o", "half.csv")
     half = pd.read_csv("half.csv")
-    np.testing.assert_allclose(half["upper"], mean + 0.6744897501960817 * total, rtol=1e-6)
+    np.testing.assert_allclose(half["upper"], mean + 0.6744897501960817 * total, rtol=1e-4)
 
 
 @pytest.mark.cases(1)
@@ -531,7 +533,7 @@ def test_a_full_disk(folder, monkeypatch, capsys):
 def test_too_large_is_said(folder, monkeypatch, capsys):
     monkeypatch.setattr("ntk_uq.analytic.estimate_memory", lambda *_: 2**60)
     assert shell(*FIT, "--reg", "1") == 2
-    assert "40 training points with 2 outputs take" in capsys.readouterr().err
+    assert re.search("40 rows take about .* GiB of memory are free", capsys.readouterr().err)
 
 
 def test_interrupted(folder):
