@@ -194,7 +194,7 @@ def split(dataset: Dataset, *, n_train: int, n_test: int | None = None, seed: in
     from sklearn.model_selection import train_test_split
     from sklearn.preprocessing import StandardScaler
 
-    from ntk_uq.estimators.encoder import TableEncoder
+    from ntk_uq.tables.encoder import TableEncoder
 
     train, test = train_test_split(
         np.arange(n), train_size=n_train, test_size=n_test, stratify=dataset.y, random_state=seed

@@ -334,8 +334,7 @@ def _of_width(architecture: Any) -> Callable[[int], BaseArchitecture]:
         return lambda width: dataclasses.replace(cast(Any, architecture), width=width)
     module = getattr(architecture, "module", None)
     if getattr(architecture, "holds_functions", False) and callable(module):
-        takes = inspect.signature(module).parameters
-        if "width" in takes:
+        if "width" in _arguments(module):
             return lambda width: dataclasses.replace(
                 cast(Any, architecture), module=partial(module, width=width)
             )
@@ -344,6 +343,13 @@ def _of_width(architecture: Any) -> Callable[[int], BaseArchitecture]:
         "argument. Give a function of the width: lambda width: Architecture(partial(Net, "
         "hidden=width)) for example."
     )
+
+
+def _arguments(module: Any) -> set[str]:
+    """What a class, or a function, takes by name: the class of a module does not say so itself."""
+    if isinstance(module, partial):
+        return _arguments(module.func) - set(module.keywords)
+    return set(inspect.signature(module.__init__ if inspect.isclass(module) else module).parameters)
 
 
 @own_rules()

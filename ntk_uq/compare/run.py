@@ -108,8 +108,11 @@ def compare(
     {'gaussian': 1.0, 'exact': 1.0}
     """
     classes = validated_classes(estimators, reference)
-    if any(isinstance(estimator, Pipeline) for estimator in estimators.values()):
-        n_points = _num_samples(X_test)  # what else is right, its steps know
+    if any(
+        isinstance(estimator, Pipeline) or getattr(estimator, "encoder_", None) is not None
+        for estimator in estimators.values()
+    ):
+        n_points = _num_samples(X_test)  # what else is right, its steps know, and tables
     else:
         n_points = len(check_array(X_test, allow_nd=True, estimator="compare", input_name="X_test"))
 

@@ -1,6 +1,5 @@
 from .bayesian import BayesianClassifier as BayesianClassifier
 from .bayesian import BayesianRegressor as BayesianRegressor
-from .encoder import TableEncoder as TableEncoder
 from .ensemble import EnsembleClassifier as EnsembleClassifier
 from .ensemble import EnsembleRegressor as EnsembleRegressor
 from .ntk import NTKClassifier as NTKClassifier

@@ -21,11 +21,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ntk_uq._common import checks
+from ntk_uq._common.cells import check_labels, check_numbers
 from ntk_uq._common.warnings import warn_user
-from ntk_uq.estimators.cells import check_labels, check_numbers
-from ntk_uq.estimators.encoder import Categorical as CategoricalFeatures
-from ntk_uq.estimators.encoder import TableEncoder
-from ntk_uq.estimators.tails import CompressedTails
 from ntk_uq.estimators.weights import warn_of_small_weights
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture
@@ -34,6 +31,9 @@ from ntk_uq.networks.mlp import MLP
 from ntk_uq.networks.problem import Problem
 from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
 from ntk_uq.selection.noise import estimate_noise
+from ntk_uq.tables.encoder import Categorical as CategoricalFeatures
+from ntk_uq.tables.encoder import TableEncoder
+from ntk_uq.tables.tails import CompressedTails
 
 __all__ = [
     "Classifier",

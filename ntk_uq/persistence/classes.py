@@ -45,10 +45,10 @@ CLASSES = {
     "ntk_uq.calibration": (
         "ConformalIntervals", "ConformalSets", "TemperatureFit", "TemperatureScaled", "Threshold",
     ),
-    "ntk_uq.tables": ("Decisions", "TableModel"),
+    "ntk_uq.tables": ("Decisions", "TableEncoder", "TableModel"),
     "ntk_uq.estimators": (
         "NTKClassifier", "EnsembleClassifier", "BayesianClassifier",
-        "NTKRegressor", "EnsembleRegressor", "BayesianRegressor", "TableEncoder",
+        "NTKRegressor", "EnsembleRegressor", "BayesianRegressor",
     ),
     "ntk_uq.estimators.tails": ("CompressedTails",),
     "sklearn.compose": ("ColumnTransformer",),
@@ -65,6 +65,7 @@ CLASSES = {
 _HOMES = {
     "ntk_uq.analytic._PerOutput": "ntk_uq.analytic.resolvent",
     "ntk_uq.analytic._Shared": "ntk_uq.analytic.resolvent",
+    "ntk_uq.estimators.tails.CompressedTails": "ntk_uq.tables.tails",
     **{f"ntk_uq.architectures.{name}": "ntk_uq.networks" for name in _ARCHITECTURES},
 }
 

@@ -42,7 +42,7 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
     ----------
     estimator : estimator
         Any estimator of this package, fitted; a scikit-learn ``Pipeline`` that ends in one, whose
-        steps are ``ColumnTransformer``, ``SimpleImputer``, ``OneHotEncoder``, ``OrdinalEncoder``
+        steps are `TableEncoder`, ``ColumnTransformer``, ``SimpleImputer``, ``OneHotEncoder``, ``OrdinalEncoder``
         or one of the scalers; or a `tables.TableModel`.
     path : path
         The file, ``model.ntk`` for example. It is written under another name and then renamed: a

@@ -1,4 +1,5 @@
 from .decisions import Decisions as Decisions
+from .encoder import TableEncoder as TableEncoder
 from .model import TableModel as TableModel
 from .model import fit_frame as fit_frame
 from .model import fit_table as fit_table

@@ -26,10 +26,10 @@ from ntk_uq.calibration import (
     coverage_by_class,
     prediction_sets,
 )
-from ntk_uq.estimators.encoder import TableEncoder, UnseenWarning
 from ntk_uq.tables.cells import Floats, as_known, as_text
 from ntk_uq.tables.columns import Task, check_present, labels, numbers
 from ntk_uq.tables.decisions import Decisions, decisions_from
+from ntk_uq.tables.encoder import TableEncoder, UnseenWarning
 from ntk_uq.tables.frames import (
     SEPARATOR,
     ModelFrame,

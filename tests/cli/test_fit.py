@@ -23,8 +23,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import scale
 
 import ntk_uq as nuq
-from ntk_uq.estimators.tails import CompressedTails
 from ntk_uq.tables import read_table
+from ntk_uq.tables.tails import CompressedTails
 
 
 def fit_and_predict(folder, *options, table=CLASSES, target="y"):

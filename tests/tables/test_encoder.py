@@ -10,8 +10,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import ntk_uq as nuq
-from ntk_uq.estimators.encoder import UnseenWarning
-from ntk_uq.estimators.tails import CompressedTails
+from ntk_uq.tables.encoder import UnseenWarning
+from ntk_uq.tables.tails import CompressedTails
 
 RNG = np.random.default_rng(0)
 N = 60
@@ -126,6 +126,19 @@ def test_what_is_new_is_said():
 def test_tables_that_cannot_be(estimator, table, message):
     with pytest.raises((ValueError, TypeError), match=message):
         estimator.fit(table, Y)
+
+
+def test_tables_are_compared():
+    """By estimators that encode them, and a pipeline that does the same."""
+    quick = {"reg": 1.0, "uncertainty": "none", "method": "gaussian"}
+    methods = {
+        "direct": nuq.NTKClassifier(**quick).fit(TABLE, Y),
+        "piped": make_pipeline(nuq.TableEncoder(), nuq.NTKClassifier(nuq.MLP(), **quick)),
+    }
+    methods["piped"].fit(TABLE, Y)
+    compared = nuq.compare(methods, TABLE[:10], Y[:10])
+    assert compared.differences == ()
+    assert compared.distance("direct", "piped").tv.value == pytest.approx(0, abs=1e-9)
 
 
 def test_checks_of_scikit_learn():

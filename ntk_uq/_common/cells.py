@@ -1,4 +1,4 @@
-"""What features, targets and labels may hold, said by column and row, at the estimators' door.
+"""What features, targets and labels may hold, said by column and row, at the door.
 
 scikit-learn refuses most of what is no number, but does not say where it is; it takes dates for
 nanoseconds, and categories for their values.

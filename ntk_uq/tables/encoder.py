@@ -15,9 +15,9 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from ntk_uq._common.cells import check_numbers
 from ntk_uq._common.warnings import warn_user
-from ntk_uq.estimators.cells import check_numbers
-from ntk_uq.estimators.tails import CompressedTails
+from ntk_uq.tables.tails import CompressedTails
 
 __all__ = ["TableEncoder", "UnseenWarning"]
 
