@@ -42,8 +42,8 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
     ----------
     estimator : estimator
         Any estimator of this package, fitted; a scikit-learn ``Pipeline`` that ends in one, whose
-        steps are `TableEncoder`, ``ColumnTransformer``, ``SimpleImputer``, ``OneHotEncoder``, ``OrdinalEncoder``
-        or one of the scalers; or a `tables.TableModel`.
+        steps are `TableEncoder`, ``ColumnTransformer``, ``SimpleImputer``, ``OneHotEncoder``,
+        ``OrdinalEncoder`` or one of the scalers; or a `tables.TableModel`.
     path : path
         The file, ``model.ntk`` for example. It is written under another name and then renamed: a
         file that was there stays as it was until the new one is whole.

@@ -30,14 +30,29 @@ def test_what_is_wrong_with_a_table_is_said_at_once(tmp_path):
     """Without what takes seconds to import."""
     path = tmp_path / "t.csv"
     path.write_text("a,y\n" + "1,5%\n2,5%\n" * 30)
+    good = tmp_path / "good.csv"
+    good.write_text("a,y\n" + "1,u\n2,v\n" * 6)
+    fit = ["fit", str(good), "--target", "y"]
+    commands = [
+        ["fit", str(path), "--target", "y"],
+        ["compare", "--data", str(path), "--target", "a"],
+        ["lazy", "--data", str(path), "--target", "a"],
+        [*fit, "--threshold", "0.3", "--positive", "w"],
+        [*fit, "--cost", "u:w=1"],
+        [*fit, "--conformal", "0.99"],
+        [*fit, "--weight", "z"],
+        ["predict", str(good), str(good)],
+    ]
     code = (
         "import sys; from ntk_uq.cli import main\n"
-        f"for command in (['fit', {str(path)!r}, '--target', 'y'],\n"
-        f"                ['compare', '--data', {str(path)!r}, '--target', 'a']):\n"
+        f"for command in {commands!r}:\n"
         "    print(main(command), {'jax', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules))"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
     )
-    assert ended.stdout.splitlines() == ["2 set()"] * 2, ended.stderr
-    assert ended.stderr.count("'5%' in line 2") == 2
+    found = [line for line in ended.stdout.splitlines() if line.startswith("2 ")]
+    assert found == ["2 set()"] * len(commands), ended.stderr
+    assert ended.stderr.count("'5%' in line 2") == 3
+    assert ended.stderr.count("no class 'w'") == 2
+    assert "is no file of nuq.save" in ended.stderr
