@@ -1,7 +1,6 @@
 """Pictures of how right predictions are: the curves of `metrics` and `calibration`."""
 
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
@@ -436,7 +435,7 @@ def plot_threshold(
         ax.plot(values, share, color=COLOURS[k], drawstyle="steps-pre", label=name)
     if threshold is not None:
         value, promise = threshold, ""
-        if not isinstance(value, Real):
+        if not isinstance(value, int | float):
             promise = f": {value.kind} of at least {value.promised:g}"
             value = value.value
         label = f"threshold {value:.3g}{promise}"
