@@ -412,8 +412,9 @@ def plot_threshold(
     Examples
     --------
     >>> from matplotlib.figure import Figure
-    >>> plot_threshold([True, False, True], [0.9, 0.2, 0.6], 0.5, ax=Figure().subplots()).get_xlim()
-    (0.2, 0.9)
+    >>> ax = Figure().subplots()
+    >>> plot_threshold([True, False, True], [0.9, 0.2, 0.6], 0.5, ax=ax).get_xlabel()
+    'Threshold of the score'
     """
     scores = numbers("score", score)
     hits = np.asarray(positive)

@@ -238,9 +238,10 @@ class _Prediction(ABC):
         --------
         >>> import numpy as np
         >>> from ntk_uq import SamplePrediction
-        >>> SamplePrediction(np.zeros((4, 1, 2))).to_frame(classes=["no", "yes"]).round(2)
-          prediction  probability_no  probability_yes  total_uncertainty  aleatoric  epistemic
-        0         no             0.5              0.5               0.69       0.69        0.0
+        >>> table = SamplePrediction(np.zeros((4, 1, 2))).to_frame(classes=["no", "yes"])
+        >>> table[["prediction", "probability_no", "epistemic"]]
+          prediction  probability_no  epistemic
+        0         no             0.5        0.0
         """
         import pandas as pd  # half a second, which predictions need not take
 
