@@ -510,8 +510,8 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
             return
         try:
             variance = float(np.max(self._noise_prior(reg).variance(points[:_EXPECTED_AT])))
-        except ValueError:  # it has no kernel; outputs at initialisation are of size 1
-            variance = 1.0
+        except ValueError:  # it has no kernel, and what it expects is not known
+            return
         sizes = np.sqrt(np.mean(targets**2, axis=0))
         if np.max(sizes) > _SURPRISING * np.sqrt(variance):
             warn_user(
