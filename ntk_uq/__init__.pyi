@@ -32,6 +32,7 @@ from .estimators.bayesian import BayesianClassifier as BayesianClassifier
 from .estimators.bayesian import BayesianRegressor as BayesianRegressor
 from .estimators.ntk import NTKRegressor as NTKRegressor
 from .estimators.ensemble import EnsembleRegressor as EnsembleRegressor
+from .tables.encoder import TableEncoder as TableEncoder
 from .calibration import TemperatureScaled as TemperatureScaled
 from .compare import Comparison as Comparison
 from .compare import compare as compare

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ntk_uq.tables.columns import check_numbers, labels, numbers
-from ntk_uq.tables.places import abridged, check_columns, check_named
+from ntk_uq.tables.frames import model_frame, typed
+from ntk_uq.tables.places import abridged, check_columns
 from ntk_uq.tables.reading import decimal_points, read_table
 
 __all__ = ["SHIPPED", "Dataset", "Split", "load_dataset", "split"]
@@ -31,8 +32,8 @@ class Dataset:
     ----------
     name, description : str
         What it is.
-    X : array of shape [n, d]
-        Features.
+    X : array of shape [n, d], or DataFrame
+        Features; of a file as numbers, and text for categories, with gaps.
     y : array of shape [n]
         Labels, integers or strings.
     images : array of shape [n, height, width] or None
@@ -41,14 +42,14 @@ class Dataset:
 
     name: str
     description: str
-    X: NDArray[np.float64]
+    X: NDArray[np.float64] | pd.DataFrame
     y: NDArray
     images: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Training and test part of a `Dataset`; features standardised by the training part."""
+    """Training and test part of a `Dataset`; features in units of the training part."""
 
     X_train: NDArray[np.float64]
     X_test: NDArray[np.float64]
@@ -64,6 +65,8 @@ def load_dataset(
     separator: str | None = None,
     decimal: str = ".",
     missing: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    categorical: Sequence[str] = (),
 ) -> Dataset:
     """Load one of scikit-learn's classification tables, or a CSV or Parquet file.
 
@@ -71,14 +74,16 @@ def load_dataset(
     ----------
     source : str
         ``"digits"``, ``"iris"``, ``"wine"``, ``"breast_cancer"``, or the path of a CSV file with a
-        header line, or of a Parquet file. All columns of the file but the target are features, and
-        must be numbers.
+        header line, or of a Parquet file. All columns of the file but the target are features:
+        numbers, categories and gaps, as in `ntk_uq.tables.fit_table`.
     target : str, optional
         Column of the file that holds the classes: integers or text.
     separator, missing
         As in `ntk_uq.tables.read_table`.
     decimal : {".", ","}
         What stands before the decimals of numbers in the file.
+    drop, categorical : sequence of str
+        As in `ntk_uq.tables.fit_table`.
 
     Returns
     -------
@@ -87,13 +92,13 @@ def load_dataset(
     Raises
     ------
     ValueError
-        If there is no such table or file, or it is no complete table of numbers with classes; the
-        message names the column and the line.
+        If there is no such table or file, or it cannot be used; the message names column and
+        line.
 
     Warns
     -----
     UserWarning
-        If a column looks like row numbers, or like dates in digits.
+        As in `ntk_uq.tables.fit_table`.
 
     Examples
     --------
@@ -105,7 +110,7 @@ def load_dataset(
     if source in SHIPPED:
         if target is not None:
             raise ValueError(f"{source} has its own target: leave out target={target!r}.")
-        if separator is not None or decimal != "." or missing:
+        if separator is not None or decimal != "." or missing or drop or categorical:
             raise ValueError(f"{source} is no file: leave out how it should be read.")
         return _load_shipped(source)
     path = Path(source)
@@ -117,10 +122,19 @@ def load_dataset(
             f"Name the column of {path} that holds the classes with target (--target at the "
             f"shell): {abridged(table.columns)}."
         )
-    check_columns(table, [target], str(path))
+    check_columns(table, [target, *drop, *categorical], str(path))
     if decimal == ",":
-        table = decimal_points(table, table.columns.drop(target), str(path))
-    return _from_table(table, target, path)
+        as_written = {target, *drop, *categorical}
+        table = decimal_points(table, table.columns.drop(list(as_written)), str(path))
+    frame = model_frame(
+        table, target, "classification", drop=drop, categorical=categorical, name=str(path)
+    )
+    return Dataset(
+        name=path.name,
+        description=f"{len(table):,} rows, target {target!r}",
+        X=typed(frame.features, frame.categorical),
+        y=frame.y,
+    )
 
 
 def split(dataset: Dataset, *, n_train: int, n_test: int | None = None, seed: int = 0) -> Split:
@@ -140,7 +154,8 @@ def split(dataset: Dataset, *, n_train: int, n_test: int | None = None, seed: in
     Returns
     -------
     Split
-        Features less their mean and divided by their standard deviation over the training points.
+        Features less their mean and divided by their standard deviation over the training points;
+        those of a file as `TableEncoder` makes them, learnt from the training points.
 
     Raises
     ------
@@ -179,13 +194,19 @@ def split(dataset: Dataset, *, n_train: int, n_test: int | None = None, seed: in
     from sklearn.model_selection import train_test_split
     from sklearn.preprocessing import StandardScaler
 
+    from ntk_uq.tables.encoder import TableEncoder
+
     train, test = train_test_split(
         np.arange(n), train_size=n_train, test_size=n_test, stratify=dataset.y, random_state=seed
     )
-    scaler = StandardScaler().fit(dataset.X[train])
+    encoder: Any
+    if isinstance(dataset.X, pd.DataFrame):
+        encoder, X_train, X_test = TableEncoder(), dataset.X.iloc[train], dataset.X.iloc[test]
+    else:
+        encoder, X_train, X_test = StandardScaler(), dataset.X[train], dataset.X[test]
     return Split(
-        X_train=scaler.transform(dataset.X[train]),
-        X_test=scaler.transform(dataset.X[test]),
+        X_train=encoder.fit(X_train).transform(X_train),
+        X_test=encoder.transform(X_test),
         y_train=dataset.y[train],
         y_test=dataset.y[test],
         images_test=None if dataset.images is None else dataset.images[test],
@@ -202,20 +223,4 @@ def _load_shipped(name: str) -> Dataset:
         X=np.asarray(bunch.data, dtype=np.float64),
         y=np.asarray(bunch.target_names)[bunch.target],
         images=getattr(bunch, "images", None),
-    )
-
-
-def _from_table(table: pd.DataFrame, target: str, path: Path) -> Dataset:
-    features = table.drop(columns=target)
-    if not len(features.columns):
-        raise ValueError(f"{path} has no column beside the target {target!r}: features are needed.")
-    check_named(features.columns, table, str(path))
-    X = [numbers(features[name], str(path)) for name in features.columns]
-    for name in features.columns:
-        check_numbers(features[name], str(path))
-    return Dataset(
-        name=path.name,
-        description=f"{len(table):,} rows, target {target!r}",
-        X=np.column_stack(X),
-        y=labels(table[target], str(path)),
     )

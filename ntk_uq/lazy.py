@@ -6,11 +6,12 @@ training is lazy".
 """
 
 import dataclasses
+import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ from ntk_uq.likelihoods import Categorical, Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.empirical import empirical_ntk
 
-__all__ = ["Experiment", "Laziness", "Rate", "fit_rate", "measure_laziness"]
+__all__ = ["Experiment", "Laziness", "Rate", "fit_rate", "kernel_change", "measure_laziness"]
 
 Floats = NDArray[np.float64]
 
@@ -151,7 +152,7 @@ def fit_rate(widths: ArrayLike, values: ArrayLike) -> Rate:
 @own_rules()
 def measure_laziness(
     key: Array,
-    architecture: BaseArchitecture,
+    architecture: BaseArchitecture | Callable[[int], BaseArchitecture],
     X: ArrayLike,
     y: ArrayLike,
     likelihood: Likelihood,
@@ -173,8 +174,9 @@ def measure_laziness(
     ----------
     key : Array
         PRNG key.
-    architecture : MLP or ConvNet
-        Has a `width`, which is replaced.
+    architecture : architecture, or callable
+        Has a `width`, or an `Architecture` whose module takes one as an argument; or
+        ``architecture(width)`` gives the network of a width.
     X, y, likelihood, reg, tol, max_iter
         As in `train_ensemble`.
     widths : sequence of int
@@ -193,7 +195,7 @@ def measure_laziness(
     Raises
     ------
     ValueError
-        If the architecture has no width.
+        If the architecture has no width, nor a module that takes one.
 
     Examples
     --------
@@ -208,14 +210,11 @@ def measure_laziness(
     >>> bool(lazy.rate().exponent < 0)
     True
     """
-    if "width" not in {field.name for field in dataclasses.fields(architecture)}:  # type: ignore[arg-type]
-        raise ValueError(
-            f"{type(architecture).__name__} has no width to vary: measure MLP or ConvNet."
-        )
+    of_width = _of_width(architecture)
     X, X_probe = floating(X), floating(X_probe)
     rows = []
     for position, width in enumerate(widths):
-        network: Any = dataclasses.replace(architecture, width=width)  # type: ignore[type-var]
+        network = of_width(width)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # reported as `converged`
             trained = train_ensemble(
@@ -323,14 +322,80 @@ class Experiment:
         )
 
 
+def _of_width(architecture: Any) -> Callable[[int], BaseArchitecture]:
+    """The network of a width."""
+    if not isinstance(architecture, BaseArchitecture):
+        if callable(architecture):
+            return architecture
+        raise ValueError(
+            f"architecture takes an architecture, or a function of a width; got {architecture!r}."
+        )
+    if "width" in architecture.get_params():
+        return lambda width: dataclasses.replace(cast(Any, architecture), width=width)
+    module = getattr(architecture, "module", None)
+    if getattr(architecture, "holds_functions", False) and callable(module):
+        if "width" in _arguments(module):
+            return lambda width: dataclasses.replace(
+                cast(Any, architecture), module=partial(module, width=width)
+            )
+    raise ValueError(
+        f"{type(architecture).__name__} has no width to vary, nor a module that takes one as an "
+        "argument. Give a function of the width: lambda width: Architecture(partial(Net, "
+        "hidden=width)) for example."
+    )
+
+
+def _arguments(module: Any) -> set[str]:
+    """What a class, or a function, takes by name: the class of a module does not say so itself."""
+    if isinstance(module, partial):
+        return _arguments(module.func) - set(module.keywords)
+    return set(inspect.signature(module.__init__ if inspect.isclass(module) else module).parameters)
+
+
+@own_rules()
+def kernel_change(architecture: BaseArchitecture, before: Any, after: Any, X: ArrayLike) -> float:
+    r"""How far the tangent kernel of a network has moved, relative to its norm.
+
+    :math:`\|\Theta_t - \Theta_0\|_F / \|\Theta_0\|_F` of the empirical kernel at some points, its
+    trace over the outputs. Training was lazy where it is far below 1: the theory holds there, and
+    an ensemble is what its kernel says. Near 1 and above, the network has learnt other features.
+
+    Parameters
+    ----------
+    architecture : architecture
+        The network.
+    before, after : pytree
+        Its parameters before and after training, `initial` and `params` of
+        ``ensemble_.member(i)`` for example.
+    X : array of shape [m, d]
+        Where kernels are compared; a dozen points will do.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import MLP, EnsembleClassifier
+    >>> from ntk_uq.lazy import kernel_change
+    >>> X = np.array([[-1.0], [1.0]])
+    >>> model = EnsembleClassifier(MLP(width=256), n_members=1).fit(X, [0, 1])
+    >>> kernel_change(model.architecture_, *model.ensemble_.member(0), X) < 0.3
+    True
+    """
+    X = floating(X)
+    start, end = (empirical_ntk(architecture, p, X, trace=True) for p in (before, after))
+    return float(jnp.linalg.norm(end - start) / jnp.linalg.norm(start))
+
+
 def _movement(
     architecture: BaseArchitecture, initial: Any, params: Any, X: Array
 ) -> tuple[Array, Array, Array, Array]:
     """Kernel change, parameter distance, linearisation error, largest output of one network."""
-    before, after = (empirical_ntk(architecture, p, X, trace=True) for p in (initial, params))
     squares = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), params, initial)
     distance = jnp.sqrt(jax.tree.reduce(jnp.add, squares))
     outputs = architecture.apply(params, X)
     linear = jax.jit(partial(linearisation, architecture))(params, initial, X)
-    change = jnp.linalg.norm(after - before) / jnp.linalg.norm(before)
+    change = jnp.asarray(kernel_change(architecture, initial, params, X))
     return change, distance, jnp.max(jnp.abs(outputs - linear)), jnp.max(jnp.abs(outputs))

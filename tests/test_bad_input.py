@@ -226,7 +226,7 @@ BAD_FRAMES = [
     ("months", with_column(DAYS.to_period("D")), "column 'b', row 0: .*not 'Period'"),
     ("one date", with_column(gap(range(12), DAYS[0])), "column 'b', row 3: .*not 'Timestamp'"),
     ("text", with_column(list("abc") * 4), "column 'b', row 0: .*OneHotEncoder"),
-    ("one text", with_column(gap(range(12), "?")), r"column 'b', row 3: .*'\?'.*fit_table"),
+    ("one text", with_column(gap(range(12), "?")), r"column 'b', row 3: .*'\?'.*TableEncoder"),
     ("text dtype", with_column(pd.array(list("abc") * 4, "string")), "column 'b', row 0"),
     ("categories", with_column(pd.Categorical(list("abc") * 4)), "column 'b', is categorical"),
     ("numeric categories", with_column(pd.Categorical(Y)), "column 'b', is categorical"),

@@ -34,10 +34,10 @@ def test_the_seed_decides():
 
 def test_csv(tmp_path):
     path = tmp_path / "table.csv"
-    path.write_text("a,label,b\n1,x,2.5\n3,y,4\n5,x,-6e1\n")
+    path.write_text("a,label,b\n1,x,2.5\n3,y,4\n5,x,-6e1\n7,y,0\n")
     dataset = load_dataset(str(path), "label")
-    np.testing.assert_array_equal(dataset.X, [[1, 2.5], [3, 4], [5, -60]])
-    assert dataset.y.tolist() == ["x", "y", "x"]
+    np.testing.assert_array_equal(dataset.X, [[1, 2.5], [3, 4], [5, -60], [7, 0]])
+    assert dataset.y.tolist() == ["x", "y", "x", "y"]
     assert dataset.name == "table.csv"
 
 
@@ -53,8 +53,8 @@ def test_csv(tmp_path):
 )
 def test_targets(tmp_path, column, expected):
     path = tmp_path / "table.csv"
-    path.write_text("x,t\n" + "".join(f"{i},{value}\n" for i, value in enumerate(column)))
-    assert load_dataset(str(path), "t").y.tolist() == expected
+    path.write_text("x,t\n" + "".join(f"{i},{value}\n" for i, value in enumerate(2 * column)))
+    assert load_dataset(str(path), "t").y.tolist() == 2 * expected
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,8 @@ def test_targets(tmp_path, column, expected):
         (b"a,t\n", "no rows"),
         (b"a,b\n1,2\n", "no column 't'; it has a, b"),
         (b"t\n1\n", "no column beside the target"),
-        (b"a,t\n1,0\nred,1\n", "Column 'a' .* holds text, 'red' in line 3"),
-        (b"a,t\n1,0\n,1\n", "Column 'a' .* a missing value in line 3"),
-        (b"a,t\n1,0\ninf,1\n", "an infinite value in line 3"),
+        (b"a,t\n1,0\n5%,1\n2,0\n3,1\n", "Column 'a' .* '5%' in line 3"),
+        (b"a,t\n1,0\ninf,1\n3,1\n4,0\n", "an infinite value in line 3"),
         (b"a,t\n1,0\n2,\n", "target 't' .* is missing in line 3"),
         (b"a,t\n1,0.5\n2,1.5\n", "2 distinct real numbers"),
         (b"a,t\n1,0\n2,1,7,8\n", "not a table"),

@@ -1,14 +1,19 @@
 """Laziness: the rates of the theory, and what happens without its condition."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from ntk_uq import Architecture
+from ntk_uq import Architecture, EnsembleClassifier
 from ntk_uq.cli import main
-from ntk_uq.lazy import fit_rate, measure_laziness
+from ntk_uq.ensemble import LazinessWarning, train_ensemble
+from ntk_uq.lazy import fit_rate, kernel_change, measure_laziness
 from ntk_uq.likelihoods import Categorical
+from ntk_uq.networks.empirical import empirical_ntk
 from ntk_uq.networks.mlp import MLP
 from ntk_uq.plots import plot_laziness
 
@@ -83,8 +88,42 @@ def test_rate_is_that_of_the_power_law_within_its_interval():
 
 
 def test_no_width_to_vary():
-    with pytest.raises(ValueError, match="Architecture has no width to vary"):
+    with pytest.raises(ValueError, match="Architecture has no width to vary, nor a module"):
         measure(reg=1.0, net=Architecture(NET.module))
+
+
+class Own(nnx.Module):
+    """In Flax's parameterisation, whose weights are small and move far."""
+
+    def __init__(self, in_features, out_features, *, rngs, width=8):
+        self.first = nnx.Linear(in_features, width, rngs=rngs)
+        self.last = nnx.Linear(width, out_features, rngs=rngs)
+
+    def __call__(self, x):
+        return self.last(jnp.tanh(self.first(x)))
+
+
+def test_any_network_with_a_width():
+    ways = Architecture(Own), lambda width: Architecture(partial(Own, width=width))
+    found = [measure(reg=1.0, net=net) for net in ways]
+    np.testing.assert_array_equal(found[0].kernel_change, found[1].kernel_change)
+    by_hand = train_ensemble(
+        jax.random.key(0), NET, X, jnp.eye(2)[jnp.arange(10) % 2], Categorical(), reg=1.0,
+        n_members=1,
+    )  # fmt: skip
+    start, end = by_hand.member(0)
+    before, after = (empirical_ntk(NET, p, X_PROBE, trace=True) for p in (start, end))
+    expected = np.linalg.norm(after - before) / np.linalg.norm(before)
+    assert kernel_change(NET, start, end, X_PROBE) == pytest.approx(expected, rel=1e-5)
+
+
+def test_leaving_the_lazy_regime_is_said():
+    labels = np.arange(10) % 2
+    own = Architecture(Own)
+    with pytest.warns(LazinessWarning, match=r"changed by [\d.e+]+ times its norm"):
+        model = EnsembleClassifier(own, n_members=1, reg=1e-3).fit(np.asarray(X), labels)
+    assert kernel_change(own, *model.ensemble_.member(0), X[:8]) > 1
+    EnsembleClassifier(own, n_members=1, reg=100.0).fit(np.asarray(X), labels)  # and not here
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from ntk_uq import (
 from ntk_uq._common.solver import solve_dual
 from ntk_uq.analytic import FirstOrderWarning, exact_predictor, gaussian_predictor
 from ntk_uq.ensemble import ConvergenceWarning
+from ntk_uq.estimators.weights import distinct
 from ntk_uq.likelihoods import Categorical, Weighted
 from ntk_uq.plots import plot_reg_curve
 
@@ -225,7 +226,10 @@ def test_right_or_refused(points, reg, method):
     proba = model.predict_proba(points)
     assert np.all(np.isfinite(proba))
     np.testing.assert_allclose(proba.sum(axis=1), 1)
-    # Stationarity of the objective, by its derivative in the latents of the network.
+    # Stationarity of the objective, by its derivative in the latents of the network. Rows that are
+    # equal in point and label are one of their weight.
+    distinct_points, targets, weights, _ = distinct(points, np.eye(3)[LABELS], None)
+    weights = np.ones(len(targets)) if weights is None else weights
     predictor = model.predictor_
     gaps = np.atleast_1d(predictor.gap)
     draws = [(predictor.alpha, None)]
@@ -233,7 +237,8 @@ def test_right_or_refused(points, reg, method):
         draws = zip(predictor.alpha, predictor.whitened, strict=True)
     for gap, (alpha, whitened) in zip(gaps, draws, strict=True):
         f0 = 0 if whitened is None else exactly(predictor.factor) @ exactly(whitened)
-        excess = exact_gap(NET.kernels(points).ntk, reg, np.eye(3)[LABELS], f0, alpha)
+        ntk = NET.kernels(distinct_points).ntk
+        excess = exact_gap(ntk, reg, targets, f0, alpha, weights[:, None])
         # The solver saw f0 rounded, which moves the root of the gap by far less than this.
         assert math.sqrt(excess) <= math.sqrt(gap) + 1e-8
     assert np.max(gaps) < 0.5
@@ -246,14 +251,14 @@ def exactly(array):
     return np.vectorize(Decimal, otypes=[object])(np.asarray(array, np.float64))
 
 
-def exact_gap(ntk, reg, y, f0, alpha):
+def exact_gap(ntk, reg, y, f0, alpha, weights=1.0):
     """<r, r>_Theta / (2 reg) of cross-entropy with 50 digits: what any machine has to bound."""
     with localcontext() as context:
         context.prec = 50
         ntk, reg, y, alpha = exactly(ntk), Decimal(reg), exactly(y), exactly(alpha)
         f = f0 + ntk @ alpha
         p = np.vectorize(Decimal.exp, otypes=[object])(f - f.max(axis=1, keepdims=True))
-        r = y - p / p.sum(axis=1, keepdims=True) - reg * alpha
+        r = exactly(weights) * (y - p / p.sum(axis=1, keepdims=True)) - reg * alpha
         return float(max(np.sum(r * (ntk @ r)) / (2 * reg), Decimal(0)))
 
 

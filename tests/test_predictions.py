@@ -481,3 +481,31 @@ def test_wrong_shapes_of_draws(shape):
 def test_draws_that_do_not_divide_into_chains(n_chains):
     with pytest.raises(ValueError, match=f"do not divide into {n_chains} equal chains"):
         SamplePrediction(np.zeros((4, 1, 2)), n_chains=n_chains)
+
+
+@pytest.mark.parametrize(
+    "prediction",
+    [
+        SamplePrediction(np.random.default_rng(0).normal(size=(6, 3, 2))),
+        GaussianPrediction(np.zeros((3, 2)), np.tile(np.eye(2), (3, 1, 1))),
+    ],
+    ids=["samples", "gaussian"],
+)
+def test_a_prediction_as_a_table(prediction):
+    table = prediction.to_frame(classes=["no", "yes"], index=list("abc"))
+    np.testing.assert_array_equal(table[["probability_no", "probability_yes"]], prediction.proba())
+    for name in ("total_uncertainty", "aleatoric", "epistemic"):
+        np.testing.assert_array_equal(table[name], getattr(prediction, name))
+    best = np.array(["no", "yes"])[prediction.proba().argmax(axis=1)]
+    assert table["prediction"].tolist() == best.tolist()
+    assert table.index.tolist() == list("abc")
+    with pytest.raises(ValueError, match="2 outputs at 3 points; got 3 classes"):
+        prediction.to_frame(classes=[0, 1, 2])
+
+
+def test_a_regression_as_a_table():
+    samples = np.random.default_rng(0).normal(size=(6, 3, 1))
+    prediction = SamplePrediction(samples, Gaussian(noise=1.0))
+    table = prediction.to_frame()
+    assert table.columns.tolist() == ["mean", "std"]
+    np.testing.assert_allclose(table["std"], samples[..., 0].std(axis=0, ddof=1))

@@ -7,7 +7,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel
 from stand_ins import default_features
 
-from ntk_uq import BayesianRegressor, EnsembleRegressor, NTKRegressor
+from ntk_uq import MLP, BayesianRegressor, EnsembleRegressor, NTKRegressor
 from ntk_uq.analytic import estimate_noise
 
 
@@ -113,3 +113,14 @@ def test_a_constant_target_has_its_size_as_unit(model):
     np.testing.assert_allclose(both, [alone[0], 1000 * noise[0]], rtol=1e-5)
     zero, _ = fit(np.zeros(12))
     assert zero[0] > 0
+
+
+def test_raw_targets_that_a_network_does_not_expect_are_said():
+    """Without it predictions stay near the prior's, and R^2 below zero."""
+    X = np.random.default_rng(0).normal(size=(30, 2))
+    y = 150 + 70 * X[:, 0]
+    net = MLP(width=8, depth=1)
+    with pytest.warns(UserWarning, match="Targets are of size 1.*Standardise them"):
+        NTKRegressor(net, noise=10.0).fit(X, y)
+    NTKRegressor(net, noise=0.1).fit(X, (y - y.mean()) / y.std())
+    assert NTKRegressor(noise=10.0, reg=1.0).fit(X, y).score(X, y) > 0.9

@@ -24,6 +24,7 @@ ABOVE = ("cli", "compare", "datasets", "distances", "lazy", "metrics", "plots", 
 NOT_HELD = {
     "Architecture",  # functions: left out, and given to `load`
     "Batches", "GaussianPrediction", "SamplePrediction", "RejectionRule", "ModelFrame",
+    "DecisionPlan",
     "CostEstimate", "ConjugateGradients", "Optax", "Problem",
     "InfiniteEnsemble", "LaplaceProcess", "FiniteEnsemble", "Posterior", "LaplaceNetwork",
     "Sampler", "DrawSampler", "ChainSampler", "NoUTurn", "EllipticalSlices", "Variational",

@@ -1,10 +1,38 @@
 """Progress for long work: the functional layer counts, and a bar shows the count."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+
+# In a file a line now and then, and none of what is quick: seconds.
+_FIRST_LINE, _BETWEEN_LINES = 20.0, 30.0
+# What begins lines where standard error is no terminal; None where nothing is to be said there.
+_LINES: ContextVar[str | None] = ContextVar("lines", default=None)
 
 Progress = Callable[..., None]  # (done, total), and figures by name
+
+
+@contextmanager
+def progress_lines(name: str) -> Iterator[None]:
+    """Say progress in lines, where standard error is no terminal, while the body runs.
+
+    Parameters
+    ----------
+    name : str
+        What begins each line.
+
+    Examples
+    --------
+    >>> with progress_lines("ntk-uq fit"), progress_bar("training", total=3) as progress:
+    ...     progress(1, 3)  # too soon to be said
+    """
+    token = _LINES.set(name)
+    try:
+        yield
+    finally:
+        _LINES.reset(token)
 
 
 @contextmanager
@@ -18,7 +46,8 @@ def progress_bar(label: str, total: int, show: bool | None = None) -> Iterator[P
     total : int
         Number of steps that are expected.
     show : bool, optional
-        None shows the bar only where standard error is a terminal.
+        None shows the bar only where standard error is a terminal, and lines elsewhere within
+        `progress_lines`.
 
     Yields
     ------
@@ -33,8 +62,12 @@ def progress_bar(label: str, total: int, show: bool | None = None) -> Iterator[P
     ...     print(progress)
     None
     """
+    name = _LINES.get()
     if show is None:
         show = sys.stderr.isatty()
+        if not show and name is not None:
+            yield _Lines(f"{name}: {label}")
+            return
     if not show:
         yield None
         return
@@ -51,3 +84,33 @@ def progress_bar(label: str, total: int, show: bool | None = None) -> Iterator[P
             bar.update(done - bar.n)
 
         yield progress
+
+
+class _Lines:
+    """Progress in lines: the share that is done, seconds so far, and about how many are left."""
+
+    def __init__(self, label: str):
+        self.label = label
+        self.start = time.monotonic()
+        self.next = self.start + _FIRST_LINE
+        self.said = False
+
+    def __call__(self, done: float, total: int, **figures: float) -> None:
+        now = time.monotonic()
+        finished = done >= total
+        if not (now >= self.next or (finished and self.said)):
+            return
+        self.next, self.said = now + _BETWEEN_LINES, not finished
+        seconds = now - self.start
+        left = (
+            "" if finished or not done else f", about {_words(seconds * (total / done - 1))} left"
+        )
+        print(
+            f"{self.label}: {done / total:.0%}, {_words(seconds)}{left}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _words(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

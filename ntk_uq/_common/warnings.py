@@ -4,7 +4,7 @@ import contextlib
 import warnings
 from pathlib import Path
 
-__all__ = ["ConvergenceWarning", "SamplingWarning", "warn_user"]
+__all__ = ["ConvergenceWarning", "LazinessWarning", "SamplingWarning", "warn_user"]
 
 # Not the lines that a user wrote.
 _OURS = (str(Path(__file__).parents[1]), contextlib.__file__)
@@ -12,6 +12,10 @@ _OURS = (str(Path(__file__).parents[1]), contextlib.__file__)
 
 class ConvergenceWarning(UserWarning):
     """A search, or the training of some members, stopped before its criterion was met."""
+
+
+class LazinessWarning(UserWarning):
+    """Training has left the lazy regime, in which theory and kernels describe the networks."""
 
 
 class SamplingWarning(UserWarning):

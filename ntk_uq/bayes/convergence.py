@@ -29,7 +29,7 @@ _ESS_LOW = 400
 _STUCK = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnostics:
     """How far the draws may be trusted, over all latents at the training points.
 
@@ -100,6 +100,30 @@ class Diagnostics:
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     sampler: str = "nuts"
+
+    def __str__(self) -> str:
+        """A few lines; the arrays are in the attributes."""
+        rhat = (
+            "of one chain there is none"
+            if np.isnan(self.rhat_max)
+            else (
+                f"at most {self.rhat_max:.3f}, above {_RHAT_HIGH} for {self.n_rhat_high} of "
+                f"{self.rhat.size} latents"
+            )
+        )
+        said = " ".join((*self.warnings, *self.notes)) or "nothing is wrong"
+        return (
+            f"{self.sampler}: {self.n_draws} draws in {self.seconds:.1f} s, "
+            f"{self.steps_per_draw:.3g} steps a draw, acceptance rate {self.acceptance_rate:.2f}\n"
+            f"R-hat: {rhat}\n"
+            f"effective sample size: at least {self.ess_min:.0f}, below {_ESS_LOW} for "
+            f"{self.n_ess_low} latents\n"
+            f"failures: {self.n_divergent} divergences, {self.n_max_treedepth} cut trajectories, "
+            f"{self.n_stuck} stuck chains\n"
+            f"verdict: {said}"
+        )
+
+    __repr__ = __str__
 
     @property
     def rhat_max(self) -> float:

@@ -55,7 +55,8 @@ def to_datatree(
     points : sequence of n labels, optional
         The coordinate of the dimension `point`; 0 to n - 1 by default.
     units : callable, optional
-        Latents [..., n, C] of the network in the units of targets and likelihood. None: they are.
+        Latents [..., n, C] of the network at the targets' points, in the units of targets and
+        likelihood. None: they are.
 
     Returns
     -------
@@ -83,7 +84,7 @@ def to_datatree(
     >>> dict(tree["posterior"]["f"].sizes)
     {'chain': 2, 'draw': 20, 'point': 1, 'class': 1}
     """
-    n, units = draws.latents.shape[2], units or (lambda latents: latents)
+    units = units or (lambda latents: latents)
     keys = jax.random.split(key, 3)
     with jax.enable_x64(draws.latents.dtype == np.float64):
         of_prior = jax.random.normal(keys[1], draws.whitened.shape, draws.whitened.dtype)
@@ -117,7 +118,7 @@ def to_datatree(
         },
         dims={"f": ["point", output_dim], "y": ["point"] if is_one else ["point", output_dim]},
         coords={
-            "point": np.arange(n) if points is None else np.asarray(points),
+            "point": np.arange(latents.shape[2]) if points is None else np.asarray(points),
             output_dim: np.asarray(output_names),
         },
         attrs={

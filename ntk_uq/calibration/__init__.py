@@ -11,21 +11,47 @@ from ntk_uq.calibration.decisions import (
     prediction_sets,
     rejection_rule,
 )
+from ntk_uq.calibration.sets import (
+    ConformalIntervals,
+    ConformalSets,
+    conformal_intervals,
+    conformal_sets,
+    coverage_by_class,
+)
 from ntk_uq.calibration.temperature import (
     TemperatureFit,
     TemperatureScaled,
     fit_temperature,
     temper,
 )
+from ntk_uq.calibration.thresholds import (
+    Threshold,
+    cost_threshold,
+    least_cost,
+    precision_threshold,
+    recall_threshold,
+    rejection_threshold,
+)
 
 __all__ = [
+    "ConformalIntervals",
+    "ConformalSets",
     "RejectionRule",
     "TemperatureFit",
     "TemperatureScaled",
+    "Threshold",
+    "conformal_intervals",
     "conformal_quantile",
+    "conformal_sets",
     "conformal_threshold",
+    "cost_threshold",
+    "coverage_by_class",
     "fit_temperature",
+    "least_cost",
+    "precision_threshold",
     "prediction_sets",
+    "recall_threshold",
     "rejection_rule",
+    "rejection_threshold",
     "temper",
 ]

@@ -271,9 +271,25 @@ def rejection_rule(
         uncertainty = 1.0 - proba.max(axis=1)
     uncertainty = checks.numbers("uncertainty", uncertainty, shape=labels.shape)
 
+    found = most_accepting(wrong, uncertainty, max_error, confidence, n_thresholds)
+    nothing = RejectionRule(-math.inf, 0.0, math.nan, 0.0, max_error, confidence)
+    return nothing if found is None else found
+
+
+def most_accepting(
+    wrong: NDArray[np.bool_],
+    uncertainty: NDArray[np.float64],
+    max_error: float,
+    confidence: float,
+    n_thresholds: int,
+) -> RejectionRule | None:
+    """The threshold that accepts most, of those whose bound keeps the promise; None if none does.
+
+    As `rejection_rule` says.
+    """
     n, delta = len(wrong), (1 - confidence) / n_thresholds
     fewest = math.ceil(math.log(delta) / math.log1p(-max_error))
-    best = RejectionRule(-math.inf, 0.0, math.nan, 0.0, max_error, confidence)
+    best = None
     if fewest > n:
         return best
     order = np.sort(uncertainty)

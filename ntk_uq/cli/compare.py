@@ -11,6 +11,7 @@ from ntk_uq.cli.options import (
     CRITERIA,
     SHIPPED,
     STATUS,
+    add_columns,
     add_count,
     add_reading,
     check_output,
@@ -71,9 +72,10 @@ def _add_data(data: Any) -> None:
         default="digits",
         metavar="NAME_OR_FILE",
         help=f"one of scikit-learn's data sets ({SHIPPED}) or a CSV or Parquet file with a header "
-        "line; features are standardised (default: digits)",
+        "line, as fit takes it: numbers, categories and gaps (default: digits)",
     )
     data.add_argument("--target", metavar="COLUMN", help="column of the file with the classes")
+    add_columns(data)
     add_reading(data)
     data.add_argument(
         "--n-train",
@@ -158,7 +160,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     from ntk_uq.datasets import load_dataset, split
 
-    dataset = load_dataset(arguments.data, arguments.target, **reading_options(arguments))
+    columns = {"drop": arguments.drop, "categorical": arguments.categorical}
+    reading = reading_options(arguments)
+    dataset = load_dataset(arguments.data, arguments.target, **columns, **reading)
     n_train = arguments.n_train or min(_N_TRAIN, 2 * len(dataset.y) // 3)
     parts = split(dataset, n_train=n_train, n_test=arguments.n_test, seed=arguments.seed)
     titles = {name: methods[name] for name in names}
@@ -271,11 +275,16 @@ def _check_nuts(arguments: argparse.Namespace, parts: "Split") -> str:
 def _description(
     dataset: "Dataset", parts: "Split", arguments: argparse.Namespace
 ) -> dict[str, object]:
+    import numpy as np
+
     n_train, n_features = parts.X_train.shape
     return {
         "Data set": f"{dataset.name}: {dataset.description}",
         "Training points": f"{n_train:,}, drawn at random with the classes in proportion",
-        "Features": f"{n_features:,}, standardised with the training points' mean and scale",
+        "Features": f"{n_features:,}, standardised with the training points' mean and scale"
+        if isinstance(dataset.X, np.ndarray)
+        else f"{n_features:,}, of {dataset.X.shape[1]:,} columns: numbers are standardised by the "
+        "training points, categories and gaps have columns of their own",
         "Network": f"{arguments.depth} hidden layers of {arguments.width} units (ReLU)",
         "Regularisation": f"reg = {arguments.reg:g}, as given; left out, it is chosen from the "
         "training points"

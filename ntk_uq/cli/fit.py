@@ -1,18 +1,25 @@
 """``ntk-uq fit``: a model of a table, saved."""
 
 import argparse
+import shlex
+import warnings
 from pathlib import Path
 from typing import Any
 
 from ntk_uq.cli.options import (
     CRITERIA,
     STATUS,
+    add_columns,
     add_optional_count,
     add_reading,
     check_output,
+    class_weight,
+    cost,
     integer,
     level,
     reg_or_criterion,
+    say,
+    threshold,
 )
 
 __all__ = ["add_parser"]
@@ -21,7 +28,15 @@ __all__ = ["add_parser"]
 # the estimator's argument.
 _PRODUCERS: dict[str, tuple[str, dict[str, str]]] = {
     "ntk": ("NTK", {"draws": "n_draws", "method": "method", "uncertainty": "uncertainty"}),
-    "ensemble": ("Ensemble", {"members": "n_members", "uncertainty": "uncertainty"}),
+    "ensemble": (
+        "Ensemble",
+        {
+            "members": "n_members",
+            "uncertainty": "uncertainty",
+            "batch-size": "batch_size",
+            "epochs": "max_iter",
+        },
+    ),
     "bayes": (
         "Bayesian",
         {
@@ -33,6 +48,11 @@ _PRODUCERS: dict[str, tuple[str, dict[str, str]]] = {
     ),
 }
 
+# Of mini-batches: passes, and Adam's learning rate, which falls to nothing along a cosine.
+_EPOCHS, _LEARNING_RATE = 30, 0.01
+# Share of the free memory from which on it is said what a fit takes.
+_WORTH_SAYING = 0.25
+
 _EXAMPLES = (
     """\
 examples:
@@ -40,6 +60,8 @@ examples:
   ntk-uq fit patients.csv --target outcome --conformal 0.9 --drop id --categorical ward
   ntk-uq fit houses.parquet --target price --task regression --uncertainty posterior
   ntk-uq fit train.csv --target y --producer ensemble --members 16 --reg 0.3
+  ntk-uq fit train.csv --target churn --threshold recall=0.8 --positive yes --reject 0.1
+  ntk-uq fit train.csv --target churn --cost yes:no=5 --cost no:yes=1 --class-weight balanced
   ntk-uq fit export.csv --target y --separator ';' --decimal , --missing '?'
 
 Empty cells are missing values: the column's median takes their place, and another column says
@@ -66,6 +88,7 @@ def add_parser(commands: Any) -> None:
 
     _add_data(parser.add_argument_group("data"))
     _add_model(parser.add_argument_group("model"))
+    _add_decisions(parser.add_argument_group("sets and decisions"))
     _add_output(parser.add_argument_group("output"))
 
 
@@ -81,19 +104,11 @@ def _add_data(data: Any) -> None:
         help="what the target holds; auto takes text and few distinct integers for classes, and "
         "says what it took (default: auto)",
     )
+    add_columns(data)
     data.add_argument(
-        "--drop",
-        action="append",
-        default=[],
+        "--weight",
         metavar="COLUMN",
-        help="leave out a column, such as a row's name; may be repeated",
-    )
-    data.add_argument(
-        "--categorical",
-        action="append",
-        default=[],
-        metavar="COLUMN",
-        help="take numbers, or text with many values, as categories; may be repeated",
+        help="column of the rows' weights, no feature: 2 is the row twice, 0 leaves it out",
     )
     add_reading(data)
 
@@ -127,6 +142,15 @@ def _add_model(model: Any) -> None:
     )
     add_optional_count(model, "--draws", "draws of ntk (default: 256)")
     add_optional_count(model, "--members", "networks of ensemble (default: 32)")
+    add_optional_count(
+        model,
+        "--batch-size",
+        "train ensemble in mini-batches of so many rows, by Adam, for tables of any length "
+        "(default: on all rows at once, to convergence)",
+    )
+    add_optional_count(
+        model, "--epochs", f"passes over the rows in mini-batches (default: {_EPOCHS})"
+    )
     model.add_argument(
         "--sampler",
         choices=("nuts", "ess", "vi", "laplace"),
@@ -137,11 +161,62 @@ def _add_model(model: Any) -> None:
     add_optional_count(model, "--warmup", "draws of each chain thrown away (default: 500)")
     add_optional_count(model, "--samples", "draws of each chain kept (default: 500)", least=4)
     model.add_argument(
+        "--class-weight",
+        type=class_weight,
+        action="append",
+        metavar="CLASS=W",
+        help='weight of the rows of a class, may be repeated; "balanced" gives all classes the '
+        "same sum",
+    )
+
+
+def _add_decisions(group: Any) -> None:
+    group.add_argument(
         "--conformal",
         type=level,
         metavar="P",
         help="hold out a fifth of the rows, and take from it what makes prediction sets, or "
         "intervals, hold the truth with probability P, 0.9 for example",
+    )
+    group.add_argument(
+        "--sets",
+        choices=("class", "all", "adaptive"),
+        help="whom the sets serve: class promises P for each class, all on average over all rows, "
+        "by the smallest sets, adaptive on average, by sets that grow where the model is unsure; "
+        "none is empty (default: class)",
+    )
+    group.add_argument(
+        "--intervals",
+        choices=("symmetric", "asymmetric"),
+        help="asymmetric: either side of an interval keeps half of the promise, for skewed numbers "
+        "(default: symmetric)",
+    )
+    group.add_argument(
+        "--threshold",
+        type=threshold,
+        metavar="T",
+        help="decide between two classes from this probability on; precision=0.9 or recall=0.9 "
+        "finds it from a fifth of the rows, so that the share is kept with confidence 0.95",
+    )
+    group.add_argument(
+        "--positive",
+        metavar="CLASS",
+        help="the class that the threshold is of (default: the second in order)",
+    )
+    group.add_argument(
+        "--cost",
+        type=cost,
+        action="append",
+        metavar="TRUE:DECISION=C",
+        help="what a decision costs where the class is TRUE (* for any), 0 where nothing is said; "
+        "DECISION may be reject; may be repeated",
+    )
+    group.add_argument(
+        "--reject",
+        type=level,
+        metavar="SHARE",
+        help="leave the most uncertain rows to someone else, at most this share, with confidence "
+        "0.95, from a fifth of the rows",
     )
 
 
@@ -166,12 +241,16 @@ def _add_output(output: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Fit a model to the table, and save it."""
     options = _producer_options(arguments)
+    plan = _plan(arguments)
     check_output(arguments.output, arguments.table)
 
     # What is wrong with the table is said before the seconds that JAX takes to import.
+    import numpy as np
+
     from ntk_uq.tables.columns import guess_task
-    from ntk_uq.tables.frames import model_frame
+    from ntk_uq.tables.frames import check_held_out, model_frame
     from ntk_uq.tables.places import check_columns
+    from ntk_uq.tables.plan import DecisionPlan, check_plan
     from ntk_uq.tables.reading import decimal_points, read_table
 
     name = "standard input" if arguments.table == "-" else arguments.table
@@ -186,14 +265,43 @@ def run(arguments: argparse.Namespace) -> None:
         task, reason = guess_task(table[target], name)
         print(f"The target {target!r} holds {reason}, so this is {task}.")
     drop, categorical = arguments.drop, arguments.categorical
-    frame = model_frame(table, target, task, drop=drop, categorical=categorical, name=name)
+    frame = model_frame(
+        table, target, task, drop=drop, categorical=categorical, weight=arguments.weight, name=name
+    )
+    options |= _class_weights(arguments.class_weight, frame)
+    if (task == "classification" and arguments.intervals) or (
+        task == "regression" and (arguments.sets or plan is not None)
+    ):
+        raise ValueError(
+            f"--intervals are of numbers, --sets and decisions of classes; this is {task}"
+        )
+
+    decide = None if plan is None else DecisionPlan(**plan)
+    if decide is not None:
+        check_plan(decide, np.unique(frame.y))
+    n_held_out = 0
+    if arguments.conformal is not None or (decide is not None and decide.needs_held_out):
+        n_held_out = check_held_out(frame.y, frame.task, arguments.conformal, name)
 
     from ntk_uq.persistence import save
     from ntk_uq.tables.model import fit_frame
 
-    estimator = _new_estimator(arguments.producer, task, options)
-    model = fit_frame(frame, estimator, conformal=arguments.conformal, seed=arguments.seed)
-    save(model, arguments.output)
+    _check_memory(arguments, frame, options)
+    n_train = len(frame.y) - n_held_out
+    estimator = _new_estimator(arguments.producer, task, _with_optimizer(options, n_train))
+    model = fit_frame(
+        frame,
+        estimator,
+        conformal=arguments.conformal,
+        sets=arguments.sets or "class",
+        intervals=arguments.intervals or "symmetric",
+        decide=decide,
+        seed=arguments.seed,
+    )
+    with warnings.catch_warnings():
+        # That no optimizer is saved: the shell fits anew.
+        warnings.filterwarnings("ignore", "The optimizer is made of functions")
+        save(model, arguments.output)
     print(_summary(model, len(table)))
     print(f"The model is in {arguments.output}")
 
@@ -203,7 +311,7 @@ def _producer_options(arguments: argparse.Namespace) -> dict[str, Any]:
     own = _PRODUCERS[arguments.producer][1]
     for producer, (_, others) in _PRODUCERS.items():
         for option in others:
-            if option not in own and getattr(arguments, option) is not None:
+            if option not in own and getattr(arguments, option.replace("-", "_")) is not None:
                 raise ValueError(
                     f"--{option} belongs to --producer {producer}; {arguments.producer} has "
                     f"{', '.join(f'--{name}' for name in own)}"
@@ -212,9 +320,120 @@ def _producer_options(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(
             f"--reg {arguments.reg} belongs to --producer ntk; {arguments.producer} takes a number"
         )
-    given = {argument: getattr(arguments, option) for option, argument in own.items()}
+    given = {
+        argument: getattr(arguments, option.replace("-", "_")) for option, argument in own.items()
+    }
     given |= {"reg": arguments.reg}
+    if arguments.producer == "ensemble":
+        if arguments.batch_size is None and arguments.epochs is not None:
+            raise ValueError("--epochs counts passes over the data in mini-batches: --batch-size")
+        if arguments.batch_size is not None and arguments.epochs is None:
+            given["max_iter"] = _EPOCHS
     return {k: v for k, v in given.items() if v is not None} | {"random_state": arguments.seed}
+
+
+def _plan(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """What is decided, or None."""
+    if arguments.threshold is not None and arguments.cost is not None:
+        raise ValueError("--threshold and --cost are two ways to decide: give one")
+    if arguments.positive is not None and arguments.threshold is None:
+        raise ValueError("--positive says of which class --threshold is: give that too")
+    if (arguments.sets or arguments.intervals) and arguments.conformal is None:
+        raise ValueError("--sets and --intervals say how --conformal works: give that too")
+    plan = {
+        "threshold": arguments.threshold,
+        "positive": arguments.positive,
+        "costs": arguments.cost and dict(arguments.cost),
+        "reject": arguments.reject,
+    }
+    return None if all(value is None for value in plan.values()) else plan
+
+
+def _class_weights(given: list[tuple[str, float] | str] | None, frame: Any) -> dict[str, Any]:
+    """The estimator's argument."""
+    if given is None:
+        return {}
+    if frame.task == "regression":
+        raise ValueError("--class-weight is for classes, and this is regression; see --weight")
+    if "balanced" in given:
+        if len(given) > 1:
+            raise ValueError("--class-weight balanced is of all classes: give it alone")
+        return {"class_weight": "balanced"}
+    import numpy as np
+
+    from ntk_uq.tables.cells import meaning
+
+    classes = {meaning(str(c)): c for c in np.unique(frame.y).tolist()}
+    weights = {}
+    for name, value in (pair for pair in given if isinstance(pair, tuple)):
+        if meaning(name) not in classes:
+            raise ValueError(
+                f"--class-weight {name}: there is no such class; the classes are "
+                f"{', '.join(classes)}"
+            )
+        weights[classes[meaning(name)]] = value
+    return {"class_weight": weights}
+
+
+def _with_optimizer(options: dict[str, Any], n: int) -> dict[str, Any]:
+    """What mini-batches need, whose size is given."""
+    if "batch_size" not in options:
+        return options
+    import optax
+
+    size = min(options["batch_size"], n)
+    steps = options["max_iter"] * max(1, n // size)
+    optimizer = optax.adam(optax.cosine_decay_schedule(_LEARNING_RATE, steps))
+    return options | {"batch_size": size, "optimizer": optimizer}
+
+
+def _check_memory(arguments: argparse.Namespace, frame: Any, options: dict[str, Any]) -> None:
+    """Say what the infinite ensemble takes, of what is free, before it is taken."""
+    if arguments.producer != "ntk":
+        return
+    import numpy as np
+
+    from ntk_uq._common.machine import free_memory
+    from ntk_uq.analytic import estimate_memory
+
+    classes = frame.task == "classification"
+    n, outputs = len(frame.y), len(np.unique(frame.y)) if classes else 1
+    method = options.get("method", "exact" if classes else "gaussian")
+    uncertainty = options.get("uncertainty", "initialization" if classes else "posterior")
+    needed = estimate_memory(n, outputs, options.get("n_draws", 256), method, uncertainty)
+    free = free_memory()
+    if needed > _WORTH_SAYING * free:
+        gib = (
+            f"{n:,} rows take about {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory"
+        )
+        instead = f"Finite networks in mini-batches take far less: {_in_batches(arguments)}"
+        if needed > free:
+            raise MemoryError(f"{gib} are free. {instead}")
+        say(f"{gib} are free. {instead}")
+
+
+def _in_batches(arguments: argparse.Namespace) -> str:
+    """A command that can be pasted."""
+    words = ["ntk-uq", "fit", arguments.table, "--target", arguments.target]
+    for option in ("task", "weight", "conformal", "sets", "intervals", "positive", "reject"):
+        value = getattr(arguments, option)
+        if value not in (None, "auto"):
+            words += [f"--{option}", str(value)]
+    for option in ("drop", "categorical", "missing"):
+        for value in getattr(arguments, option):
+            words += [f"--{option}", value]
+    for option, usual in (("separator", None), ("decimal", ".")):
+        if getattr(arguments, option) != usual:
+            words += [f"--{option}", getattr(arguments, option)]
+    if arguments.threshold is not None:
+        kind = arguments.threshold
+        words += ["--threshold", "=".join(map(str, kind)) if isinstance(kind, tuple) else str(kind)]
+    for (truth, decision), value in arguments.cost or ():
+        words += ["--cost", f"{truth}:{decision}={value:g}"]
+    for given in arguments.class_weight or ():
+        words += ["--class-weight", given if isinstance(given, str) else f"{given[0]}={given[1]:g}"]
+    words += ["--producer", "ensemble", "--batch-size", "256", "-o", str(arguments.output)]
+    return shlex.join(words)
 
 
 def _new_estimator(producer: str, task: str, options: dict[str, Any]) -> Any:
@@ -237,16 +456,25 @@ def _summary(model: Any, n_rows: int) -> str:
     depth, reg = estimator.architecture_.depth, getattr(estimator, "reg_", estimator.reg)
     network = f"reg = {reg:.3g}, {depth} hidden layer{'s' if depth > 1 else ''}"
     if hasattr(estimator, "reg_curve_"):
-        network += f", chosen by {CRITERIA[estimator.reg_curve_.criterion]}"
+        curve = estimator.reg_curve_
+        network += f", chosen by {CRITERIA[curve.criterion]} from {curve.n_points:,} of the rows"
     lines = [f"{type(estimator).__name__}: {n_rows:,} rows, {used}, {target}", network]
-    if model.level is not None and model.task == "classification":
-        lines.append(
-            f"Prediction sets at {model.level:g}: classes with a probability of at least "
-            f"{model.quantile:.3g}, from the rows that were held out"
+    rule = model.conformal
+    if rule is not None and model.task == "classification":
+        held_out = ", ".join(
+            f"{c}: {n}" for c, n in zip(estimator.classes_, rule.counts, strict=True)
         )
-    elif model.level is not None:
         lines.append(
-            f"Intervals at {model.level:g}: {model.quantile:.3g} standard deviations to either "
-            "side, from the rows that were held out"
+            f"Prediction sets: {rule.guarantee}, by rows that were held out ({held_out}). None is "
+            "empty."
         )
+    elif rule is not None:
+        sides = (
+            f"{rule.below:.3g} standard deviations below and {rule.above:.3g} above the mean"
+            if rule.asymmetric
+            else f"{rule.above:.3g} standard deviations to either side"
+        )
+        lines.append(f"Intervals at {rule.level:g}: {sides}, from the rows that were held out")
+    if model.decisions is not None:
+        lines += model.decisions.words(estimator.classes_)
     return "\n".join(lines)

@@ -91,16 +91,18 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("--label-smoothing must be below 1")
     check_output(arguments.output)
 
+    from ntk_uq.datasets import load_dataset, split
+
+    dataset = load_dataset(arguments.data, arguments.target, **reading_options(arguments))
+
     import jax
     from matplotlib.figure import Figure
 
     from ntk_uq._common.progress import progress_bar
-    from ntk_uq.datasets import load_dataset, split
     from ntk_uq.lazy import Experiment
     from ntk_uq.networks.mlp import MLP
     from ntk_uq.plots import plot_laziness
 
-    dataset = load_dataset(arguments.data, arguments.target, **reading_options(arguments))
     parts = split(dataset, n_train=arguments.n_train, n_test=_N_PROBE, seed=arguments.seed)
     experiment = Experiment(
         jax.random.key(arguments.seed),

@@ -12,16 +12,20 @@ __all__ = [
     "SHIPPED",
     "STATUS",
     "Parser",
+    "add_columns",
     "add_count",
     "add_optional_count",
     "add_reading",
     "check_output",
+    "class_weight",
+    "cost",
     "integer",
     "level",
     "positive",
     "reading_options",
     "reg_or_criterion",
     "say",
+    "threshold",
 ]
 
 SHIPPED = "digits, iris, wine, breast_cancer"
@@ -69,6 +73,24 @@ def add_reading(group: Any) -> None:
 def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """How to read a table."""
     return {option: getattr(arguments, option) for option in ("separator", "decimal", "missing")}
+
+
+def add_columns(group: Any) -> None:
+    """Which columns are features, and which of them hold categories."""
+    group.add_argument(
+        "--drop",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="leave out a column, such as a row's name; may be repeated",
+    )
+    group.add_argument(
+        "--categorical",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="take numbers, or text with many values, as categories; may be repeated",
+    )
 
 
 def add_count(group: Any, option: str, default: int, text: str, least: int = 1) -> None:
@@ -139,6 +161,42 @@ def level(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no probability between 0 and 1")
     return value
+
+
+def threshold(text: str) -> float | tuple[str, float]:
+    """A probability, or the share that a threshold shall keep."""
+    kind, _, share = text.rpartition("=")
+    if kind in ("precision", "recall"):
+        return kind, level(share)
+    if kind:
+        raise argparse.ArgumentTypeError(f"{kind!r} is neither precision nor recall")
+    return level(share)
+
+
+def class_weight(text: str) -> tuple[str, float] | str:
+    """A class and its weight, or "balanced"."""
+    if text == "balanced":
+        return text
+    name, _, value = text.rpartition("=")
+    if not name:
+        raise argparse.ArgumentTypeError(f'{text!r} is neither CLASS=WEIGHT nor "balanced"')
+    return name, positive(value)
+
+
+def cost(text: str) -> tuple[tuple[str, str], float]:
+    """What a decision costs where a class is the true one."""
+    places, _, value = text.rpartition("=")
+    truth, colon, decision = places.partition(":")
+    try:
+        amount = float(value)
+    except ValueError:
+        amount = float("nan")
+    if not (truth and colon and decision and abs(amount) < float("inf")):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not TRUE:DECISION=COST, yes:no=5 for example: a row of yes that is taken "
+            "for no costs 5"
+        )
+    return (truth, decision), amount
 
 
 def check_output(path: Path, *inputs: str) -> None:

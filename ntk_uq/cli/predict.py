@@ -18,12 +18,14 @@ examples:
 Columns are found by their names, in any order; columns that the model does not use are ignored.
 What is written, one line for each row:
   classes   prediction, probability_<class>, total_uncertainty, aleatoric and epistemic (nats;
-            total = aleatoric + epistemic), and prediction_set, classes separated by "|", if the
-            model was fitted with --conformal
+            total = aleatoric + epistemic), prediction_set, classes separated by "|", if the model
+            was fitted with --conformal, and decision, a class or "reject", if with --threshold,
+            --cost or --reject
   numbers   prediction (the mean), std of an observation, epistemic_std (of the mean alone), and
             the interval from lower to upper
-If the table has the target, scores are printed: log loss in nats, the share of rows whose set or
-interval holds it, and the mean size of the sets.
+If the table has the target, scores are printed: log loss in nats, of two classes the area under the
+ROC curve (AUC) and the average precision of the second, the share of rows whose set or interval
+holds the target, and the mean size of the sets, class by class; and how good the decisions are.
 
 """
     + STATUS
@@ -77,6 +79,10 @@ def run(arguments: argparse.Namespace) -> None:
     if not arguments.model.is_file():
         raise ValueError(f"there is no model {arguments.model}; ntk-uq fit writes one")
 
+    from ntk_uq.persistence.opening import table_columns
+
+    used = table_columns(arguments.model)
+
     import pandas as pd
 
     from ntk_uq.tables.places import check_columns
@@ -85,18 +91,13 @@ def run(arguments: argparse.Namespace) -> None:
     name = "standard input" if arguments.table == "-" else arguments.table
     table = read_table(arguments.table, separator=arguments.separator, missing=arguments.missing)
     check_columns(table, arguments.keep, name)
+    check_columns(table, used, name, ", which the model was fitted to")
     kept = table[arguments.keep].reset_index(drop=True)
 
     from ntk_uq.persistence import load
-    from ntk_uq.tables.model import TableModel
     from ntk_uq.tables.writing import write_table
 
     model = load(arguments.model)
-    if not isinstance(model, TableModel):
-        raise ValueError(
-            f"{arguments.model} holds one {type(model).__name__}, saved from Python, where "
-            "nuq.load reads it; predict takes what ntk-uq fit wrote"
-        )
     if arguments.level is not None and (model.task, model.level) != ("regression", None):
         raise ValueError(
             "--level is for a regression that was fitted without --conformal; this is "
@@ -115,4 +116,8 @@ def run(arguments: argparse.Namespace) -> None:
         if scores:
             words = ", ".join(f"{score} {value:.4g}" for score, value in scores.items())
             print(f"Against the target {model.target!r} in {name}: {words}")
+            coverage = model.coverage(table, predictions, name=name)
+            if coverage is not None:
+                print("Prediction sets by class:")
+                print(coverage.to_string(float_format="{:.3f}".format))
         print(f"{len(predictions):,} predictions are in {arguments.output}")

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from ntk_uq import __version__
+from ntk_uq._common.progress import progress_lines
 from ntk_uq.cli import compare, fit, lazy, predict
 from ntk_uq.cli.options import Parser, say
 
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: say(f"{name}: warning: {message}")
         try:
-            arguments.run(arguments)
+            with progress_lines(name):
+                arguments.run(arguments)
         except BrokenPipeError:  # whoever reads has enough, as head has
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0

@@ -1,5 +1,6 @@
 """In what the problems differ that the methods of a comparison solve."""
 
+import warnings
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,9 @@ def differences_of(
         "reg": lambda name: _regularisation(final_step(estimators[name])),
         "label_smoothing": lambda name: getattr(
             final_step(estimators[name]), "label_smoothing", 0.0
+        ),
+        "class_weight": lambda name: repr(
+            getattr(final_step(estimators[name]), "class_weight", None)
         ),
         "The prior": lambda name: getattr(final_step(estimators[name]), "prior", "ntk"),
         "The likelihood": lambda name: _likelihood(predictions[name]),
@@ -72,9 +76,11 @@ def _feature_differences(estimators: Mapping[str, Any], X: ArrayLike) -> list[st
     seen: list[tuple[list[str], Any]] = []
     for name, estimator in estimators.items():
         final = final_step(estimator)
-        if not hasattr(final, "_inputs"):
+        if not hasattr(final, "_validated"):
             continue
-        inputs = final._inputs(np.asarray(seen_by_final(estimator, sample), dtype=np.float64))
+        with warnings.catch_warnings():  # said before
+            warnings.simplefilter("ignore")
+            inputs = final._validated(seen_by_final(estimator, sample))
         inputs = inputs * getattr(getattr(final, "_fitted", None), "feature_scales", 1.0)
         for names, others in seen:
             if inputs.shape == others.shape and np.allclose(inputs, others, rtol=1e-6):

@@ -112,8 +112,11 @@ def compare(
     """
     estimators = with_predictions(estimators)
     classes = validated_classes(estimators, reference)
-    if any(isinstance(estimator, Pipeline) for estimator in estimators.values()):
-        n_points = _num_samples(X_test)  # what else is right, its steps know
+    if any(
+        isinstance(estimator, Pipeline) or getattr(estimator, "encoder_", None) is not None
+        for estimator in estimators.values()
+    ):
+        n_points = _num_samples(X_test)  # what else is right, its steps know, and tables
     else:
         n_points = len(check_array(X_test, allow_nd=True, estimator="compare", input_name="X_test"))
 

@@ -19,7 +19,7 @@ docs/theory: "Objective", "Relation to Bayes", "Training finite networks".
 """
 
 from ntk_uq._common.uncertainty import Uncertainty
-from ntk_uq._common.warnings import ConvergenceWarning
+from ntk_uq._common.warnings import ConvergenceWarning, LazinessWarning
 from ntk_uq.ensemble.linearised import solve_linearised
 from ntk_uq.ensemble.producer import FiniteEnsemble, FittedEnsemble
 from ntk_uq.ensemble.train import train_ensemble
@@ -29,6 +29,7 @@ __all__ = [
     "ConvergenceWarning",
     "FiniteEnsemble",
     "FittedEnsemble",
+    "LazinessWarning",
     "PathWarning",
     "TrainedEnsemble",
     "Uncertainty",

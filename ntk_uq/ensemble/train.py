@@ -206,7 +206,7 @@ def train_ensemble(
         if warm_start is None:
             shifted = trainer.train(_MODE_MEMBERS, "none", None, run, "mode")
             what = "shifted networks, whose mean is the mode that label noise is drawn at,"
-            _warn_unconverged(what, shifted, max_iter, optimizer)
+            _warn_unconverged(what, shifted, max_iter, optimizer, batch_size)
             mode = np.mean(shifted.latents, axis=0)
         else:
             mode = warm_start.mode
@@ -234,7 +234,7 @@ def train_ensemble(
         uncertainty=uncertainty,
         mode=mode,
     )
-    _warn_unconverged("members", trained, max_iter, optimizer)
+    _warn_unconverged("members", trained, max_iter, optimizer, batch_size)
     return trained
 
 
@@ -295,10 +295,17 @@ def _check_warm_start(earlier: TrainedEnsemble, key, architecture, reg, uncertai
         )
 
 
-def _warn_unconverged(what: str, results: Any, max_iter: int, optimizer: Any) -> None:
-    """Tell of members that met no criterion, and of those that stand still where they must not."""
+def _warn_unconverged(
+    what: str, results: Any, max_iter: int, optimizer: Any, batch_size: int | None
+) -> None:
+    """Tell of members that met no criterion, and of those that stand still where they must not.
+
+    In mini-batches training ends after `max_iter` passes, as it was asked to.
+    """
     late = ~results.converged & (results.n_iter >= max_iter)
     stuck = ~results.converged & ~late
+    if batch_size is not None:
+        late &= ~np.isfinite(results.objective)
     scale = "scale the features (about 1 each), widen the network, or raise reg"
     if optimizer is None:
         cure = f"{scale[0].upper()}{scale[1:]}."
@@ -308,7 +315,9 @@ def _warn_unconverged(what: str, results: Any, max_iter: int, optimizer: Any) ->
         (
             late,
             f"did not converge in max_iter={max_iter} iterations: {{}}. Raise max_iter or tol; "
-            f"{scale}.",
+            f"{scale}."
+            if batch_size is None
+            else f"diverged: {{}}. Lower the optimizer's learning rate; {scale}.",
         ),
         (
             stuck,

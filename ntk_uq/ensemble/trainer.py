@@ -123,13 +123,16 @@ class _Trainer:
             saved_state = run.load(f"{name}-training", state)
             state = state if saved_state is None else saved_state
         saved = time.monotonic()
+        # Passes in mini-batches are long, and go on to the end.
+        passes = getattr(self.method, "n_passes", 0)
         while True:
             taken = int(jnp.max(state.n_iter))
-            limit = min(taken + _BLOCK, self.max_iter)
+            limit = min(taken + (1 if passes else _BLOCK), self.max_iter)
             state = _advance(*settings, members, state, self.data, limit)
             converged = np.asarray(state.converged)  # waits for the block
             if report is not None:
-                report(converged & ~idle, np.asarray(state.gap)[~idle & ~converged])
+                share = np.maximum(converged, limit / passes) if passes else converged
+                report(np.sum(share[~idle]), np.asarray(state.gap)[~idle & ~converged])
             if converged.all() or limit == self.max_iter:
                 break
             if run is not None and time.monotonic() - saved > _CHECKPOINT_SECONDS:
@@ -174,8 +177,8 @@ def _within(members: range, start: int) -> slice:
     return slice(members.start - start, members.stop - start)
 
 
-def _report(progress: Progress, first: int, total: int, done: NDArray, gaps: NDArray) -> None:
-    progress(first + int(done.sum()), total, gap=float(gaps.max(initial=0.0)))
+def _report(progress: Progress, first: int, total: int, done: float, gaps: NDArray) -> None:
+    progress(first + float(done), total, gap=float(gaps.max(initial=0.0)))
 
 
 def _name(thing: Any) -> str:

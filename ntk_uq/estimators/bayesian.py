@@ -7,7 +7,8 @@ from typing import Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from ntk_uq import analytic, bayes
@@ -25,6 +26,7 @@ from ntk_uq.estimators.tasks import (
     check_reg,
     of_fitted,
 )
+from ntk_uq.estimators.weights import distinct
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.function_prior import FunctionPrior
 from ntk_uq.networks.problem import Problem
@@ -41,6 +43,8 @@ class _Bayesian(Estimator):
     num_samples: int
     num_chains: int
     _fitted: bayes.SampledPosterior | bayes.FittedNetworkLaplace | analytic.FittedProcess
+    # Where each row is among the distinct points, which are what is sampled.
+    _rows: NDArray[np.intp] | None = None  # earlier files have none
     # Whose uncertainty="posterior" is the alternative where sampling takes too long.
     _without_sampling: str
     _output_dim: str
@@ -48,15 +52,19 @@ class _Bayesian(Estimator):
     draws_ = of_fitted("draws")
     laplace_ = of_fitted("laplace")
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit to training data.
 
         Parameters
         ----------
         X : array-like of shape [n, d], or images [n, h, w, c] for an architecture that takes them
-            Training points, numeric and finite.
+            Training points, numeric and finite; without an architecture a table with columns of
+            categories and gaps too, as a data frame holds them.
         y : array-like of shape [n], or [n, C] for regression on C outputs
             Class labels, integers or strings, of at least two classes; or real targets.
+        sample_weight : array-like of shape [n], optional
+            Powers of the points' likelihoods: 2 counts a point twice, 0 leaves it out. Their sum is
+            how many observations there are. In `posterior_` a point is one observation still.
 
         Returns
         -------
@@ -66,13 +74,19 @@ class _Bayesian(Estimator):
         ------
         ValueError
             If the data or an argument cannot be used; the message says why and what to do.
+
+        Warns
+        -----
+        UserWarning
+            If the weights' sum is below a tenth of the number of points.
         """
         self._check_arguments()
-        points, targets = self._validated_data(X, y)
+        points, targets, weights, rows = distinct(*self._weighted_data(X, y, sample_weight))
         start = time.perf_counter()
         self.__dict__.pop("posterior_", None)
         with own_rules():
-            problem = self._problem(points, targets, self.reg)
+            problem = self._problem(points, targets, self.reg, weights)
+            self._rows = rows
             self._refuse_too_long(problem)
             problem = replace(problem, key=self._key())
             self._fitted = self._producer().fit(problem, progress=self.progress)
@@ -157,15 +171,16 @@ class _Bayesian(Estimator):
                 f'sampler="{self.sampler}" draws nothing: its posterior is a Gaussian, in closed '
                 "form. Use predict_distribution, or another sampler."
             )
+        rows = slice(None) if self._rows is None else self._rows
         # In units of the target, as everything that users see.
         return bayes.to_datatree(
             jax.random.fold_in(fitted.key, 1),
             fitted.draws,
-            self._in_units(fitted.targets),
+            self._in_units(fitted.targets[rows]),
             self._observation_model,
             output_names=self._output_names,
             output_dim=self._output_dim,
-            units=self._in_units,
+            units=lambda latents: self._in_units(latents[..., rows, :]),
         )
 
     def _refuse_too_long(self, problem: Problem) -> None:
@@ -258,6 +273,12 @@ class BayesianClassifier(_Bayesian, Classifier):
     num_warmup, num_samples, num_chains : int, default 500, 500, 2
         Draws of each chain that adapt the sampler and are dropped, draws that are kept, chains.
         "vi" has no warm-up, and "laplace" no draws.
+    class_weight : "balanced", dict or None, default None
+        Weight of each class, times those of the points: "balanced" gives all classes the same sum,
+        the number of points over that of classes; a dict gives each label's, 1 where it has none.
+    categorical_features : "from_dtype", sequence or None, default "from_dtype"
+        Which columns hold categories, without an architecture: as in `TableEncoder`, which also
+        fills gaps. A network that you give takes numbers only; put the encoder before it.
     random_state : int, RandomState or None, default 0
         Decides the chains.
     progress : bool or None, default None
@@ -274,13 +295,15 @@ class BayesianClassifier(_Bayesian, Classifier):
         R-hat, effective sample sizes and divergences, and what they mean in words. None for the
         approximations, which have no chains to judge.
     draws_ : bayes.PosteriorDraws
-        The functional layer's result. Not with "laplace".
+        The functional layer's result, at the distinct training points. Not with "laplace".
     laplace_ : analytic.GaussianPredictor or bayes.NetworkLaplace
         The functional layer's result with "laplace".
     discrepancy_ : analytic.Discrepancy or None
         How far "laplace" is from the posterior, measured at the training points on 32 draws that
         are solved exactly: `analytic.GaussianPredictor` or, for a finite network, within its
         linearisation `bayes.NetworkLaplace`. None with the other samplers.
+    encoder_ : TableEncoder or None
+        What makes features of a table, without an architecture.
     n_features_in_, feature_names_in_, fit_seconds_
         Number and names of features, wall seconds of `fit`.
 
@@ -313,6 +336,8 @@ class BayesianClassifier(_Bayesian, Classifier):
         num_warmup: int = 500,
         num_samples: int = 500,
         num_chains: int = 2,
+        class_weight: Any = None,
+        categorical_features: Any = "from_dtype",
         random_state: Any = 0,
         progress: bool | None = None,
     ):
@@ -323,6 +348,8 @@ class BayesianClassifier(_Bayesian, Classifier):
         self.num_warmup = num_warmup
         self.num_samples = num_samples
         self.num_chains = num_chains
+        self.class_weight = class_weight
+        self.categorical_features = categorical_features
         self.random_state = random_state
         self.progress = progress
 
@@ -351,6 +378,8 @@ class BayesianRegressor(_Bayesian, Regressor):
         infinite width.
     num_warmup, num_samples, num_chains : int, default 500, 500, 2
         As in `BayesianClassifier`.
+    categorical_features : "from_dtype", sequence or None, default "from_dtype"
+        As in `BayesianClassifier`.
     random_state : int, RandomState or None, default 0
         Decides the chains.
     progress : bool or None, default None
@@ -363,7 +392,7 @@ class BayesianRegressor(_Bayesian, Regressor):
     posterior_, diagnostics_, draws_, laplace_, discrepancy_
         As in `BayesianClassifier`; `posterior_` is in the units of the target, and `draws_` in
         those of the network.
-    n_features_in_, feature_names_in_, fit_seconds_
+    encoder_, n_features_in_, feature_names_in_, fit_seconds_
         Number and names of features, wall seconds of `fit`.
 
     Warns
@@ -395,6 +424,7 @@ class BayesianRegressor(_Bayesian, Regressor):
         num_warmup: int = 500,
         num_samples: int = 500,
         num_chains: int = 2,
+        categorical_features: Any = "from_dtype",
         random_state: Any = 0,
         progress: bool | None = None,
     ):
@@ -406,5 +436,6 @@ class BayesianRegressor(_Bayesian, Regressor):
         self.num_warmup = num_warmup
         self.num_samples = num_samples
         self.num_chains = num_chains
+        self.categorical_features = categorical_features
         self.random_state = random_state
         self.progress = progress

@@ -6,14 +6,12 @@ from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import _safe_indexing, indexable
-from sklearn.utils.validation import _check_sample_weight
+from numpy.typing import ArrayLike
 
 from ntk_uq import ensemble
 from ntk_uq._common import checks
 from ntk_uq._common.rules import own_rules
-from ntk_uq._common.warnings import warn_user
+from ntk_uq._common.warnings import LazinessWarning, warn_user
 from ntk_uq.estimators.tasks import (
     Estimator,
     Regressor,
@@ -21,16 +19,20 @@ from ntk_uq.estimators.tasks import (
     check_reg,
     of_fitted,
 )
+from ntk_uq.estimators.weights import counted
+from ntk_uq.lazy import kernel_change
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.predictions.distributions import SamplePrediction
 
 __all__ = ["EnsembleClassifier", "EnsembleRegressor"]
 
-Floats = NDArray[np.float64]
+
+# Where the kernel is compared, and the change from which on nobody would call training lazy.
+_PROBES, _LARGEST_CHANGE = 8, 1.0
 
 
 class _Ensemble(Estimator):
-    """What both have of the finite ensemble: weights, and networks to train."""
+    """What both have of the finite ensemble: networks to train."""
 
     _too_large = 1e18  # of single precision
     n_members: int
@@ -57,7 +59,8 @@ class _Ensemble(Estimator):
         Parameters
         ----------
         X : array-like of shape [n, d], or images [n, h, w, c] for an architecture that takes them
-            Training points, numeric and finite.
+            Training points, numeric and finite; without an architecture a table with columns of
+            categories and gaps too, as a data frame holds them.
         y : array-like of shape [n], or [n, C] for regression on C outputs
             Class labels, or real targets.
         sample_weight : array-like of shape [n], optional
@@ -81,16 +84,20 @@ class _Ensemble(Estimator):
             If the weights' sum is below a tenth of the number of points: `reg` is then ten times
             as strong as without weights, or more.
         """
-        X, y, weights = self._with_weights(X, y, sample_weight)
         self._check_arguments()
-        points, targets = self._validated_data(X, y)
+        data = self._weighted_data(X, y, sample_weight)
         start = time.perf_counter()
-        points, targets, weights = _counted(points, targets, weights)
+        points, targets, weights, rows = counted(*data)
         with own_rules():
             problem = self._problem(points, targets, self.reg, weights)
             problem = replace(problem, key=self._key())
             earlier = vars(self).get("_fitted") if self.warm_start else None
-            self._fitted = self._producer().fit(problem, progress=self.progress, warm_start=earlier)
+            producer = self._producer()
+            if self.batch_size is not None and self.batch_size <= len(rows):
+                # All of them, where fewer are distinct.
+                producer = replace(producer, batch_size=min(self.batch_size, len(points)))
+            self._fitted = producer.fit(problem, progress=self.progress, warm_start=earlier)
+            self._warn_of_movement(problem.points)
         self.fit_seconds_ = time.perf_counter() - start
         return self
 
@@ -110,19 +117,23 @@ class _Ensemble(Estimator):
         points = self._validated(X)
         return self._prediction_in_units(self._fitted.latents(points))
 
-    def _with_weights(
-        self, X: Any, y: Any, sample_weight: ArrayLike | None
-    ) -> tuple[Any, Any, Floats | None]:
-        """Points that count, and how much; None if all count alike."""
-        if sample_weight is None:
-            return X, y, None
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        y = self._check_cells(X, y)
-        counted = np.flatnonzero(weights)
-        weights = weights[counted]
-        _warn_of_small_weights(weights)
-        X, y = (_safe_indexing(values, counted) for values in indexable(X, y))
-        return X, y, weights
+    def _warn_of_movement(self, points: Any) -> None:
+        """Of a network of the user's own, whose parameterisation may not be that of the theory."""
+        network = self.architecture_
+        if not network.holds_functions:
+            return
+        before, after = self.ensemble_.member(0)
+        change = kernel_change(network, before, after, points[:_PROBES])
+        if not change < _LARGEST_CHANGE:
+            warn_user(
+                f"The tangent kernel of {type(network).__name__} changed by {change:.3g} times its "
+                f"norm in training (the first member, at {min(len(points), _PROBES)} training "
+                "points): it is not lazy, and neither kernels nor the theory of reg and "
+                "uncertainty describe it. The ensemble is one of networks that learn features. "
+                "For the lazy regime take a wider network, a larger reg, or weights of size one "
+                "with their scale in the forward pass (docs, Your own network).",
+                LazinessWarning,
+            )
 
     def _producer(self) -> ensemble.FiniteEnsemble:
         return ensemble.FiniteEnsemble(
@@ -196,6 +207,12 @@ class EnsembleClassifier(_Ensemble, SmoothedClassifier):
         that `n_members` has more.
     checkpoint : path, optional
         Directory of the results so far: a `fit` that was killed goes on from there.
+    class_weight : "balanced", dict or None, default None
+        Weight of each class, times those of the points: "balanced" gives all classes the same sum,
+        the number of points over that of classes; a dict gives each label's, 1 where it has none.
+    categorical_features : "from_dtype", sequence or None, default "from_dtype"
+        Which columns hold categories, without an architecture: as in `TableEncoder`, which also
+        fills gaps. A network that you give takes numbers only; put the encoder before it.
     random_state : int, RandomState or None, default 0
         Decides the initialisations. A larger ensemble keeps the members of a smaller one.
     progress : bool or None, default None
@@ -210,13 +227,19 @@ class EnsembleClassifier(_Ensemble, SmoothedClassifier):
     n_iter_, converged_, objective_, grad_norm_ : arrays of shape [n_members]
         Iterations taken, whether the criterion of `ensemble.train_ensemble` was met, objective in
         nats, and norm of its gradient.
+    encoder_ : TableEncoder or None
+        What makes features of a table, without an architecture.
     n_features_in_, feature_names_in_, fit_seconds_
         Number and names of features, wall seconds of `fit`.
 
     Warns
     -----
     ConvergenceWarning
-        Names members that did not converge.
+        Names members that did not converge. In mini-batches training ends after `max_iter` passes,
+        and only members that diverged are named.
+    LazinessWarning
+        If a network of your own has left the lazy regime: its tangent kernel changed by more than
+        its norm (`lazy.kernel_change`).
 
     References
     ----------
@@ -247,6 +270,8 @@ class EnsembleClassifier(_Ensemble, SmoothedClassifier):
         memory: int | None = None,
         warm_start: bool = False,
         checkpoint: str | os.PathLike | None = None,
+        class_weight: Any = None,
+        categorical_features: Any = "from_dtype",
         random_state: Any = 0,
         progress: bool | None = None,
     ):
@@ -263,6 +288,8 @@ class EnsembleClassifier(_Ensemble, SmoothedClassifier):
         self.memory = memory
         self.warm_start = warm_start
         self.checkpoint = checkpoint
+        self.class_weight = class_weight
+        self.categorical_features = categorical_features
         self.random_state = random_state
         self.progress = progress
 
@@ -289,7 +316,7 @@ class EnsembleRegressor(_Ensemble, Regressor):
         As in `NTKRegressor`; None needs an architecture with a kernel.
     tol, max_iter, optimizer, batch_size, time, memory, warm_start, checkpoint
         As in `EnsembleClassifier`.
-    random_state, progress
+    categorical_features, random_state, progress
         As in `EnsembleClassifier`.
 
     Attributes
@@ -298,7 +325,7 @@ class EnsembleRegressor(_Ensemble, Regressor):
         Standard deviation of the observation noise of each output, in the units of the target.
     ensemble_, n_iter_, converged_, objective_, grad_norm_
         As in `EnsembleClassifier`.
-    n_features_in_, feature_names_in_, fit_seconds_
+    encoder_, n_features_in_, feature_names_in_, fit_seconds_
         Number and names of features, wall seconds of `fit`.
 
     Warns
@@ -336,6 +363,7 @@ class EnsembleRegressor(_Ensemble, Regressor):
         memory: int | None = None,
         warm_start: bool = False,
         checkpoint: str | os.PathLike | None = None,
+        categorical_features: Any = "from_dtype",
         random_state: Any = 0,
         progress: bool | None = None,
     ):
@@ -352,34 +380,6 @@ class EnsembleRegressor(_Ensemble, Regressor):
         self.memory = memory
         self.warm_start = warm_start
         self.checkpoint = checkpoint
+        self.categorical_features = categorical_features
         self.random_state = random_state
         self.progress = progress
-
-
-def _counted(X: Floats, targets: Floats, weights: Floats | None) -> tuple[Floats, Floats, Floats]:
-    """Points in an order of their own, equal ones as one of their weight.
-
-    So a fit meets the same problem in whatever order points come, repeated or weighted: rounding
-    would otherwise lead relu networks to other minima.
-    """
-    rows = np.concatenate([X.reshape(len(X), -1), targets], axis=1)
-    _, first, member = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    counts = np.ones(len(X)) if weights is None else weights
-    return X[first], targets[first], np.bincount(member, counts)
-
-
-def _warn_of_small_weights(weights: Floats) -> None:
-    """Of normalised weights: of n points they make one.
-
-    Weights that count, balance classes or correct for sampling sum to about n. A tenth moves `reg`
-    by more than the steps in which it is chosen; two points or more that count as one are
-    normalised, however few they are.
-    """
-    n, total = len(weights), float(np.sum(weights))
-    if n > 1 and total < max(n / 10, 1 + 1e-6):
-        warn_user(
-            f"sample_weight sums to {total:.3g} over {n} points: the data count as {total:.3g} "
-            f"points, and reg is {n / total:.3g} times as strong as without weights. Weights that "
-            f"were normalised (as AdaBoost's are) must be multiplied by {n / total:.3g}, or reg be "
-            "divided by it."
-        )

@@ -27,6 +27,7 @@ from ntk_uq.estimators.tasks import (
     check_reg,
     of_fitted,
 )
+from ntk_uq.estimators.weights import distinct
 from ntk_uq.likelihoods import Gaussian
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.kernel_function import KernelFunction
@@ -67,15 +68,21 @@ class _NTK(Estimator):
         embedded = getattr(self._fitted.architecture, "scales", None)
         return self._fitted.feature_scales if embedded is None else np.array(embedded)
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit to training data.
 
         Parameters
         ----------
         X : array-like of shape [n, d], or images [n, h, w, c] for an architecture that takes them
-            Training points, numeric and finite.
+            Training points, numeric and finite; without an architecture a table with columns of
+            categories and gaps too, as a data frame holds them.
         y : array-like of shape [n], or [n, C] for regression on C outputs
             Class labels, integers or strings, of at least two classes; or real targets.
+        sample_weight : array-like of shape [n], optional
+            Weights of the points' losses: 2 counts a point twice, 0 leaves it out. Their sum is
+            how many points there are, against which `reg` stands: weights k times as large are
+            `reg` k times as small. Weights that sum to one, as AdaBoost's, make `reg` n times too
+            strong: multiply them by n, or divide `reg` by n where they are not yours to change.
 
         Returns
         -------
@@ -85,13 +92,19 @@ class _NTK(Estimator):
         ------
         ValueError
             If the data or an argument cannot be used; the message says why and what to do.
+
+        Warns
+        -----
+        UserWarning
+            If the weights' sum is below a tenth of the number of points: `reg` is then ten times
+            as strong as without weights, or more.
         """
         self._check_arguments()
-        points, targets = self._validated_data(X, y)
+        points, targets, weights, _ = distinct(*self._weighted_data(X, y, sample_weight))
         start = time.perf_counter()
         self.__dict__.pop("reg_curve_", None)
         with own_rules():
-            problem = self._problem(points, targets, self._given_reg)
+            problem = self._problem(points, targets, self._given_reg, weights)
             self._refuse_too_large(*problem.targets.shape)
             problem, scales = self._chosen(problem)
             if self.method == "exact":
@@ -209,6 +222,7 @@ class _NTK(Estimator):
                 uncertainty=self.uncertainty,
                 tune=tune,
                 targets=targets,
+                weights=problem.weights,
                 progress=progress,
             )
         self.reg_curve_ = choice.curve
@@ -372,6 +386,12 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         steps; 0 is the prior function, None or infinity the end. In the place of `reg`, which may
         then be 0 for labels as they are, or beside it. Not for "posterior", which is of the end,
         nor for method="gaussian".
+    class_weight : "balanced", dict or None, default None
+        Weight of each class, times those of the points: "balanced" gives all classes the same sum,
+        the number of points over that of classes; a dict gives each label's, 1 where it has none.
+    categorical_features : "from_dtype", sequence or None, default "from_dtype"
+        Which columns hold categories, without an architecture: as in `TableEncoder`, which also
+        fills gaps. A network that you give takes numbers only; put the encoder before it.
     random_state : int, RandomState or None, default 0
         Decides the draws of method="exact".
     progress : bool or None, default None
@@ -394,13 +414,16 @@ class NTKClassifier(_NTK, SmoothedClassifier):
     reg_curve_ : selection.RegCurve
         Where `reg` was chosen: the criterion along it, for `plots.plot_reg_curve`.
     predictor_ : analytic.ExactPredictor or analytic.GaussianPredictor
-        The functional layer's predictor, which takes kernels.
+        The functional layer's predictor, which takes kernels with the training points: as they were
+        given, or where some count more or less than once the distinct ones, sorted.
     jitter_ : float
         What was added to the diagonal of the training points' NNGP kernel to draw from it; zero
         unless it was singular, as with duplicate rows.
     discrepancy_ : analytic.Discrepancy or None
         With method="gaussian": how far the closed form is from exact solutions, measured at the
         training points on 32 draws. None with method="exact".
+    encoder_ : TableEncoder or None
+        What makes features of a table, without an architecture.
     n_features_in_, feature_names_in_, fit_seconds_
         Number and names of features, wall seconds of `fit`.
 
@@ -445,6 +468,8 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         label_smoothing: float = 0.0,
         tune: Sequence[str] = (),
         time: float | None = None,
+        class_weight: Any = None,
+        categorical_features: Any = "from_dtype",
         random_state: Any = 0,
         progress: bool | None = None,
         kernel: Callable[..., Any] | None = None,
@@ -459,6 +484,8 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         self.tune = tune
         self.time = time
         self.label_smoothing = label_smoothing
+        self.class_weight = class_weight
+        self.categorical_features = categorical_features
         self.random_state = random_state
         self.progress = progress
 
@@ -496,6 +523,8 @@ class NTKRegressor(_NTK, Regressor):
         As in `NTKClassifier`.
     time : float, optional
         As in `NTKClassifier`; the closed form has it too.
+    categorical_features : "from_dtype", sequence or None, default "from_dtype"
+        As in `NTKClassifier`.
     random_state : int, RandomState or None, default 0
         Decides the draws of method="exact".
     progress : bool or None, default None
@@ -511,7 +540,7 @@ class NTKRegressor(_NTK, Regressor):
         Standard deviation of the observation noise of each output, in the units of the target.
     architecture_, reg_, reg_curve_, feature_scales_, predictor_, jitter_, discrepancy_
         As in `NTKClassifier`; the closed form is exact here, and its discrepancy zero.
-    n_features_in_, feature_names_in_, fit_seconds_
+    encoder_, n_features_in_, feature_names_in_, fit_seconds_
         As in `NTKClassifier`.
 
     References
@@ -543,6 +572,7 @@ class NTKRegressor(_NTK, Regressor):
         n_draws: int = 256,
         tune: Sequence[str] = (),
         time: float | None = None,
+        categorical_features: Any = "from_dtype",
         random_state: Any = 0,
         progress: bool | None = None,
         kernel: Callable[..., Any] | None = None,
@@ -556,5 +586,6 @@ class NTKRegressor(_NTK, Regressor):
         self.n_draws = n_draws
         self.tune = tune
         self.time = time
+        self.categorical_features = categorical_features
         self.random_state = random_state
         self.progress = progress

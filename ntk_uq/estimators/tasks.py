@@ -16,15 +16,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_random_state
+from sklearn.utils import _safe_indexing, check_random_state, indexable
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ntk_uq._common import checks
+from ntk_uq._common.cells import check_labels, check_numbers
 from ntk_uq._common.warnings import warn_user
-from ntk_uq.estimators.cells import check_labels, check_numbers
 from ntk_uq.estimators.functions import Answers, as_function
-from ntk_uq.estimators.tails import CompressedTails
+from ntk_uq.estimators.weights import warn_of_small_weights
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.function_prior import FunctionPrior
@@ -33,6 +34,9 @@ from ntk_uq.networks.mlp import MLP
 from ntk_uq.networks.problem import Problem
 from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
 from ntk_uq.selection.noise import estimate_noise
+from ntk_uq.tables.encoder import Categorical as CategoricalFeatures
+from ntk_uq.tables.encoder import TableEncoder
+from ntk_uq.tables.tails import CompressedTails
 
 __all__ = [
     "Classifier",
@@ -45,6 +49,8 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
+# Targets so many prior standard deviations large are a surprise; points at which these are taken.
+_SURPRISING, _EXPECTED_AT = 10, 100
 Prediction = GaussianPrediction | SamplePrediction
 
 
@@ -82,8 +88,11 @@ class Estimator(BaseEstimator):
     progress: bool | None
     architecture_ = of_fitted("architecture")
     _fitted: Any
-    _scaler: StandardScaler | None
-    _tails: CompressedTails | None = None  # earlier files have none
+    categorical_features: CategoricalFeatures = "from_dtype"  # earlier files have none
+    encoder_: TableEncoder | None = None
+    # Of earlier files.
+    _scaler: StandardScaler | None = None
+    _tails: CompressedTails | None = None
     # Squares of such features, summed, come near the largest double.
     _too_large = 1e150
     _takes_linearized = False
@@ -165,6 +174,33 @@ class Estimator(BaseEstimator):
 
     # What all do alike.
 
+    def _weighted_data(
+        self, X: Any, y: Any, sample_weight: ArrayLike | None
+    ) -> tuple[Floats, Floats, Floats | None]:
+        """Validated points that count, targets, and how much they count; None if all alike."""
+        self._scaler = self._tails = self.encoder_ = None
+        if self.architecture is None:
+            self.encoder_ = TableEncoder(self.categorical_features)
+            X = self.encoder_.learn_categories(X)
+        weights = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(
+                sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            )
+            y = self._check_cells(X, y)
+            rows = np.flatnonzero(weights)
+            weights = weights[rows]
+            X, y = (_safe_indexing(values, rows) for values in indexable(X, y))
+        points, targets = self._validated_data(X, y)
+        weights = self._task_weights(targets, weights)
+        if weights is not None:
+            warn_of_small_weights(weights)
+        return points, targets, weights
+
+    def _task_weights(self, targets: Floats, weights: Floats | None) -> Floats | None:
+        """The points' weights, times what the task has of its own."""
+        return weights
+
     def __sklearn_is_fitted__(self) -> bool:
         return "_fitted" in vars(self)
 
@@ -183,6 +219,15 @@ class Estimator(BaseEstimator):
         if self.progress not in (None, True, False):
             raise ValueError(f"progress must be True, False or None; got {self.progress!r}.")
         check_random_state(self.random_state)
+        chosen = self.categorical_features
+        if self.architecture is not None and not (
+            chosen is None or (isinstance(chosen, str) and chosen == "from_dtype")
+        ):
+            raise ValueError(
+                "categorical_features is for architecture=None, which encodes a table by itself. "
+                "For an architecture of your own put TableEncoder(categorical_features=...) before "
+                "the estimator in a pipeline."
+            )
 
     @property
     def _stop(self) -> float | None:
@@ -211,14 +256,14 @@ class Estimator(BaseEstimator):
     def _learnt_inputs(self, X: Any, weights: Floats | None) -> Floats:
         """Features as the network sees them, and from now on will."""
         self._check_range("Features", X, Estimator._too_large)
-        self._scaler = self._tails = None
-        if self._given is None:
-            self._scaler = StandardScaler().fit(X, sample_weight=weights)
-            self._tails = CompressedTails.of(self._scaler.transform(X), weights)
+        if self.encoder_ is not None:
+            self.encoder_.learn_scales(X, weights)
         self._point_shape = X.shape[1:]
         return self._inputs(X)
 
     def _inputs(self, X: Floats) -> Floats:
+        if self.encoder_ is not None:
+            X = self.encoder_.features(X)
         X = X if self._scaler is None else self._scaler.transform(X)
         X = X if self._tails is None else self._tails.transform(X)
         self._check_range("Features", X)
@@ -226,12 +271,15 @@ class Estimator(BaseEstimator):
 
     def _traced_inputs(self, X: jax.Array) -> jax.Array:
         """Features as the network sees them, of arrays that may be traced and are not checked."""
+        if self.encoder_ is not None:
+            return self.encoder_.traced(X)
+        # Of earlier files.
         if self._scaler is not None:
             X = (X - self._scaler.mean_.astype(X.dtype)) / self._scaler.scale_.astype(X.dtype)
         return X if self._tails is None else self._tails.traced(X)
 
     def _check_range(self, name: str, values: Floats, limit: float | None = None) -> None:
-        largest = np.max(np.abs(values))
+        largest = np.nanmax(np.abs(values), initial=0.0)
         if not largest < (self._too_large if limit is None else limit):
             raise ValueError(
                 f"{name} reach {largest:.1g}, and their products the end of the range of "
@@ -240,15 +288,26 @@ class Estimator(BaseEstimator):
 
     def _validated(self, X: ArrayLike) -> Floats:
         check_is_fitted(self)
-        check_numbers("X", X)
-        X = np.asarray(
-            validate_data(self, X, dtype=np.float64, reset=False, allow_nd=self._takes_images)
-        )
+        if self.encoder_ is not None:
+            X = self.encoder_.coded(X)
+        check_numbers("X", X, missing=self.encoder_ is not None)
+        X = np.asarray(validate_data(self, X, reset=False, **self._accepted))
         if X.shape[1:] != self._point_shape:
             raise ValueError(
                 f"Points have the shape {X.shape[1:]}; those of fit had {self._point_shape}."
             )
         return self._inputs(X)
+
+    @property
+    def _accepted(self) -> dict[str, Any]:
+        """How scikit-learn shall validate points."""
+        finite: Any = True if self.encoder_ is None else "allow-nan"
+        return {"dtype": np.float64, "ensure_all_finite": finite, "allow_nd": self._takes_images}
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = tags.input_tags.categorical = self.architecture is None
+        return tags
 
     @property
     def _takes_images(self) -> bool:
@@ -280,15 +339,14 @@ def _with_params(network: Any, params: dict[str, Any]) -> Any:
 class Classifier(ClassifierMixin, Estimator):
     """Class labels in, labels and probabilities out."""
 
+    class_weight: Any = None  # earlier files have none
     # Of data that nobody has smoothed, and without a noise.
     _is_smoothed = False
     _seeks_noise = False
 
     def _validated_data(self, X: Any, y: Any) -> tuple[Floats, Floats]:
         y = self._check_cells(X, y)
-        X, y = validate_data(
-            self, X, y, dtype=np.float64, ensure_min_samples=2, allow_nd=self._takes_images
-        )
+        X, y = validate_data(self, X, y, ensure_min_samples=2, **self._accepted)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -297,6 +355,26 @@ class Classifier(ClassifierMixin, Estimator):
                 f"only, {self.classes_[0]!r}."
             )
         return X, np.eye(len(self.classes_))[labels]
+
+    def _task_weights(self, targets: Floats, weights: Floats | None) -> Floats | None:
+        if self.class_weight is None:
+            return weights
+        labels = np.argmax(targets, axis=1)
+        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
+            # scikit-learn's does not count weights before its version 1.7.
+            sums = np.bincount(labels, weights)
+            of_classes = sums.sum() / (len(sums) * sums)
+        else:
+            of_classes = compute_class_weight(
+                self.class_weight, classes=self.classes_, y=self.classes_[labels]
+            )
+        if not (np.all(of_classes > 0) and np.all(np.isfinite(of_classes))):
+            raise ValueError(
+                "class_weight must be positive and finite; got "
+                f"{dict(zip(self.classes_.tolist(), of_classes.tolist(), strict=True))}. A class "
+                "that shall not count is left out of X and y, or has sample_weight=0 at its points."
+            )
+        return of_classes[labels] * (1.0 if weights is None else weights)
 
     def _problem(
         self, X: Floats, targets: Floats, reg: float, weights: Floats | None = None
@@ -372,7 +450,7 @@ class Classifier(ClassifierMixin, Estimator):
 
     def _check_cells(self, X: Any, y: Any) -> Any:
         self._check_axes(X)
-        check_numbers("X", X)
+        check_numbers("X", X, missing=self.encoder_ is not None)
         return check_labels(y)
 
     def _smoothed(self, one_hot: Floats) -> Floats:
@@ -436,11 +514,10 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
             self,
             X,
             y,
-            dtype=np.float64,
             y_numeric=True,
             multi_output=True,
             ensure_min_samples=2,
-            allow_nd=self._takes_images,
+            **self._accepted,
         )
         self._single_output = np.ndim(y) == 1
         y = np.asarray(y, np.float64)
@@ -453,6 +530,7 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
         self._check_range("Targets", targets, Estimator._too_large)
         targets = self._standardised(targets, weights)
         self._check_range("Targets", targets)
+        self._warn_of_size(targets, points, reg)
         noise: Any
         if self.noise is None:
             self._warn_of_constant(targets)
@@ -477,6 +555,24 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
         self._target_shift = scaler.mean_
         self._target_scale = np.where(constant, size, scaler.scale_)
         return np.where(constant, 0.0, (y - self._target_shift) / self._target_scale)
+
+    def _warn_of_size(self, targets: Floats, points: Floats, reg: float) -> None:
+        """Of raw targets far beyond what a network that is given expects."""
+        if self.architecture is None or isinstance(self.reg, str):
+            return
+        try:
+            variance = float(np.max(self._noise_prior(reg).variance(points[:_EXPECTED_AT])))
+        except ValueError:  # it has no kernel, and what it expects is not known
+            return
+        sizes = np.sqrt(np.mean(targets**2, axis=0))
+        if np.max(sizes) > _SURPRISING * np.sqrt(variance):
+            warn_user(
+                f"Targets are of size {np.max(sizes):.3g}, and the prior of the network expects "
+                f"{np.sqrt(variance):.3g}: an architecture that you give sees targets as they are, "
+                "and predictions stay near its prior's. Standardise them, (y - y.mean()) / "
+                "y.std(), choose reg='evidence' with an NTKRegressor, or leave the architecture "
+                "out, which standardises."
+            )
 
     def _warn_of_constant(self, targets: Floats) -> None:
         constant = np.flatnonzero(np.all(targets == 0, axis=0))
@@ -513,7 +609,7 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
 
     def _check_cells(self, X: Any, y: Any) -> Any:
         self._check_axes(X)
-        check_numbers("X", X)
+        check_numbers("X", X, missing=self.encoder_ is not None)
         check_numbers("y", y)
         return y
 

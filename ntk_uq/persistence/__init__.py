@@ -5,6 +5,7 @@ typed values that names classes of a closed list. Its last bytes are the SHA-256
 them: a file that was cut short or changed is refused before anything in it is read.
 """
 
-from ntk_uq.persistence.files import load, save
+import lazy_loader
 
-__all__ = ["load", "save"]
+# A file that cannot be read is said before scikit-learn and JAX are loaded.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -43,8 +43,10 @@ CLASSES = {
         "NetworkPrior", "PosteriorDraws", "SampledPosterior",
     ),
     "ntk_uq.selection": ("RegCurve",),
-    "ntk_uq.calibration": ("TemperatureFit", "TemperatureScaled"),
-    "ntk_uq.tables": ("TableModel",),
+    "ntk_uq.calibration": (
+        "ConformalIntervals", "ConformalSets", "TemperatureFit", "TemperatureScaled", "Threshold",
+    ),
+    "ntk_uq.tables": ("Decisions", "TableEncoder", "TableModel"),
     "ntk_uq.estimators": (
         "NTKClassifier", "EnsembleClassifier", "BayesianClassifier",
         "NTKRegressor", "EnsembleRegressor", "BayesianRegressor",
@@ -64,6 +66,7 @@ CLASSES = {
 _HOMES = {
     "ntk_uq.analytic._PerOutput": "ntk_uq.analytic.resolvent",
     "ntk_uq.analytic._Shared": "ntk_uq.analytic.resolvent",
+    "ntk_uq.estimators.tails.CompressedTails": "ntk_uq.tables.tails",
     **{f"ntk_uq.architectures.{name}": "ntk_uq.networks" for name in _ARCHITECTURES},
 }
 

@@ -22,7 +22,7 @@ def held_by_fitted(name: str, params: dict[str, Any], there: dict[str, Any]) -> 
     has them, `_fitted`: of NTK estimators a `FittedInfiniteEnsemble`, of ensembles a
     `FittedEnsemble`, of Bayesian ones a `SampledPosterior`, or the Gaussian of `laplace_`.
     """
-    if "_fitted" in there or not name.startswith("ntk_uq.estimators."):
+    if "architecture_" not in there or not name.startswith("ntk_uq.estimators."):
         return there
 
     def built(name: str, *values: Any) -> Any:

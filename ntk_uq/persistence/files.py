@@ -1,4 +1,4 @@
-"""Save a fitted estimator to a file, and load it."""
+"""Save a fitted estimator to a file, and read it."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -16,12 +16,12 @@ from sklearn.utils.validation import check_is_fitted
 from ntk_uq._common.files import write_atomically
 from ntk_uq._common.versions import versions
 from ntk_uq.networks.architecture import BaseArchitecture
-from ntk_uq.persistence.archive import TREE, RefusedError, check_whole, stored, write_archive
+from ntk_uq.persistence.archive import TREE, RefusedError, stored, write_archive
 from ntk_uq.persistence.classes import name_of
 from ntk_uq.persistence.supplied import as_saved, check_architecture, check_fingerprint
 from ntk_uq.persistence.tree import Reader, Writer
 
-__all__ = ["load", "save"]
+__all__ = ["read", "save"]
 
 # Changes when a file of this version could be misread by the one before.
 FORMAT_VERSION = 1
@@ -42,8 +42,8 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
     ----------
     estimator : estimator
         Any estimator of this package, fitted; a scikit-learn ``Pipeline`` that ends in one, whose
-        steps are ``ColumnTransformer``, ``SimpleImputer``, ``OneHotEncoder``, ``OrdinalEncoder``
-        or one of the scalers; or a `tables.TableModel`.
+        steps are `TableEncoder`, ``ColumnTransformer``, ``SimpleImputer``, ``OneHotEncoder``,
+        ``OrdinalEncoder`` or one of the scalers; or a `tables.TableModel`.
     path : path
         The file, ``model.ntk`` for example. It is written under another name and then renamed: a
         file that was there stays as it was until the new one is whole.
@@ -99,80 +99,34 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
     write_atomically(path, lambda file: write_archive(file, tree, writer.arrays))
 
 
-def load(path: str | os.PathLike, *, architecture: BaseArchitecture | None = None) -> Any:
-    """Load what `save` wrote.
-
-    No code of the file is run, whoever wrote it: it can only fill in the attributes of classes that
-    this package knows.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-    architecture : Architecture, optional
-        The network, where the estimator was given one of your own: files do not hold functions. It
-        is refused if its outputs are not those of the one that was used to fit. Of a trained
-        network, `Linearized`, the file holds the parameters: any model of the same class will do.
-
-    Returns
-    -------
-    estimator
-        Its predictions are those of the estimator that was saved, to the last bit, on the same
-        machine and versions of packages.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, or none of `save`, or of a newer format; or needs an architecture.
-    OSError
-        If there is no such file, or it cannot be read.
-
-    Warns
-    -----
-    UserWarning
-        If the file was written with another minor version of scikit-learn, which makes no promise
-        for attributes of its own steps.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> import ntk_uq as nuq
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pathlib.Path(folder, "model.ntk")
-    ...     nuq.save(nuq.NTKClassifier(reg=1.0).fit([[0.0], [1.0]], ["no", "yes"]), path)
-    ...     again = nuq.load(path)
-    >>> again.predict([[2.0]])
-    array(['yes'], dtype='<U3')
-    """
-    path = Path(path)
-    with open(path, "rb") as file:
-        check_whole(file, path)
-        try:
-            with zipfile.ZipFile(file) as archive:
-                tree = json.loads(stored(archive, TREE).read())
-                if tree["version"] > FORMAT_VERSION:
-                    raise RefusedError(
-                        f"{path} has the format {tree['version']}, of ntk_uq "
-                        f"{tree['written by']['ntk_uq']}; this is {versions()['ntk_uq']}, which "
-                        f"reads up to {FORMAT_VERSION}. Install a newer ntk_uq."
-                    )
-                check_architecture(tree["architecture"], architecture, path)
-                reader = Reader(archive, architecture)
-                if tree["architecture"] is not None:
-                    recorded = reader.decode(tree["architecture"])
-                    reader.architecture = as_saved(recorded, architecture, path)
-                    check_fingerprint(recorded, reader.architecture, path)
-                model = reader.decode(tree["model"])
-                _warn_of_versions(tree["written by"], path)
-                return _check_loaded(model)
-        except RefusedError as refused:
-            raise ValueError(str(refused)) from None
-        except _MALFORMED as error:
-            raise ValueError(
-                f"{path} holds no model that this ntk_uq {versions()['ntk_uq']} can read "
-                f"({type(error).__name__}: {error}). It was not written by nuq.save, or by a "
-                "newer version."
-            ) from error
+def read(file: IO[bytes], path: Path, architecture: BaseArchitecture | None) -> Any:
+    """What an open file holds that is whole: the second half of `load`."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            tree = json.loads(stored(archive, TREE).read())
+            if tree["version"] > FORMAT_VERSION:
+                raise RefusedError(
+                    f"{path} has the format {tree['version']}, of ntk_uq "
+                    f"{tree['written by']['ntk_uq']}; this is {versions()['ntk_uq']}, which "
+                    f"reads up to {FORMAT_VERSION}. Install a newer ntk_uq."
+                )
+            check_architecture(tree["architecture"], architecture, path)
+            reader = Reader(archive, architecture)
+            if tree["architecture"] is not None:
+                recorded = reader.decode(tree["architecture"])
+                reader.architecture = as_saved(recorded, architecture, path)
+                check_fingerprint(recorded, reader.architecture, path)
+            model = reader.decode(tree["model"])
+            _warn_of_versions(tree["written by"], path)
+            return _check_loaded(model)
+    except RefusedError as refused:
+        raise ValueError(str(refused)) from None
+    except _MALFORMED as error:
+        raise ValueError(
+            f"{path} holds no model that this ntk_uq {versions()['ntk_uq']} can read "
+            f"({type(error).__name__}: {error}). It was not written by nuq.save, or by a "
+            "newer version."
+        ) from error
 
 
 def _warn_of_versions(written_by: Mapping[str, str], path: Path) -> None:
@@ -182,7 +136,7 @@ def _warn_of_versions(written_by: Mapping[str, str], path: Path) -> None:
             f"{path} was written with scikit-learn {there}; this is {here}, which may understand "
             "its steps in another way. Compare a few predictions, or fit again.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

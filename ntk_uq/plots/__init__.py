@@ -29,6 +29,7 @@ from ntk_uq.plots.quality import (
     plot_rejection,
     plot_reliability,
     plot_temperature,
+    plot_threshold,
 )
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "plot_rejection",
     "plot_reliability",
     "plot_temperature",
+    "plot_threshold",
     "plot_trace",
     "plot_uncertainty",
     "plot_uncertainty_map",

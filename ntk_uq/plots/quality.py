@@ -29,7 +29,7 @@ from ntk_uq.plots.style import (
 )
 
 if TYPE_CHECKING:  # rooms above, or loaded where they are used
-    from ntk_uq.calibration import TemperatureFit
+    from ntk_uq.calibration import TemperatureFit, Threshold
     from ntk_uq.compare import Comparison
 
 
@@ -376,4 +376,72 @@ def plot_temperature(
     ax.set_xticks(ticks, labels=["1/16", "1/4", "1", "4", "16"])
     ax.set_xticks([], minor=True)
     ax.legend(frameon=False, handlelength=1.2)
+    return ax
+
+
+def plot_threshold(
+    positive: ArrayLike,
+    score: ArrayLike,
+    threshold: "Threshold | float | None" = None,
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """Precision, recall and the share taken for positive, against the threshold.
+
+    Parameters
+    ----------
+    positive : array of bool, of shape [n]
+        Which points are positive.
+    score : array of shape [n]
+        Their scores: the probability of the positive class.
+    threshold : Threshold or float, optional
+        From `calibration.precision_threshold` or `calibration.recall_threshold`, drawn with what it
+        promises; or any value.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If there are not as many scores as labels, or no label is positive.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = Figure().subplots()
+    >>> plot_threshold([True, False, True], [0.9, 0.2, 0.6], 0.5, ax=ax).get_xlabel()
+    'Threshold of the score'
+    """
+    scores = numbers("score", score)
+    hits = np.asarray(positive)
+    if hits.shape != scores.shape or hits.dtype != bool or not hits.any():
+        raise ValueError("positive must be a truth value for each score, and some of them True.")
+    values = np.unique(scores)
+    # Of all points from each value on: counts of those before it, from the end.
+    below = np.searchsorted(np.sort(scores), values)
+    below_hits = np.searchsorted(np.sort(scores[hits]), values)
+    taken, found = len(scores) - below, hits.sum() - below_hits
+    ax = axes_or_new(ax)
+    for k, (name, share) in enumerate(
+        (
+            ("precision", found / taken),
+            ("recall", found / hits.sum()),
+            ("taken for positive", taken / len(scores)),
+        )
+    ):
+        ax.plot(values, share, color=COLOURS[k], drawstyle="steps-pre", label=name)
+    if threshold is not None:
+        value, promise = threshold, ""
+        if not isinstance(value, int | float):
+            promise = f": {value.kind} of at least {value.promised:g}"
+            value = value.value
+        label = f"threshold {value:.3g}{promise}"
+        ax.axvline(float(value), **DASHED, label=label)
+    ax.set(xlabel="Threshold of the score", ylabel="Share", ylim=(0, 1.02))
+    ax.set_xlim(values[0], values[-1] if len(values) > 1 else values[0] + 1)
+    add_legend(ax, 4)
     return ax

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,9 @@ from scipy.stats import qmc
 from ntk_uq._common.rules import own_rules
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 from ntk_uq.predictions.decomposition import as_probabilities
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["GaussianPrediction", "SamplePrediction"]
 
@@ -211,6 +214,60 @@ class _Prediction(ABC):
                 f"Targets must have the shape {self.mean.shape} of the latents, for classes as "
                 f"one-hot rows; got {np.shape(y)}."
             )
+
+    def to_frame(self, *, classes: ArrayLike | None = None, index: Any = None) -> "pd.DataFrame":
+        """What is said of each test point, as a table.
+
+        Parameters
+        ----------
+        classes : array-like of shape [C], optional
+            Names of the outputs: ``classes_`` of a classifier. Default: 0 to C - 1.
+        index : array-like of shape [m], optional
+            Names of the points: the index of a data frame.
+
+        Returns
+        -------
+        DataFrame
+            Of classes: ``prediction``, ``probability_<class>``, ``total_uncertainty``,
+            ``aleatoric`` and ``epistemic`` in nats. Of others ``mean_<output>`` and
+            ``std_<output>`` of the latents, without the number where there is one.
+
+        Raises
+        ------
+        ValueError
+            If there are not as many names as outputs or points.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ntk_uq import SamplePrediction
+        >>> table = SamplePrediction(np.zeros((4, 1, 2))).to_frame(classes=["no", "yes"])
+        >>> table[["prediction", "probability_no", "epistemic"]]
+          prediction  probability_no  epistemic
+        0         no             0.5        0.0
+        """
+        import pandas as pd  # half a second, which predictions need not take
+
+        m, outputs = self.mean.shape
+        names = np.arange(outputs) if classes is None else np.asarray(classes)
+        if len(names) != outputs or (index is not None and len(index) != m):
+            raise ValueError(
+                f"There are {outputs} outputs at {m} points; got {len(names)} classes"
+                + ("." if index is None else f" and an index of {len(index)}.")
+            )
+        columns: dict[str, Any] = {}
+        if isinstance(self.likelihood, Categorical):
+            proba = self.proba()
+            columns["prediction"] = names[proba.argmax(axis=1)]
+            columns |= {f"probability_{c}": p for c, p in zip(names, proba.T, strict=True)}
+            for name in ("total_uncertainty", "aleatoric", "epistemic"):
+                columns[name] = getattr(self, name)
+        else:
+            for k, name in enumerate(names):
+                suffix = "" if outputs == 1 and classes is None else f"_{name}"
+                columns[f"mean{suffix}"] = self.mean[:, k]
+                columns[f"std{suffix}"] = self.std[:, k]
+        return pd.DataFrame(columns, index=index)
 
     def mean_mcse(self, statistic: Callable[[Floats, slice], Floats]) -> float:
         """Monte-Carlo standard error of a statistic averaged over draws and points.

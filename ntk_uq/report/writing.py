@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from importlib.resources import files
@@ -104,6 +105,8 @@ def write_report(
             pairs=pair_rows(comparison),
             styles={name: method_style(everything, name) for name in everything.methods},
             choice=reg,
+            names=list(comparison.methods),
+            reg_words=_reg_words(comparison),
             choice_sentences=[] if reg is None else choice_findings(reg),
             choice_figures=[] if reg is None else choice_figures(reg),
             calibration=calibration_findings(comparison, reg),
@@ -122,6 +125,21 @@ def write_report(
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is not a regular file, so it cannot be replaced by a report.")
     write_atomically(path, lambda file: file.write(html.encode()))
+
+
+def _reg_words(comparison: "Comparison") -> str:
+    """The regularisation of the methods, where they have one each, as their estimators say it."""
+    found = {
+        name: match[1]
+        for name, method in comparison.methods.items()
+        if (match := re.search(r"[(,\s]reg=([\d.e+-]+)", method.estimator))
+    }
+    values = set(found.values())
+    if len(found) < len(comparison.methods) or not values:
+        return ""
+    if len(values) == 1:
+        return f"all with reg = {float(values.pop()):.3g}"
+    return "with " + ", ".join(f"reg = {float(v):.3g} ({name})" for name, v in found.items())
 
 
 def _validated_images(images: ArrayLike, n_points: int) -> NDArray:

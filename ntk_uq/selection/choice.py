@@ -19,17 +19,14 @@ from ntk_uq._common.rules import own_rules
 from ntk_uq._common.side_by_side import side_by_side
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq._common.warnings import ConvergenceWarning
-from ntk_uq.likelihoods import Gaussian, Likelihood
+from ntk_uq.likelihoods import Gaussian, Likelihood, Weighted
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.embedding import FeatureEmbedding
 from ntk_uq.selection.cross_validation import cross_validate
 from ntk_uq.selection.curve import RegCurve
 from ntk_uq.selection.evidence import log_evidence, maximise_evidence
 from ntk_uq.selection.folds import _nothing_held_out, _rows_and_folds
-from ntk_uq.selection.metric import (
-    learn_metric,
-    with_scales,
-)
+from ntk_uq.selection.metric import learn_metric, weighted_mean, with_scales
 from ntk_uq.selection.noise import _LEAST_NOISE, Spectrum, estimate_noise
 
 __all__ = ["Choice", "choose"]
@@ -102,6 +99,7 @@ def choose(
     uncertainty: Uncertainty = "initialization",
     tune: Sequence[str] = (),
     targets: Floats | None = None,
+    weights: Floats | None = None,
     progress: Progress | None = None,
 ) -> Choice:
     """Choose the regularisation, and more of the kernel where asked.
@@ -138,6 +136,9 @@ def choose(
         scales (automatic relevance determination).
     targets : array of shape [n, C], optional
         Targets to train on, where these differ.
+    weights : array of shape [n], optional
+        How much each point counts, > 0, in training and in what is scored. A point and its
+        repetitions are best given as one with their weight.
     progress : callable, optional
         ``progress(done, total)`` is told steps.
 
@@ -163,6 +164,7 @@ def choose(
     targets = y if targets is None else targets
     rows, folds = _rows_and_folds(rng, X, y, _MOST_POINTS)
     X, y, targets = X[rows], y[rows], targets[rows]
+    weights = None if weights is None else weights[rows]
     if criterion == "cv" and not folds:
         curve = _nothing_held_out(_REGS)
         return Choice(architecture, curve.reg, np.ones(X.shape[1]), likelihood, curve)
@@ -178,16 +180,16 @@ def choose(
     if criterion == "cv" and uncertainty == "posterior" and len(networks) > _SHORTLIST:
         # Their modes tell networks apart as well, at a fraction of the cost.
         first, progress = _part(progress, 0, 2), _part(progress, 1, 2)
-        scores, _ = _cv_scores(networks, X, y, likelihood, "none", folds, targets, first)
+        scores, _ = _cv_scores(networks, X, y, likelihood, "none", folds, targets, weights, first)
         best = np.max(np.where(np.isnan(scores), -np.inf, scores), axis=1)
         kept = np.sort(np.argsort(-best)[:_SHORTLIST])
         names, networks = [names[k] for k in kept], [networks[k] for k in kept]
     if criterion == "cv":
         scores, errors = _cv_scores(
-            networks, X, y, likelihood, uncertainty, folds, targets, progress
+            networks, X, y, likelihood, uncertainty, folds, targets, weights, progress
         )
     else:
-        scores = _evidences(networks, X, y, likelihood, "noise" in tune, progress)
+        scores = _evidences(networks, X, y, likelihood, "noise" in tune, weights, progress)
         errors = None
     if np.all(np.isnan(scores)):
         raise ValueError(
@@ -196,19 +198,19 @@ def choose(
             "each), lower w_std and b_std, or set a larger reg."
         )
     k, r = divmod(int(np.nanargmax(scores)), len(_REGS))
-    curve = RegCurve(np.array(_REGS), scores, errors, tuple(names), criterion, _REGS[r])
+    curve = RegCurve(np.array(_REGS), scores, errors, tuple(names), criterion, _REGS[r], len(X))
     network, scales = networks[k], np.ones(X.shape[1])
     if learns and folds:
         if "noise" in tune:
-            noise = Spectrum.of(network.kernels(X).ntk, y).best_noise(curve.reg)
+            noise = Spectrum.of(network.kernels(X).ntk, y, weights).best_noise(curve.reg)
             likelihood = Gaussian(jnp.asarray(noise))
-        data = X, y, likelihood, folds, targets
+        data = X, y, likelihood, folds, targets, weights
         found = _with_metric(curve, network, names[k], data, uncertainty, of_metric)
         network, scales, curve = found
         X = X * scales
     reg = curve.reg
     if criterion == "evidence":
-        network, reg, climbed, likelihood = _refine(network, X, y, likelihood, reg, tune)
+        network, reg, climbed, likelihood = _refine(network, X, y, likelihood, reg, tune, weights)
         scales, curve = scales * climbed, replace(curve, reg=reg)
     return Choice(network, reg, scales, likelihood, curve)
 
@@ -217,15 +219,16 @@ def _with_metric(
     curve: RegCurve, network: Any, name: str, data: Any, uncertainty: Uncertainty, progress: Any
 ) -> tuple[Any, Floats, RegCurve]:
     """The network with the scales that its mode learns, factors of features, and what was found."""
-    X, y, likelihood, folds, targets = data
+    X, y, likelihood, folds, targets, weights = data
     r = _REGS.index(curve.reg)
     regs = _REGS[max(0, r - _AROUND) : r + _AROUND + 1]
     by_mode = uncertainty != "posterior" or curve.criterion == "evidence"
     if not by_mode:  # the regularisation that is best for the posterior says little of the mode's
         regs = _REGS
     metric = learn_metric(
-        network, X, y, regs, likelihood, folds, targets=targets, margin=_MARGIN, progress=progress
-    )
+        network, X, y, regs, likelihood, folds,
+        targets=targets, weights=weights, margin=_MARGIN, progress=progress,
+    )  # fmt: skip
     learnt, factors = with_scales(network, metric.scales[metric.kept])
     if curve.criterion == "evidence":
         return learnt, factors, replace(curve, reg=metric.reg)
@@ -234,7 +237,9 @@ def _with_metric(
     if not by_mode:
         if not metric.kept:
             return network, factors, curve
-        rows = _cv_scores([learnt], X * factors, y, likelihood, uncertainty, folds, targets, None)
+        rows = _cv_scores(
+            [learnt], X * factors, y, likelihood, uncertainty, folds, targets, weights, None
+        )
         regs, names = _REGS, [f"{name}, scales learnt"]
         reg = _REGS[int(np.nanargmax(rows[0]))]
     scores, errors = (_on_grid(regs, row) for row in rows)
@@ -280,7 +285,7 @@ def _part(progress: Progress | None, k: int, parts: int) -> Progress | None:
 
 
 def _cv_scores(
-    networks, X, y, likelihood, uncertainty, folds, targets, progress
+    networks, X, y, likelihood, uncertainty, folds, targets, weights, progress
 ) -> tuple[Floats, Floats]:
     """Mean held-out log density at each regularisation, and its standard error: [K, R] each."""
     held_out, done, lock = np.concatenate(folds), np.zeros(len(networks), int), Lock()
@@ -300,21 +305,24 @@ def _cv_scores(
                 ["posterior" if uncertainty == "posterior" else "none"],
                 folds,
                 targets=targets,
+                weights=weights,
                 give_up=_GIVE_UP,
                 progress=None if progress is None else partial(told, k),
             )[:, 0, held_out]
 
     threads = min(cores(), len(networks)) if jax.default_backend() == "cpu" else 1
     scores = np.array(side_by_side(score, range(len(networks)), threads))
-    return scores.mean(axis=-1), scores.std(axis=-1, ddof=1) / np.sqrt(len(held_out))
+    return weighted_mean(
+        scores, np.ones(len(X))[held_out] if weights is None else weights[held_out]
+    )
 
 
-def _evidences(networks, X, y, likelihood, fit_noise, progress) -> Floats:
+def _evidences(networks, X, y, likelihood, fit_noise, weights, progress) -> Floats:
     """Log evidence at each regularisation, and its own best noise where asked for: [K, R]."""
     values = np.empty((len(networks), len(_REGS)))
     for k, network in enumerate(networks):
         report = _part(progress, k, len(networks))
-        evidence = _evidence_along(network.kernels(X).ntk, y, likelihood, fit_noise)
+        evidence = _evidence_along(network.kernels(X).ntk, y, likelihood, fit_noise, weights)
         for i, reg in enumerate(_REGS):
             values[k, i] = evidence(reg)
             if report is not None:
@@ -322,17 +330,18 @@ def _evidences(networks, X, y, likelihood, fit_noise, progress) -> Floats:
     return values
 
 
-def _evidence_along(ntk, y, likelihood, fit_noise) -> Callable[[float], Array]:
+def _evidence_along(ntk, y, likelihood, fit_noise, weights) -> Callable[[float], Array]:
     """Log evidence as a function of the regularisation."""
     if not isinstance(likelihood, Gaussian):
-        return lambda reg: log_evidence(jnp.asarray(ntk), jnp.asarray(y), reg, likelihood)
-    spectrum = Spectrum.of(ntk, y)
+        loss = likelihood if weights is None else Weighted(likelihood, jnp.asarray(weights))
+        return lambda reg: log_evidence(jnp.asarray(ntk), jnp.asarray(y), reg, loss)
+    spectrum = Spectrum.of(ntk, y, weights)
     return lambda reg: spectrum.log_evidence(
         reg, spectrum.best_noise(reg) if fit_noise else likelihood.noise
     )
 
 
-def _refine(network, X, y, likelihood, reg, tune) -> tuple[Any, float, Floats, Likelihood]:
+def _refine(network, X, y, likelihood, reg, tune, weights) -> tuple[Any, float, Floats, Likelihood]:
     """Climb the evidence from the best regularisation of the scan."""
     start: dict[str, Any] = {"reg": reg}
     climbed = [name for name in network.tunable if name in tune and name != "depth"]
@@ -342,12 +351,15 @@ def _refine(network, X, y, likelihood, reg, tune) -> tuple[Any, float, Floats, L
     lower = {name: jnp.zeros_like(value) for name, value in start.items()}
     # Of a kernel that stays as it is, one decomposition serves every evidence.
     stays = isinstance(likelihood, Gaussian) and not climbed and "scales" not in tune
-    spectrum = Spectrum.of(network.kernels(X).ntk, y) if stays else None
+    spectrum = Spectrum.of(network.kernels(X).ntk, y, weights) if stays else None
     if "noise" in tune:
         start["noise"] = jnp.asarray(
-            spectrum.best_noise(reg) if spectrum else estimate_noise(network.kernels(X).ntk, y, reg)
+            spectrum.best_noise(reg)
+            if spectrum
+            else estimate_noise(network.kernels(X).ntk, y, reg, weights)
         )
-        lower["noise"] = jnp.asarray(_LEAST_NOISE * np.sqrt(np.mean(np.square(y), axis=0)))
+        squares = np.average(np.square(y), axis=0, weights=weights)
+        lower["noise"] = jnp.asarray(_LEAST_NOISE * np.sqrt(squares))
     points, targets = jnp.asarray(X), jnp.asarray(y)
 
     def with_noise(p: dict[str, Any]) -> Likelihood:
@@ -358,7 +370,9 @@ def _refine(network, X, y, likelihood, reg, tune) -> tuple[Any, float, Floats, L
             return spectrum.log_evidence(p["reg"], cast(Gaussian, with_noise(p)).noise)
         scaled = points * p.get("scales", 1.0)
         ntk = network.tuned_kernel_block(scaled, {name: p[name] for name in climbed}).ntk
-        return log_evidence(ntk, targets, p["reg"], with_noise(p))
+        model = with_noise(p)
+        loss = model if weights is None else Weighted(model, jnp.asarray(weights))
+        return log_evidence(ntk, targets, p["reg"], loss)
 
     found = maximise_evidence(evidence, start, lower=lower)
     if not found.moved:

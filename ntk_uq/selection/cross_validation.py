@@ -12,7 +12,7 @@ from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import LARGEST_GAP, solve_dual
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.gaussian import gaussian_predictor
-from ntk_uq.likelihoods import Likelihood
+from ntk_uq.likelihoods import Likelihood, Weighted
 from ntk_uq.networks.architecture import Kernels
 from ntk_uq.predictions.distributions import GaussianPrediction
 
@@ -33,6 +33,7 @@ def cross_validate(
     folds: Sequence[NDArray[np.integer]],
     *,
     targets: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     give_up: float = np.inf,
     progress: Progress | None = None,
 ) -> Floats:
@@ -58,6 +59,8 @@ def cross_validate(
         Points that are held out, fold by fold.
     targets : array of shape [n, C], optional
         Targets to train on, where these differ, as smoothed labels do.
+    weights : array of shape [n], optional
+        How much each point counts in training, > 0. Scores are of points, unweighted.
     give_up : float, default inf
         Weaker regularisations, which take longest, are not tried where of "none" alone the mean
         score has twice in a row been so far below the best, in nats.
@@ -87,7 +90,7 @@ def cross_validate(
     targets = y if targets is None else np.asarray(targets)
     if set(uncertainties) == {"none"}:
         return _cross_validate_mode(
-            kernels.ntk, y, regs, likelihood, folds, targets, give_up, progress
+            kernels.ntk, y, regs, likelihood, folds, targets, weights, give_up, progress
         )
     scores = np.full((len(regs), len(uncertainties), len(y)), np.nan)
     order = np.argsort(regs)[::-1]
@@ -96,13 +99,16 @@ def cross_validate(
         inner = Kernels(*(jnp.asarray(k[np.ix_(train, train)]) for k in kernels))
         cross = Kernels(*(jnp.asarray(k[np.ix_(held_out, train)]) for k in kernels))
         diagonal = Kernels(*(jnp.asarray(np.diagonal(k)[held_out]) for k in kernels))
+        loss = likelihood
+        if weights is not None:
+            loss = Weighted(likelihood, jnp.asarray(np.asarray(weights)[train]))
         start = None
         for r in order:
             predictor = gaussian_predictor(
                 inner,
                 targets[train],
                 regs[r],
-                likelihood,
+                loss,
                 _widest(uncertainties),
                 start=start,
                 tol=_CV_TOLERANCE,
@@ -120,10 +126,13 @@ def cross_validate(
     return scores
 
 
-def _cross_validate_mode(ntk, y, regs, likelihood, folds, targets, give_up, progress) -> Floats:
+def _cross_validate_mode(
+    ntk, y, regs, likelihood, folds, targets, counts, give_up, progress
+) -> Floats:
     """All folds at once: each is a draw of the solver that leaves its points out."""
     n = len(y)
-    weights = np.ones((len(folds), n))
+    counts = np.ones(n) if counts is None else np.asarray(counts)
+    weights = np.tile(counts, (len(folds), 1))
     for weight, fold in zip(weights, folds, strict=True):
         weight[fold] = 0
     ntk, zero = jnp.asarray(ntk), jnp.zeros((len(folds), *targets.shape))
@@ -147,7 +156,7 @@ def _cross_validate_mode(ntk, y, regs, likelihood, folds, targets, give_up, prog
             scores[r, 0, fold] = density[fold]
         if progress is not None:
             progress((done + 1) * len(folds), len(regs) * len(folds))
-        score = scores[r, 0, held_out].mean()
+        score = np.average(scores[r, 0, held_out], weights=counts[held_out])
         best, worse = np.fmax(best, score), worse + 1 if score < best - give_up else 0
         if worse == 2:
             break

@@ -30,6 +30,8 @@ class RegCurve:
         Which of the two.
     reg : float
         The regularisation chosen.
+    n_points : int or None
+        How many training points took part, taken at random where there are more.
 
     Examples
     --------
@@ -46,3 +48,4 @@ class RegCurve:
     names: tuple[str, ...]
     criterion: str
     reg: float
+    n_points: int | None = None  # earlier files have none

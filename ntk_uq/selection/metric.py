@@ -30,6 +30,7 @@ __all__ = [
     "Metric",
     "learn_metric",
     "mean_squared_gradients",
+    "weighted_mean",
     "with_scales",
 ]
 
@@ -192,6 +193,7 @@ def learn_metric(
     folds: Sequence[NDArray[np.integer]],
     *,
     targets: Floats | None = None,
+    weights: Floats | None = None,
     margin: float = 1.0,
     progress: Progress | None = None,
 ) -> Metric:
@@ -218,6 +220,8 @@ def learn_metric(
         Points that are held out, fold by fold.
     targets : array of shape [n, C], optional
         Targets to train on, where these differ.
+    weights : array of shape [n], optional
+        How much each point counts, > 0, in training and in what is scored.
     margin : float, default 1.0
         A round is kept if it predicts better than the first by so many standard errors of the
         difference, paired over the points.
@@ -240,49 +244,71 @@ def learn_metric(
     (True, True)
     """
     targets = y if targets is None else targets
-    weights = np.ones((len(folds) + 1, len(X)))  # the last is of all points
-    for weight, fold in zip(weights, folds, strict=False):
+    counts = np.ones(len(X)) if weights is None else np.asarray(weights, float)
+    training = np.tile(counts, (len(folds) + 1, 1))  # the last is of all points
+    for weight, fold in zip(training, folds, strict=False):
         weight[fold] = 0
-    threads = min(cores(), len(weights)) if jax.default_backend() == "cpu" else 1
-    scales, learnt, densities, best = np.ones((len(weights), X.shape[1])), [], [], -np.inf
+    scored = counts[np.concatenate(folds)]
+    threads = min(cores(), len(training)) if jax.default_backend() == "cpu" else 1
+    scales, learnt, densities, best = np.ones((len(training), X.shape[1])), [], [], -np.inf
     for t in range(_ROUNDS + 1):
 
         def fit(k: int, scales: Floats = scales) -> tuple[Floats, Floats]:
             network, factors = with_scales(architecture, scales[k])
-            return _path(network.kernels, X * factors, y, targets, regs, likelihood, weights[k])
+            return _path(network.kernels, X * factors, y, targets, regs, likelihood, training[k])
 
-        modes, every = zip(*side_by_side(fit, range(len(weights)), threads), strict=True)
+        modes, every = zip(*side_by_side(fit, range(len(training)), threads), strict=True)
         of_folds = zip(every, folds, strict=False)
         densities.append(np.concatenate([density[:, fold] for density, fold in of_folds], axis=1))
         learnt.append(scales[-1])
         if progress is not None:
             progress(t + 1, _ROUNDS + 1)
-        scores = np.nan_to_num(densities[-1].mean(axis=1), nan=-np.inf)
+        scores = np.nan_to_num(weighted_mean(densities[-1], scored)[0], nan=-np.inf)
         if t == _ROUNDS or scores.max() <= best:
             break
         best, r = scores.max(), int(scores.argmax())
         scales = np.array(
             [
                 _rescaled(s, mean_squared_gradients(architecture, X, alpha[r], s, w))
-                for s, alpha, w in zip(scales, modes, weights, strict=True)
+                for s, alpha, w in zip(scales, modes, training, strict=True)
             ]
         )
     if progress is not None:
         progress(_ROUNDS + 1, _ROUNDS + 1)
-    return _judged(np.array(learnt), np.array(densities), regs, margin)
+    return _judged(np.array(learnt), np.array(densities), scored, regs, margin)
 
 
-def _judged(scales: Floats, densities: Floats, regs: Sequence[float], margin: float) -> Metric:
-    """Which round to keep, from held-out log densities [T + 1, R, m]."""
-    scores = densities.mean(axis=-1)
-    errors = densities.std(axis=-1, ddof=1) / np.sqrt(densities.shape[-1])
+def _judged(
+    scales: Floats, densities: Floats, weights: Floats, regs: Sequence[float], margin: float
+) -> Metric:
+    """Which round to keep, from held-out log densities [T + 1, R, m] of points that count so."""
+    scores, errors = weighted_mean(densities, weights)
     best = np.argmax(np.nan_to_num(scores, nan=-np.inf), axis=1)
-    gains = densities[np.arange(len(best)), best]
-    gains = gains - gains[0]
-    needed = margin * gains.std(axis=1, ddof=1) / np.sqrt(gains.shape[1])
-    gain = np.nan_to_num(gains.mean(axis=1), nan=-np.inf)
-    kept = int(np.argmax(np.where(gain > needed, gain, 0.0)))
+    of_round = densities[np.arange(len(best)), best]
+    gain, error = weighted_mean(of_round - of_round[0], weights)
+    gain = np.nan_to_num(gain, nan=-np.inf)
+    kept = int(np.argmax(np.where(gain > margin * error, gain, 0.0)))
     return Metric(scales, scores, errors, kept, regs[best[kept]])
+
+
+def weighted_mean(scores: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Mean over the last axis, of points that count so, and its standard error.
+
+    Parameters
+    ----------
+    scores : array of shape [..., m]
+        Of points.
+    weights : array of shape [m]
+        How much each counts.
+
+    Returns
+    -------
+    tuple of two arrays
+    """
+    n, shares = len(weights), weights / weights.sum()
+    mean = scores @ shares
+    variance = np.square(scores - mean[..., None]) @ np.square(shares)
+    return mean, np.sqrt(variance * n / (n - 1))
 
 
 def _rescaled(scales: Floats, gradients: Floats) -> Floats:
@@ -344,9 +370,9 @@ def _ridge(
 ) -> Floats:
     """Dual coefficients of a Gaussian mode: a factorisation does it, however small the noise."""
     alpha, trained = np.zeros(targets.shape), np.flatnonzero(weights)
-    inner, identity = ntk[np.ix_(trained, trained)], np.eye(len(trained))
+    inner, variances = ntk[np.ix_(trained, trained)], np.diag(1 / weights[trained])
     noises = np.broadcast_to(np.asarray(likelihood.noise), targets.shape[1:])
     for c, noise in enumerate(noises):
-        regularised = inner + reg * noise**2 * identity
+        regularised = inner + reg * noise**2 * variances
         alpha[trained, c] = scipy.linalg.solve(regularised, targets[trained, c], assume_a="sym")
     return alpha

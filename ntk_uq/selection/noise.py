@@ -28,30 +28,38 @@ class Spectrum(NamedTuple):
         Of the kernel.
     squares : array of shape [n, C]
         Squared coordinates of the targets in its eigenbasis.
+    repetitions : float
+        Observations that repeat others: sum of the weights less one.
     """
 
     eigenvalues: Floats
     squares: Floats
+    repetitions: float = 0.0
 
     @classmethod
-    def of(cls, ntk: ArrayLike, y: Floats) -> Self:
-        """Decompose a kernel [n, n], which takes n^3, for targets [n, C]."""
-        eigenvalues, vectors = scipy.linalg.eigh(np.asarray(ntk, np.float64))
-        return cls(np.maximum(eigenvalues, 0.0), (vectors.T @ y) ** 2)
+    def of(cls, ntk: ArrayLike, y: Floats, weights: Floats | None = None) -> Self:
+        """Decompose a kernel [n, n], which takes n^3, for targets [n, C] that count so often.
+
+        See `estimate_noise` for weights.
+        """
+        roots = np.ones(len(y)) if weights is None else np.sqrt(weights)
+        eigenvalues, vectors = scipy.linalg.eigh(
+            roots[:, None] * np.asarray(ntk, np.float64) * roots
+        )
+        squares = (vectors.T @ (roots[:, None] * y)) ** 2
+        return cls(np.maximum(eigenvalues, 0.0), squares, float(np.sum(roots**2 - 1)))
 
     def log_evidence(self, reg: Any, noise: Any) -> Array:
         """Log evidence in nats, traceable, of a noise [C]: Rasmussen & Williams, eq. 5.8."""
         signal = jnp.asarray(self.eigenvalues)[:, None] / reg
-        variances = signal + jnp.broadcast_to(jnp.asarray(noise), self.squares.shape[1:]) ** 2
-        fit = jnp.sum(self.squares / variances + jnp.log(variances))
-        return -0.5 * (fit + self.squares.size * math.log(2 * math.pi))
+        noise = jnp.broadcast_to(jnp.asarray(noise), self.squares.shape[1:])
+        variances = signal + noise**2
+        fit = jnp.sum(self.squares / variances + jnp.log(2 * math.pi * variances))
+        return -0.5 * (fit + self.repetitions * jnp.sum(jnp.log(2 * math.pi * noise**2)))
 
-    def best_noise(self, reg: float, repetitions: float = 0.0) -> Floats:
-        """Noise [C] that maximises the evidence, so many observations being repetitions.
-
-        See `estimate_noise`.
-        """
-        signal = self.eigenvalues / reg
+    def best_noise(self, reg: float) -> Floats:
+        """Noise [C] that maximises the evidence: `estimate_noise`."""
+        signal, repetitions = self.eigenvalues / reg, self.repetitions
         observations = len(signal) + repetitions
         scales = np.sqrt(self.squares.sum(axis=0) / observations)
         unknown = _UNKNOWN_NOISE * (math.sqrt(signal.sum() / observations) or 1.0)
@@ -115,7 +123,5 @@ def estimate_noise(
     array([2.])
     """
     y = np.asarray(y, np.float64)
-    weights = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
-    roots = np.sqrt(weights)
-    spectrum = Spectrum.of(roots[:, None] * np.asarray(ntk) * roots, roots[:, None] * y)
-    return spectrum.best_noise(reg, float(np.sum(weights - 1)))
+    weights = None if weights is None else np.asarray(weights, np.float64)
+    return Spectrum.of(ntk, y, weights).best_noise(reg)

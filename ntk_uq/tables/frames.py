@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 
 from ntk_uq.tables.cells import as_text
 from ntk_uq.tables.columns import Task, check_present, check_type, is_categorical, labels, numbers
-from ntk_uq.tables.places import check_columns, check_named, check_names, check_rows
+from ntk_uq.tables.places import check_columns, check_named, check_names, check_rows, first
 
-__all__ = ["ModelFrame", "feature_frame", "model_frame"]
+__all__ = ["SEPARATOR", "ModelFrame", "check_held_out", "feature_frame", "model_frame", "typed"]
+
+
+# Share of the rows that promises are taken from; between the classes of a prediction set.
+_HELD_OUT, SEPARATOR = 0.2, "|"
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +34,8 @@ class ModelFrame:
         As in `ntk_uq.tables.TableModel`.
     name : str
         What the table is called in errors.
+    weights : array of shape [n] or None
+        How much each row counts.
     """
 
     features: pd.DataFrame
@@ -39,6 +45,7 @@ class ModelFrame:
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
     name: str
+    weights: NDArray[np.float64] | None = None
 
 
 def model_frame(
@@ -48,16 +55,21 @@ def model_frame(
     *,
     drop: Sequence[str] = (),
     categorical: Sequence[str] = (),
+    weight: str | None = None,
     name: str,
 ) -> ModelFrame:
     """Features and target of a table, for `ntk_uq.tables.fit_table`, which says what is what."""
     check_rows(table, name)
     check_names(table, name)
-    check_columns(table, (target, *drop, *categorical), name)
+    weighing = () if weight is None else (weight,)
+    check_columns(table, (target, *drop, *categorical, *weighing), name)
     if target in drop or target in categorical:
         raise ValueError(f"{target!r} is the target: it cannot be dropped or encoded.")
-    used = table.columns.drop([target, *drop])
+    weights = None if weight is None else _weights(table[weight], target, name)
+    used = table.columns.drop(list({target, *drop, *weighing}))
     check_named(used, table, name)
+    if not len(used):
+        raise ValueError(f"{name} has no column beside the target {target!r}: features are needed.")
     y = _target(table[target], task, name)
     kinds: dict[bool, list[str]] = {False: [], True: []}
     for column in used:
@@ -71,7 +83,7 @@ def model_frame(
     if not numeric + encoded:
         raise ValueError(f"{name} has no column beside the target {target!r}: features are needed.")
     features = feature_frame(table, numeric, encoded, name)
-    return ModelFrame(features, y, task, target, numeric, encoded, name)
+    return ModelFrame(features, y, task, target, numeric, encoded, name, weights)
 
 
 def feature_frame(
@@ -83,6 +95,49 @@ def feature_frame(
         check_type(table[column], name)
         columns[column] = as_text(table[column])
     return pd.DataFrame(columns, index=table.index)
+
+
+def check_held_out(y: NDArray, task: Task, level: float | None, name: str) -> int:
+    """How many rows are held out, of a table that has enough of them for a conformal level."""
+    size = int(np.ceil(_HELD_OUT * len(y)))
+    if task == "classification":
+        distinct, counts = np.unique(y, return_counts=True)
+        if counts.min() < 2:
+            raise ValueError(
+                f"Class {distinct[counts.argmin()]} of {name} has one row only, and cannot be both "
+                "fitted and held out. Leave it out, join it to another, or fit without --conformal."
+            )
+        long = [c for c in distinct if SEPARATOR in str(c)]
+        if long:
+            raise ValueError(
+                f"Class {long[0]!r} of {name} holds {SEPARATOR!r}, which separates the classes of "
+                "a prediction set: rename it, or fit without --conformal."
+            )
+        size = max(size, len(distinct))
+    if level is not None and size < level / (1 - level):
+        raise ValueError(
+            f"A conformal level of {level:g} takes {int(np.ceil(level / (1 - level)))} rows that "
+            f"are held out, a fifth of all; {name} has {len(y)} rows. Lower the level, or fit "
+            "without --conformal."
+        )
+    return size
+
+
+def typed(features: pd.DataFrame, categorical: Sequence[str]) -> pd.DataFrame:
+    """Categories by pandas' type, which says that they are some, however many."""
+    return features.astype(dict.fromkeys(categorical, "category"))
+
+
+def _weights(column: pd.Series, target: str, name: str) -> NDArray[np.float64]:
+    if column.name == target:
+        raise ValueError(f"{target!r} is the target: it cannot be the rows' weight.")
+    weights = numbers(column, name)
+    if (weights < 0).any():
+        raise ValueError(
+            f"The weight {column.name!r} of {name} is negative in {first(column, weights < 0)}: a "
+            "weight of 2 is the row twice, and 0 leaves it out."
+        )
+    return weights
 
 
 def _target(column: pd.Series, task: Task, name: str) -> NDArray:

@@ -1,39 +1,53 @@
 """Tables in files, and models that take their columns by name: what the shell fits and predicts.
 
-A table may hold numbers, categories and missing values. A `TableModel` is a scikit-learn pipeline
-that makes numbers of them, with the estimator at its end, and what is needed to say its predictions
-in words.
+A table may hold numbers, categories and missing values. A `TableModel` is an estimator that makes
+numbers of them, or a pipeline of a `TableEncoder` and one, and what is needed to say its
+predictions in words.
 """
 
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
-from sklearn.compose import ColumnTransformer
-from sklearn.impute import SimpleImputer
+from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import OneHotEncoder
 
-from ntk_uq.calibration import conformal_quantile, conformal_threshold, prediction_sets
+from ntk_uq.calibration import (
+    ConformalIntervals,
+    ConformalSets,
+    conformal_intervals,
+    conformal_sets,
+    coverage_by_class,
+    prediction_sets,
+)
 from ntk_uq.tables.cells import Floats, as_known, as_text
 from ntk_uq.tables.columns import Task, check_present, labels, numbers
-from ntk_uq.tables.frames import ModelFrame, feature_frame, model_frame
+from ntk_uq.tables.decisions import Decisions, decisions_from
+from ntk_uq.tables.encoder import TableEncoder, UnseenWarning
+from ntk_uq.tables.frames import (
+    SEPARATOR,
+    ModelFrame,
+    check_held_out,
+    feature_frame,
+    model_frame,
+    typed,
+)
 from ntk_uq.tables.places import and_others, check_columns, check_rows, first
+from ntk_uq.tables.plan import DecisionPlan, check_plan
 
 __all__ = ["TableModel", "fit_table"]
 
-# Share of the rows that the conformal threshold is taken from.
-_HELD_OUT = 0.2
 # Rows predicted together: 256 draws of 10 classes are then 40 MiB.
 _ROWS_AT_ONCE = 2048
-# Between the classes of a prediction set.
-_SEPARATOR = "|"
+
+Sets = Literal["class", "all", "adaptive"]
+Intervals = Literal["symmetric", "asymmetric"]
 
 
 # Models.
@@ -48,7 +62,8 @@ class TableModel:
     Attributes
     ----------
     pipeline : Pipeline
-        Imputes and encodes the columns, and ends in an estimator of this package.
+        Ends in an estimator of this package, which takes the columns as they are where it has no
+        architecture of its own; else a `TableEncoder` stands before it.
     task : {"classification", "regression"}
         What the target is.
     target : str
@@ -58,8 +73,12 @@ class TableModel:
     level : float or None
         What the conformal sets or intervals promise, where rows were held out for them.
     quantile : float or None
-        For classes the least probability in a conformal set; for numbers the factor of the standard
-        deviation in a conformal interval.
+        Of files of earlier versions: the least probability in a conformal set, or the factor of the
+        standard deviation in a conformal interval.
+    conformal : ConformalSets, ConformalIntervals or None
+        What makes the sets or intervals.
+    decisions : Decisions or None
+        How rows are decided.
 
     Examples
     --------
@@ -81,6 +100,8 @@ class TableModel:
     categorical: tuple[str, ...]
     level: float | None = None
     quantile: float | None = None
+    conformal: ConformalSets | ConformalIntervals | None = None
+    decisions: Decisions | None = None
 
     @property
     def estimator(self) -> Any:
@@ -104,7 +125,8 @@ class TableModel:
         DataFrame
             For classes: ``prediction``, ``probability_<class>``, ``total_uncertainty``,
             ``aleatoric`` and ``epistemic`` in nats, and ``prediction_set`` (classes separated by
-            ``|``) where the model has a conformal level. For numbers: ``prediction`` (the mean),
+            ``|``) where the model has a conformal level, and ``decision``, a class or "reject",
+            where it decides. For numbers: ``prediction`` (the mean),
             ``std`` of the observation, ``epistemic_std`` of the mean alone, and the interval
             ``lower`` to ``upper``.
 
@@ -148,9 +170,10 @@ class TableModel:
         Returns
         -------
         dict of str to float
-            For classes: accuracy, log loss in nats, and coverage and mean size of the prediction
-            sets; for numbers: root mean squared error and coverage of the intervals. Empty where
-            there is no target.
+            For classes: accuracy, log loss in nats, of two classes the area under the ROC curve and
+            the average precision of the second, and coverage and mean size of the prediction sets;
+            for numbers: root mean squared error and coverage of the intervals. Empty where there is
+            no target.
 
         Warns
         -----
@@ -179,11 +202,49 @@ class TableModel:
             "accuracy": float(np.mean(hit[np.arange(len(y)), proba.argmax(axis=1)])),
             "log loss": float(log_loss),
         }
-        if self.quantile is not None:
-            members = prediction_sets(proba, self.quantile)
+        if len(self.estimator.classes_) == 2 and 0 < hit[:, 1].sum() < len(y):
+            scores["AUC"] = float(roc_auc_score(hit[:, 1], proba[:, 1]))
+            scores["average precision"] = float(average_precision_score(hit[:, 1], proba[:, 1]))
+        members = self._sets(proba)
+        if members is not None:
             scores["coverage"] = float(np.mean(np.any(members & hit, axis=1)))
             scores["set size"] = float(np.mean(members.sum(axis=1)))
+        if self.decisions is not None:
+            decided = predictions["decision"].to_numpy(dtype=np.str_)
+            scores |= self.decisions.scores(y, decided, self.estimator.classes_)
         return scores
+
+    def coverage(
+        self, table: pd.DataFrame, predictions: pd.DataFrame, *, name: str = "the table"
+    ) -> pd.DataFrame | None:
+        """How often the sets hold the truth, and how large they are, class by class.
+
+        Parameters
+        ----------
+        table, predictions, name
+            As in `scores`.
+
+        Returns
+        -------
+        DataFrame or None
+            As `calibration.coverage_by_class` gives it. None without sets or target, or where the
+            target holds a class that the model does not know.
+        """
+        if self.target not in table or not self._classifies:
+            return None
+        classes = self.estimator.classes_
+        proba = predictions[[f"probability_{c}" for c in classes]].to_numpy()
+        members = self._sets(proba)
+        try:
+            return (
+                None
+                if members is None
+                else coverage_by_class(
+                    self._truth(table[self.target], name), members, classes=classes
+                )
+            )
+        except ValueError:
+            return None
 
     @property
     def _classifies(self) -> bool:
@@ -195,15 +256,24 @@ class TableModel:
         features = feature_frame(table[used], self.numeric, self.categorical, name)
         for column, known in self._categories:
             features[column] = as_known(features[column], known)
-        return features
+        return features if self._encoder is None else typed(features, self.categorical)
 
     @property
     def _categories(self) -> Iterable[tuple[str, NDArray]]:
         """Columns of categories, with those that were in the training data."""
+        encoder = self._encoder
+        if encoder is not None:
+            return ((name, encoder.categories_[name]) for name in self.categorical)
         if not self.categorical:
             return ()
-        encoder = self.pipeline[0].named_transformers_["categorical"]
-        return zip(self.categorical, encoder.categories_, strict=True)
+        # Of files of earlier versions.
+        one_hot = self.pipeline[0].named_transformers_["categorical"]
+        return zip(self.categorical, one_hot.categories_, strict=True)
+
+    @property
+    def _encoder(self) -> TableEncoder | None:
+        first = self.pipeline[0]
+        return first if isinstance(first, TableEncoder) else getattr(first, "encoder_", None)
 
     def _truth(self, column: pd.Series, name: str) -> NDArray:
         """A target, as the estimator's are."""
@@ -217,7 +287,12 @@ class TableModel:
         return as_known(as_text(column), classes).to_numpy(dtype=np.str_)
 
     def _distribution(self, features: pd.DataFrame) -> Any:
-        return self.estimator.predict_distribution(self.pipeline[:-1].transform(features))
+        with warnings.catch_warnings():
+            # `_warn_of_news` says it by line.
+            warnings.simplefilter("ignore", UnseenWarning)
+            for step in self.pipeline[:-1] if len(self.pipeline) > 1 else ():
+                features = step.transform(features)
+            return self.estimator.predict_distribution(features)
 
     def _warn_of_news(self, features: pd.DataFrame, name: str) -> None:
         def warn(column: str, what: str, news: pd.Series, why: str) -> None:
@@ -230,30 +305,52 @@ class TableModel:
 
         for column, known in self._categories:
             values = features[column]
-            news = ~values.isin(known) & ~(values.isna() & pd.isna(known).any())
+            gaps = self._has_gaps(column, known)
+            news = ~values.isin(known) & ~(values.isna() & gaps)
             if news.any():
                 texts = values[news].dropna()
                 example = repr(texts.iloc[0]) if len(texts) else "nothing"
                 why = "which no row of the training data had: it counts as none of the known"
                 warn(column, f"holds {example}", news, f"{why} categories")
-        if not self.numeric:
-            return
-        known_gaps = set(self.pipeline[0].named_transformers_["numeric"].indicator_.features_)
-        scaler = getattr(self.estimator, "_scaler", None)
+        known_gaps, constants = self._of_numbers
         for number, column in enumerate(self.numeric):
             values = features[column]
             if values.isna().any() and number not in known_gaps:
                 why = "and was nowhere empty in the training data: its median is taken"
                 warn(column, "is empty", values.isna(), why)
-            # scikit-learn divides by 1 where a column does not vary.
-            if scaler is not None and not np.isclose(
-                scaler.scale_[number] ** 2, scaler.var_[number]
-            ):
-                value = scaler.mean_[number]
+            if number in constants:
+                value = constants[number]
                 news = values.notna() & ~np.isclose(values, value)
                 if news.any():
                     why = f"and was {value:g} in every row of the training data: it has no scale"
                     warn(column, f"holds {values[news].iloc[0]:g}", news, why)
+
+    def _has_gaps(self, column: str, known: NDArray) -> bool:
+        """Whether a column of categories had gaps in the training data."""
+        encoder = self._encoder
+        return bool(pd.isna(known).any()) if encoder is None else encoder.knows_gaps(column)
+
+    @property
+    def _of_numbers(self) -> tuple[set[int], dict[int, float]]:
+        """Columns of numbers with gaps in the training data, and those that never varied."""
+        encoder = self._encoder
+        if encoder is not None:  # numbers come first
+            gaps = {n for n, name in enumerate(self.numeric) if encoder.knows_gaps(name)}
+            return gaps, dict(encoder.constants())
+        if not self.numeric:
+            return set(), {}
+        gaps = set(self.pipeline[0].named_transformers_["numeric"].indicator_.features_.tolist())
+        scaler = getattr(self.estimator, "_scaler", None)
+        if scaler is None:
+            return gaps, {}
+        # scikit-learn divides by 1 where a column does not vary.
+        still = np.flatnonzero(~np.isclose(scaler.scale_**2, scaler.var_)[: len(self.numeric)])
+        return gaps, {int(number): float(scaler.mean_[number]) for number in still}
+
+    def _sets(self, proba: Floats) -> NDArray[np.bool_] | None:
+        if isinstance(self.conformal, ConformalSets):
+            return self.conformal.sets(proba)
+        return None if self.quantile is None else prediction_sets(proba, self.quantile)
 
     def _classes(self, prediction: Any) -> pd.DataFrame:
         proba, classes = prediction.proba(), self.estimator.classes_
@@ -262,23 +359,31 @@ class TableModel:
         columns["total_uncertainty"] = prediction.total_uncertainty
         columns["aleatoric"] = prediction.aleatoric
         columns["epistemic"] = prediction.epistemic
-        if self.quantile is not None:
+        members = self._sets(proba)
+        if members is not None:
             columns["prediction_set"] = [
-                _SEPARATOR.join(str(c) for c in classes[members])
-                for members in prediction_sets(proba, self.quantile)
+                SEPARATOR.join(str(c) for c in classes[row]) for row in members
             ]
+        if self.decisions is not None:
+            columns["decision"] = self.decisions.decide(
+                proba, prediction.total_uncertainty, classes
+            )
         return pd.DataFrame(columns)
 
     def _intervals(self, prediction: Any, level: float) -> pd.DataFrame:
         mean, epistemic, std = _moments(self.estimator, prediction)
         factor = stats.norm.ppf((1 + level) / 2) if self.quantile is None else self.quantile
+        rule = self.conformal
+        if not isinstance(rule, ConformalIntervals):
+            rule = ConformalIntervals(factor, factor, level, False)
+        lower, upper = rule.interval(mean, std)
         return pd.DataFrame(
             {
                 "prediction": mean,
                 "std": std,
                 "epistemic_std": epistemic,
-                "lower": mean - factor * std,
-                "upper": mean + factor * std,
+                "lower": lower,
+                "upper": upper,
             }
         )
 
@@ -292,13 +397,16 @@ def fit_table(
     drop: Sequence[str] = (),
     categorical: Sequence[str] = (),
     conformal: float | None = None,
+    sets: Sets = "class",
+    intervals: Intervals = "symmetric",
+    weight: str | None = None,
+    decide: DecisionPlan | None = None,
     seed: int = 0,
     name: str = "the table",
 ) -> TableModel:
     """Fit an estimator to a table.
 
-    Numbers that are missing are replaced by the column's median, with a further column that says
-    where; categories become a column each, a missing one being a category too.
+    Its columns become features as `TableEncoder` says.
 
     Parameters
     ----------
@@ -307,8 +415,7 @@ def fit_table(
     target : str
         Column of the target.
     estimator : estimator
-        Of this package, a classifier or a regressor as `task` says. It should standardise its
-        features, as it does without an architecture.
+        Of this package, a classifier or a regressor as `task` says.
     task : {"classification", "regression"}, optional
         None takes the estimator's.
     drop : sequence of str
@@ -318,6 +425,18 @@ def fit_table(
     conformal : float, optional
         Probability with which sets or intervals shall hold the truth. A fifth of the rows, taken
         at random, is held out for it.
+    sets : {"class", "all", "adaptive"}
+        What the sets promise: "class" coverage for each class; "all" on average over all rows, by
+        the smallest sets; "adaptive" on average, by sets that grow where the model is unsure
+        (`calibration.conformal_sets`, "aps"). No set is empty.
+    intervals : {"symmetric", "asymmetric"}
+        Whether either side of the intervals has its own quantile: for skewed targets.
+    weight : str, optional
+        Column of the rows' weights: 2 is the row twice. It is no feature. Rows that are held out
+        count once: the promise is of rows.
+    decide : DecisionPlan, optional
+        What shall be decided of each row. Thresholds that keep a promise take it from the rows that
+        are held out, a fifth of all.
     seed : int
         Decides which rows are held out.
     name : str
@@ -339,12 +458,29 @@ def fit_table(
         numbers, dates in digits, numbers among text, one category in two spellings.
     """
     task = task or ("regression" if hasattr(estimator, "noise") else "classification")
-    frame = model_frame(table, target, task, drop=drop, categorical=categorical, name=name)
-    return fit_frame(frame, estimator, conformal=conformal, seed=seed)
+    frame = model_frame(
+        table, target, task, drop=drop, categorical=categorical, weight=weight, name=name
+    )
+    return fit_frame(
+        frame,
+        estimator,
+        conformal=conformal,
+        sets=sets,
+        intervals=intervals,
+        decide=decide,
+        seed=seed,
+    )
 
 
 def fit_frame(
-    frame: ModelFrame, estimator: Any, *, conformal: float | None = None, seed: int = 0
+    frame: ModelFrame,
+    estimator: Any,
+    *,
+    conformal: float | None = None,
+    sets: Sets = "class",
+    intervals: Intervals = "symmetric",
+    decide: DecisionPlan | None = None,
+    seed: int = 0,
 ) -> TableModel:
     """The same, of a table that is understood."""
     features, y, task, name = frame.features, frame.y, frame.task, frame.name
@@ -353,57 +489,88 @@ def fit_frame(
             "One member or draw has no spread, and gives no standard deviation: take two or more, "
             'or uncertainty="none".'
         )
-    encoder = _encoder(frame.numeric, frame.categorical)
-    pipeline = Pipeline([("columns", encoder), ("estimator", estimator)])
+    features = typed(features, frame.categorical)
+    steps = [("estimator", estimator)]
+    if getattr(estimator, "architecture", estimator) is not None:
+        steps = [("columns", TableEncoder()), *steps]
+    pipeline = Pipeline(steps)
     model = TableModel(pipeline, task, frame.target, frame.numeric, frame.categorical)
+    train, held_out = np.arange(len(y)), np.arange(0)
+    if decide is not None and task == "regression":
+        raise ValueError("decisions are between classes, and this is a regression")
+    if decide is not None:
+        check_plan(decide, np.unique(y))
+    holds_out = conformal is not None or (decide is not None and decide.needs_held_out)
+    if holds_out:
+        train, held_out = _hold_out(y, task, conformal, seed, name)
+    weights = {}
+    if frame.weights is not None:
+        weights = {f"{step}__sample_weight": frame.weights[train] for step, _ in steps}
+    pipeline.fit(features.iloc[train], y[train], **weights)
+    if not holds_out:
+        return replace(
+            model,
+            decisions=None if decide is None else decisions_from(decide, pipeline[-1].classes_),
+        )
+    prediction, truth = model._distribution(features.iloc[held_out]), y[held_out]
+    if decide is not None:
+        decisions = decisions_from(
+            decide,
+            pipeline[-1].classes_,
+            truth,
+            prediction.proba(),
+            np.asarray(prediction.total_uncertainty),
+        )
+        model = replace(model, decisions=decisions)
     if conformal is None:
-        pipeline.fit(features, y)
         return model
-    train, held_out = _hold_out(y, task, conformal, seed, name)
-    pipeline.fit(features.iloc[train], y[train])
-    prediction = model._distribution(features.iloc[held_out])
-    if task == "classification":
-        classes = pipeline[-1].classes_
-        quantile = conformal_threshold(y[held_out], prediction.proba(), conformal, classes=classes)
-    else:
-        mean, _, std = _moments(pipeline[-1], prediction)
-        quantile = conformal_quantile(np.abs(y[held_out] - mean) / std, conformal)
-    return replace(model, level=conformal, quantile=quantile)
+    return replace(
+        model,
+        level=conformal,
+        conformal=_conformal(pipeline[-1], prediction, truth, conformal, sets, intervals, name),
+    )
 
 
-def _encoder(numeric: Sequence[str], categorical: Sequence[str]) -> ColumnTransformer:
-    imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
-    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-    steps = [("numeric", imputer, list(numeric)), ("categorical", encoder, list(categorical))]
-    return ColumnTransformer([step for step in steps if step[2]])
+def _conformal(
+    estimator: Any,
+    prediction: Any,
+    truth: NDArray,
+    conformal: float,
+    sets: Sets,
+    intervals: Intervals,
+    name: str,
+) -> ConformalSets | ConformalIntervals:
+    """What makes sets or intervals, from the rows that were held out."""
+    if hasattr(estimator, "classes_"):
+        classes, proba = estimator.classes_, prediction.proba()
+        kind: dict[str, Any] = {"per_class": sets == "class"}
+        kind["score"] = "aps" if sets == "adaptive" else "lac"
+        rule = conformal_sets(truth, proba, conformal, classes=classes, **kind)
+        _warn_of_small_classes(rule, classes, name)
+        return rule
+    mean, _, std = _moments(estimator, prediction)
+    return conformal_intervals(truth, mean, std, conformal, asymmetric=intervals == "asymmetric")
+
+
+def _warn_of_small_classes(rule: ConformalSets, classes: NDArray, name: str) -> None:
+    least = int(np.ceil(rule.level / (1 - rule.level) * (1 - 1e-12)))
+    small = [str(c) for c, n in zip(classes, rule.counts, strict=True) if n < least]
+    if rule.per_class and small:
+        warnings.warn(
+            f"Of class {', '.join(small)} of {name} fewer than {least} rows are held out, a fifth "
+            f"of all, which a promise of {rule.level:g} for a class takes: it is in every set. "
+            "Lower the level, or promise an average over all rows (--sets all).",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _hold_out(
-    y: NDArray, task: Task, level: float, seed: int, name: str
+    y: NDArray, task: Task, level: float | None, seed: int, name: str
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows to fit to, and rows to take the conformal quantile from."""
-    size = int(np.ceil(_HELD_OUT * len(y)))
-    stratify = None
-    if task == "classification":
-        distinct, counts = np.unique(y, return_counts=True)
-        if counts.min() < 2:
-            raise ValueError(
-                f"Class {distinct[counts.argmin()]} of {name} has one row only, and cannot be both "
-                "fitted and held out. Leave it out, join it to another, or fit without --conformal."
-            )
-        long = [c for c in distinct if _SEPARATOR in str(c)]
-        if long:
-            raise ValueError(
-                f"Class {long[0]!r} of {name} holds {_SEPARATOR!r}, which separates the classes of "
-                "a prediction set: rename it, or fit without --conformal."
-            )
-        size, stratify = max(size, len(distinct)), y
-    if size < level / (1 - level):
-        raise ValueError(
-            f"A conformal level of {level:g} takes {int(np.ceil(level / (1 - level)))} rows that "
-            f"are held out, a fifth of all; {name} has {len(y)} rows. Lower the level, or fit "
-            "without --conformal."
-        )
+    size = check_held_out(y, task, level, name)
+    stratify = y if task == "classification" else None
     train, held_out = train_test_split(
         np.arange(len(y)), test_size=size, stratify=stratify, random_state=seed
     )

@@ -380,6 +380,8 @@ def test_kernels_of_different_scale_are_refused(conjugate):
 
 def test_diagnostics_agree_with_arviz(conjugate):
     result = bayes.diagnostics(conjugate)
+    assert len(str(result).splitlines()) == 5
+    assert f"at least {result.ess_min:.0f}" in repr(result)
     tree = bayes.to_datatree(KEY, conjugate, Y, Gaussian(NOISE), output_names=["a", "b"])
     summary = az.summary(tree, round_to="none")
     assert list(summary.index[:2]) == ["f[0, a]", "f[0, b]"]

@@ -20,9 +20,11 @@ from example_tables import (
 )
 from scipy import stats
 from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import scale
 
 import ntk_uq as nuq
 from ntk_uq.tables import read_table
+from ntk_uq.tables.tails import CompressedTails
 
 
 def fit_and_predict(folder, *options, table=CLASSES, target="y"):
@@ -33,10 +35,12 @@ def fit_and_predict(folder, *options, table=CLASSES, target="y"):
 
 
 def by_hand(frame):
-    """What the estimator is to see, by pandas alone."""
+    """What the network is to see: numbers in units of their spread, and indicators as they are."""
     missing = frame["weight"].isna()
+    median = frame["weight"].quantile(0.5, interpolation="lower")
+    numbers = scale(np.column_stack([frame["size"], frame["weight"].fillna(median)]))
     colours = frame["colour"].fillna("none at all")
-    columns = [frame["size"], frame["weight"].fillna(frame["weight"].median()), missing]
+    columns = [CompressedTails.of(numbers).transform(numbers), missing]
     columns += [colours == colour for colour in ("blue", "red", "none at all")]
     columns += [~frame["sold"], frame["sold"]]
     return np.column_stack(columns).astype(float)
@@ -44,15 +48,17 @@ def by_hand(frame):
 
 def test_predictions_are_those_of_the_estimator(folder, capsys):
     predictions = fit_and_predict(folder, "--reg", "0.5", "--draws", "16", "--seed", "3")
-    clf = nuq.NTKClassifier(reg=0.5, n_draws=16, random_state=3).fit(by_hand(FRAME), FRAME["y"])
+    clf = nuq.NTKClassifier(nuq.MLP(), reg=0.5, n_draws=16, random_state=3)
+    clf.fit(by_hand(FRAME), FRAME["y"])
     expected = clf.predict_distribution(by_hand(FRAME))
-    np.testing.assert_allclose(predictions["probability_yes"], expected.proba()[:, 1], rtol=1e-12)
-    np.testing.assert_allclose(predictions["epistemic"], expected.epistemic, rtol=1e-6, atol=1e-12)
+    # Latents are solved to a millionth of a posterior standard deviation.
+    np.testing.assert_allclose(predictions["probability_yes"], expected.proba()[:, 1], rtol=1e-5)
+    np.testing.assert_allclose(predictions["epistemic"], expected.epistemic, rtol=1e-4, atol=1e-9)
     np.testing.assert_allclose(
         predictions["total_uncertainty"], predictions["aleatoric"] + predictions["epistemic"]
     )
     entropy = stats.entropy(expected.proba(), axis=1)  # nats
-    np.testing.assert_allclose(predictions["total_uncertainty"], entropy, rtol=1e-9)
+    np.testing.assert_allclose(predictions["total_uncertainty"], entropy, rtol=1e-5)
     assert (predictions["prediction"] == clf.predict(by_hand(FRAME))).all()
     accuracy = np.mean(predictions["prediction"] == FRAME["y"])
     out = capsys.readouterr().out
@@ -69,16 +75,19 @@ def test_regression(folder, capsys):
     predictions = fit_and_predict(folder, *options, table=CSV, target="price")
     assert "real numbers, so this is regression" in capsys.readouterr().out
     X, y = by_hand(FRAME), FRAME["price"]
-    reg = nuq.NTKRegressor(reg=1.0, uncertainty="posterior").fit(X, y)
+    shift, unit = y.mean(), y.std(ddof=0)
+    reg = nuq.NTKRegressor(nuq.MLP(), reg=1.0, uncertainty="posterior").fit(X, (y - shift) / unit)
     mean, std = reg.predict(X, return_std=True)
-    np.testing.assert_allclose(predictions["prediction"], mean, rtol=1e-9)
-    np.testing.assert_allclose(predictions["epistemic_std"], std, rtol=1e-6)
-    total = np.hypot(std, reg.noise_)
-    np.testing.assert_allclose(predictions["std"], total, rtol=1e-9)
-    np.testing.assert_allclose(predictions["lower"], mean - 1.6448536269514722 * total, rtol=1e-9)
+    mean, std, noise = shift + unit * mean, unit * std, unit * reg.noise_
+    np.testing.assert_allclose(predictions["prediction"], mean, rtol=1e-7)
+    # The noise is found to 1e-5 of itself.
+    np.testing.assert_allclose(predictions["epistemic_std"], std, rtol=1e-4)
+    total = np.hypot(std, noise)
+    np.testing.assert_allclose(predictions["std"], total, rtol=1e-4)
+    np.testing.assert_allclose(predictions["lower"], mean - 1.6448536269514722 * total, rtol=1e-4)
     shell("predict", "model.ntk", "train.csv", "--level", "0.5", "-o", "half.csv")
     half = pd.read_csv("half.csv")
-    np.testing.assert_allclose(half["upper"], mean + 0.6744897501960817 * total, rtol=1e-9)
+    np.testing.assert_allclose(half["upper"], mean + 0.6744897501960817 * total, rtol=1e-4)
 
 
 @pytest.mark.cases(1)
@@ -93,7 +102,8 @@ def test_without_uncertainty_the_noise_remains(producer, folder):
 
 
 def test_conformal_sets(folder, capsys):
-    predictions = fit_and_predict(folder, *QUICK, "--conformal", "0.8", "--seed", "1")
+    options = ["--conformal", "0.8", "--sets", "all", "--seed", "1"]
+    predictions = fit_and_predict(folder, *QUICK, *options)
     train, held_out = train_test_split(
         np.arange(len(FRAME)), test_size=8, stratify=FRAME["y"], random_state=1
     )
@@ -102,11 +112,19 @@ def test_conformal_sets(folder, capsys):
     true = p[np.arange(len(FRAME)), (FRAME["y"] == "yes").astype(int)]
     threshold = np.sort(true[held_out])[8 - 8]  # ceil(9 * 0.8) = 8 of 8 must be at least this
     sets = [
-        "|".join(c for c, p in zip(("no", "yes"), row, strict=True) if p >= threshold) for row in p
+        "|".join(
+            c for c, q in zip(("no", "yes"), row, strict=True) if q >= threshold or q == row.max()
+        )
+        for row in p
     ]
     assert predictions["prediction_set"].fillna("").tolist() == sets
-    assert model_of("model.ntk").quantile == pytest.approx(threshold, rel=1e-12)
-    assert re.search(r"coverage 0\.\d+|coverage 1", capsys.readouterr().out)
+    assert -model_of("model.ntk").conformal.limits == pytest.approx(threshold, rel=1e-12)
+    out = capsys.readouterr().out
+    assert re.search(r"coverage 0\.\d+|coverage 1", out)
+    assert "on average over all rows, by rows that were held out (no: 5, yes: 3)" in out
+    by_class = out[out.index("Prediction sets by class") :].splitlines()
+    assert [line.split()[0] for line in by_class[2:5]] == ["no", "yes", "all"]
+    assert by_class[4].split()[1] == "40"
 
 
 def test_conformal_intervals(folder):
@@ -116,6 +134,109 @@ def test_conformal_intervals(folder):
     scores = np.abs(FRAME["price"] - predictions["prediction"]) / predictions["std"]
     widths = (predictions["upper"] - predictions["prediction"]) / predictions["std"]
     np.testing.assert_allclose(widths, scores[held_out].max(), rtol=1e-9)
+
+
+def test_sets_and_intervals_of_other_kinds(folder, capsys):
+    """By classes, and by sides, of a table whose rare class has its own quantile."""
+    many = pd.concat([FRAME] * 5, ignore_index=True).drop(columns="price").to_csv(index=False)
+    fit_and_predict(folder, *QUICK, "--conformal", "0.8", table=many)
+    rule = model_of("model.ntk").conformal
+    assert rule.per_class
+    assert rule.limits[0] != rule.limits[1]
+    assert "each class is in the sets of its rows" in capsys.readouterr().out
+    fit_and_predict(folder, *QUICK, "--conformal", "0.8", "--sets", "adaptive", table=many)
+    assert model_of("model.ntk").conformal.score == "aps"
+    options = ["--reg", "1", "--drop", "y", "--conformal", "0.5", "--intervals", "asymmetric"]
+    predictions = fit_and_predict(folder, *options, table=CSV, target="price")
+    rule = model_of("model.ntk").conformal
+    upper = (predictions["upper"] - predictions["prediction"]) / predictions["std"]
+    np.testing.assert_allclose(upper, rule.above)
+    assert rule.above != rule.below
+
+
+def test_decisions(folder, capsys):
+    many = pd.concat([FRAME] * 8, ignore_index=True).drop(columns="price").to_csv(index=False)
+    options = ["--threshold", "recall=0.7", "--positive", "no", "--reject", "0.2"]
+    predictions = fit_and_predict(folder, *QUICK, *options, table=many)
+    decisions = model_of("model.ntk").decisions
+    out = capsys.readouterr().out
+    assert "with confidence 0.95, at least 0.7 of the positive rows are found" in out
+    assert "at most 0.2 of the rows are rejected" in out
+    rejected = predictions["total_uncertainty"] > decisions.rejection.value
+    positive = predictions["probability_no"] >= decisions.threshold.value
+    expected = np.where(rejected, "reject", np.where(positive, "no", "yes"))
+    assert (predictions["decision"] == expected).all()
+    truth = pd.read_csv("train.csv")["y"]
+    recall = np.mean(expected[truth == "no"] == "no")
+    assert f"rejected {rejected.mean():.4g}" in out
+    assert f"recall {recall:.4g}" in out
+    costs = ["--cost", "yes:no=5", "--cost", "no:yes=1", "--cost", "*:reject=0.3"]
+    predictions = fit_and_predict(folder, *QUICK, *costs, table=many)
+    p = predictions["probability_yes"]
+    expected = np.array(["no", "yes", "reject"])[np.argmin([5 * p, 1 - p, 0 * p + 0.3], axis=0)]
+    assert (predictions["decision"] == expected).all()
+    paid = np.select([expected == "reject", expected == truth, truth == "yes"], [0.3, 0, 5], 1.0)
+    assert f"cost of a decision {paid.mean():.4g}" in capsys.readouterr().out
+
+
+def test_weights_are_rows(folder):
+    weights = np.arange(len(FRAME)) % 3
+    table = FRAME.drop(columns="price")
+    exact = ["--reg", "1", "--draws", "8", "--class-weight", "yes=2"]
+    weighted = fit_and_predict(
+        folder, *exact, "--weight", "w", table=table.assign(w=weights).to_csv(index=False)
+    )
+    repeated = table.loc[np.repeat(table.index, weights)]
+    (folder / "repeated.csv").write_text(repeated.to_csv(index=False))
+    shell("fit", "repeated.csv", "--target", "y", *exact)
+    assert shell("predict", "model.ntk", "train.csv") == 0
+    pd.testing.assert_frame_equal(weighted, pd.read_csv("predictions.csv"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--threshold", "f1=0.9"], "neither precision nor recall"),
+        (["--threshold", "0.3", "--cost", "yes:no=1"], "two ways to decide"),
+        (["--threshold", "0.3", "--positive", "maybe"], "no class 'maybe'.*no, yes"),
+        (["--positive", "yes"], "give that too"),
+        (["--cost", "yes=1"], "not TRUE:DECISION=COST"),
+        (["--threshold", "precision=0.9"], "no threshold promises a precision of 0.9"),
+        (["--reject", "0.01"], "held-out rows cannot promise"),
+        (["--sets", "all"], "say how --conformal works"),
+        (["--class-weight", "maybe=2"], "no such class"),
+        (["--weight", "colour"], "holds text"),
+        (["--weight", "y"], "cannot be the rows' weight"),
+        (["--epochs", "3", "--producer", "ensemble"], "--batch-size"),
+        (["--batch-size", "3"], "belongs to --producer ensemble"),
+    ],
+)
+def test_decisions_and_weights_that_cannot_be(folder, capsys, options, message):
+    quick = [] if "--producer" in options else QUICK
+    assert shell(*FIT, *quick, *options) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (folder / "model.ntk").exists()
+
+
+def test_mini_batches_train(folder, recwarn, capsys):
+    """With what is the default, and as well as on all rows at once."""
+    options = ["--producer", "ensemble", "--members", "2", "--uncertainty", "none"]
+    whole = fit_and_predict(folder, *options)
+    batches = fit_and_predict(folder, *options, "--batch-size", "8", "--epochs", "60")
+    assert not recwarn.list
+    assert "warning" not in capsys.readouterr().err
+    np.testing.assert_allclose(whole["probability_yes"], batches["probability_yes"], atol=0.05)
+
+
+def test_what_memory_takes_is_said_before(folder, monkeypatch, capsys):
+    monkeypatch.setattr("ntk_uq.analytic.estimate_memory", lambda *_: 2**33)
+    monkeypatch.setattr("ntk_uq._common.machine.free_memory", lambda: 2**32)
+    assert shell(*FIT, "--drop", "size") == 2
+    error = capsys.readouterr().err
+    assert "40 rows take about 8.0 GiB, and 4.0 GiB of memory are free" in error
+    (pasted,) = re.findall(r"ntk-uq (fit train\.csv .*)", error)
+    assert "--drop size --producer ensemble --batch-size 256" in pasted
+    assert shell(*pasted.split(), "--members", "1", "--epochs", "1") == 0
 
 
 def model_of(path):
@@ -412,7 +533,7 @@ def test_a_full_disk(folder, monkeypatch, capsys):
 def test_too_large_is_said(folder, monkeypatch, capsys):
     monkeypatch.setattr("ntk_uq.analytic.estimate_memory", lambda *_: 2**60)
     assert shell(*FIT, "--reg", "1") == 2
-    assert "40 training points with 2 outputs take" in capsys.readouterr().err
+    assert re.search("40 rows take about .* GiB of memory are free", capsys.readouterr().err)
 
 
 def test_interrupted(folder):

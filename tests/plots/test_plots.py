@@ -9,9 +9,10 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 from scipy import stats
+from sklearn.metrics import precision_recall_curve
 from stand_ins import comparison, diagnostics
 
-from ntk_uq.calibration import fit_temperature
+from ntk_uq.calibration import fit_temperature, recall_threshold
 from ntk_uq.metrics import (
     coverage_curve,
     detect_errors,
@@ -35,6 +36,7 @@ from ntk_uq.plots import (
     plot_rejection,
     plot_reliability,
     plot_temperature,
+    plot_threshold,
     plot_trace,
     plot_uncertainty,
     plot_uncertainty_map,
@@ -173,6 +175,21 @@ def test_rejection(ax):
     np.testing.assert_array_equal(line.get_xdata(), 1 - curves["sure"].coverage)
     np.testing.assert_array_equal(line.get_ydata(), 1 - curves["sure"].error)
     assert legend(plot_rejection(curves["sure"], ax=Figure().subplots()))[1].startswith("AURC")
+
+
+def test_threshold(ax):
+    rng = np.random.default_rng(0)
+    positive = rng.random(400) < 0.3
+    score = rng.normal(size=400) + 2 * positive
+    rule = recall_threshold(positive, score, 0.8)
+    plot_threshold(positive, score, rule, ax=ax)
+    precision, recall, thresholds = precision_recall_curve(positive, score)
+    lines = by_label(ax)
+    np.testing.assert_array_equal(lines["precision"].get_xdata(), thresholds)
+    np.testing.assert_allclose(lines["precision"].get_ydata(), precision[:-1])
+    np.testing.assert_allclose(lines["recall"].get_ydata(), recall[:-1])
+    line = lines[f"threshold {rule.value:.3g}: recall of at least 0.8"]
+    assert line.get_xdata()[0] == rule.value
 
 
 def test_detection(ax):

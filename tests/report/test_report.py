@@ -102,9 +102,37 @@ def test_pairs_show_who_agrees(tmp_path):
     compared = comparison()
     text = report(tmp_path, compared)
     distance = compared.distance("finite", "infinite")
-    agreeing = text.count('<td class="same">')
+    agreeing = len(re.findall(r'<td data-method="[^"]+" class="same">', text))
     assert agreeing == sum(not d.tv.is_significant for d in compared.distances.values())
     assert f"{distance.tv.value:.4f}" in text
+
+
+def test_narrow_screens_lose_no_column(tmp_path):
+    """There each cell says whose it is, and the header row, which it replaces, is not shown."""
+    text = report(tmp_path, comparison())
+    cells = [cell["data-method"] for cell in Page(text).all("td") if "data-method" in cell]
+    assert len(cells) % 3 == 0
+    assert set(cells) == {"finite", "infinite", "mcmc"}
+    narrow = text[text.index("@media (max-width: 36rem)") :]
+    assert ".methods thead { display: none; }" in narrow
+    assert "content: attr(data-method)" in narrow
+
+
+def test_reg_stands_at_the_top(tmp_path):
+    compared = comparison()
+    for regs, words in (
+        ((0.5, 0.5, 0.5), "all with reg = 0.5"),
+        ((0.5, 0.5, 1.0), "with reg = 0.5 (finite), reg = 0.5 (infinite), reg = 1 (mcmc)"),
+        ((0.5, 0.5, None), ""),
+    ):
+        methods = {
+            name: replace(method, estimator=f"NTKClassifier(architecture=MLP(), reg={reg})")
+            for (name, method), reg in zip(compared.methods.items(), regs, strict=True)
+        }
+        text = report(tmp_path, replace(compared, methods=methods))
+        header = Page(text[text.index("<header>") : text.index("</header>") + 9]).text
+        assert words in header
+        assert ("reg" in header) == bool(words)
 
 
 def test_run_is_described(tmp_path):

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import numpy as np
 import pandas as pd
 import pytest
 from example_tables import Saw
@@ -20,7 +19,9 @@ def test_frames_name_their_rows():
     with pytest.raises(ValueError, match="'x' in row 8"):
         model_frame(table, "y", "classification", name="t")
     fitted = fit_table(table.assign(a=[1, 2, None, 3], b=list("cdcd")), "y", Saw())
-    np.testing.assert_array_equal(fitted.estimator.X_[:, 0], [1, 2, 2, 3])
+    number, gap = fitted.estimator.X_[:, :2].T
+    assert number[0] < number[1] == number[2] < number[3]  # the median of 1, 2 and 3
+    assert gap.tolist() == [0, 0, 1, 0]
     with pytest.raises(ValueError, match="two columns with the name 'a'"):
         fit_table(pd.concat([table, table[["a"]]], axis=1), "y", Saw())
 
@@ -28,15 +29,30 @@ def test_frames_name_their_rows():
 def test_what_is_wrong_with_a_table_is_said_at_once(tmp_path):
     """Without what takes seconds to import."""
     path = tmp_path / "t.csv"
-    path.write_text("a,y\n" + "1,5%\n" * 30)
+    path.write_text("a,y\n" + "1,5%\n2,5%\n" * 30)
+    good = tmp_path / "good.csv"
+    good.write_text("a,y\n" + "1,u\n2,v\n" * 6)
+    fit = ["fit", str(good), "--target", "y"]
+    commands = [
+        ["fit", str(path), "--target", "y"],
+        ["compare", "--data", str(path), "--target", "a"],
+        ["lazy", "--data", str(path), "--target", "a"],
+        [*fit, "--threshold", "0.3", "--positive", "w"],
+        [*fit, "--cost", "u:w=1"],
+        [*fit, "--conformal", "0.99"],
+        [*fit, "--weight", "z"],
+        ["predict", str(good), str(good)],
+    ]
     code = (
         "import sys; from ntk_uq.cli import main\n"
-        f"for command in (['fit', {str(path)!r}, '--target', 'y'],\n"
-        f"                ['compare', '--data', {str(path)!r}, '--target', 'a']):\n"
+        f"for command in {commands!r}:\n"
         "    print(main(command), {'jax', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules))"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
     )
-    assert ended.stdout.splitlines() == ["2 set()"] * 2, ended.stderr
-    assert ended.stderr.count("'5%' in line 2") == 2
+    found = [line for line in ended.stdout.splitlines() if line.startswith("2 ")]
+    assert found == ["2 set()"] * len(commands), ended.stderr
+    assert ended.stderr.count("'5%' in line 2") == 3
+    assert ended.stderr.count("no class 'w'") == 2
+    assert "is no file of nuq.save" in ended.stderr

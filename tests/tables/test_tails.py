@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ntk_uq.estimators.tails import CompressedTails
+from ntk_uq.tables.tails import CompressedTails
 
 RNG = np.random.default_rng(0)
 

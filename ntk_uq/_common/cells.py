@@ -1,4 +1,4 @@
-"""What features, targets and labels may hold, said by column and row, at the estimators' door.
+"""What features, targets and labels may hold, said by column and row, at the door.
 
 scikit-learn refuses most of what is no number, but does not say where it is; it takes dates for
 nanoseconds, and categories for their values.
@@ -19,7 +19,7 @@ _DURATIONS = "Give them in a unit, as numbers: x / np.timedelta64(1, 's')."
 _AS_TEXT = "If each is a class, make it text: y.astype(str)."
 
 
-def check_numbers(name: str, values: Any) -> None:
+def check_numbers(name: str, values: Any, *, missing: bool = False) -> None:
     """Refuse features or targets of which a cell is missing, infinite or no number.
 
     What is sparse, ragged or no array at all is left to scikit-learn, which says so well.
@@ -30,6 +30,8 @@ def check_numbers(name: str, values: Any) -> None:
         What they are: X or y.
     values : array-like of any number of axes, frame or series
         Features, or targets.
+    missing : bool
+        Whether cells may be missing.
 
     Raises
     ------
@@ -45,11 +47,12 @@ def check_numbers(name: str, values: Any) -> None:
         if hasattr(getattr(part, "dtype", None), "categories"):
             advice = f"{_encode(name)} If it is a quantity, say so: astype(float)."
             raise ValueError(f"{place} is categorical. {advice}")
-        _refuse_missing(name, array, column)
+        if not missing:
+            _refuse_missing(name, array, column)
         if array.dtype.kind == "f":
             _refuse(name, np.isinf(array), column, "infinity", "Numbers must be finite.")
         elif array.dtype.kind in "OUS":
-            _refuse_no_number(name, array, column)
+            _refuse_no_number(name, array, column, missing)
 
 
 def check_labels(y: Any) -> Any:
@@ -104,8 +107,9 @@ def _encode(name: str) -> str:
     if name == "y":
         return "Targets are quantities; for classes there are classifiers."
     return (
-        "Encode categories as numbers, by scikit-learn's OneHotEncoder for example, or fit the "
-        "table with ntk_uq.tables.fit_table, which does."
+        "Encode categories as numbers, by ntk_uq.TableEncoder() or scikit-learn's OneHotEncoder in "
+        "a pipeline, or fit without an architecture, which takes data frames with columns of "
+        "categories (categorical_features)."
     )
 
 
@@ -140,13 +144,18 @@ def _refuse_missing(name: str, array: NDArray, column: Any) -> None:
         return
     advice = "Leave such rows out."
     if name == "X":
-        advice = "Fill in what is missing, by scikit-learn's SimpleImputer, or leave such rows out."
+        advice = (
+            "Fill in what is missing, by ntk_uq.TableEncoder() or scikit-learn's SimpleImputer in "
+            "a pipeline, or leave such rows out."
+        )
     _refuse(name, missing, column, "NaN (a missing value)", advice)
 
 
-def _refuse_no_number(name: str, array: NDArray, column: Any) -> None:
+def _refuse_no_number(name: str, array: NDArray, column: Any, missing: bool) -> None:
     for index, cell in np.ndenumerate(array.astype(object)):
         try:
+            if missing and _is_missing(cell):
+                continue
             float(cell)
         except (TypeError, ValueError) as error:
             advice = "Only numbers can be used."
@@ -157,6 +166,12 @@ def _refuse_no_number(name: str, array: NDArray, column: Any) -> None:
             raise type(error)(
                 f"{name} is no number {_where(index, column)}: {error}. {advice}"
             ) from None
+
+
+def _is_missing(cell: Any) -> bool:
+    import pandas as pd
+
+    return cell is None or cell is pd.NA
 
 
 def _refuse_other_labels(array: NDArray) -> None:

@@ -1,0 +1,2 @@
+from .files import save as save
+from .opening import load as load
