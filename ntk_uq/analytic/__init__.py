@@ -23,6 +23,7 @@ from ntk_uq.analytic.budget import estimate_memory
 from ntk_uq.analytic.exact import ExactPredictor, exact_predictor
 from ntk_uq.analytic.functions import FunctionDraws
 from ntk_uq.analytic.gaussian import GaussianPredictor, gaussian_predictor
+from ntk_uq.analytic.network_draws import NetworkDraws
 from ntk_uq.analytic.producer import (
     FittedInfiniteEnsemble,
     FittedProcess,
@@ -42,6 +43,7 @@ __all__ = [
     "GaussianPredictor",
     "InfiniteEnsemble",
     "LaplaceProcess",
+    "NetworkDraws",
     "Uncertainty",
     "correct_draws",
     "discrepancy",

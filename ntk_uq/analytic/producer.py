@@ -1,5 +1,6 @@
 """The infinite ensemble as a producer: a problem in, a distribution of latents anywhere out."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -13,10 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.solver import LARGEST_GAP
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.exact import ExactPredictor, exact_predictor
 from ntk_uq.analytic.functions import FunctionDraws
 from ntk_uq.analytic.gaussian import GaussianPredictor, gaussian_predictor
+from ntk_uq.analytic.network_draws import NetworkDraws, network_draws, tiled_ntk
 from ntk_uq.analytic.solutions import check_range, check_solution, refuse_unsolved
 from ntk_uq.analytic.trajectories import correct_draws
 from ntk_uq.likelihoods import Likelihood
@@ -34,6 +37,12 @@ Floats = NDArray[np.float64]
 _POINTS_AT_ONCE = 1024
 # And numbers in an array over test points, training points and outputs: 2**23 doubles are 64 MiB.
 _ENTRIES_AT_ONCE = 2**23
+_KERNEL_ENTRIES_AT_ONCE = 2**24
+# Above so many points prior functions are those of networks, unless the user says otherwise.
+_NETWORKS_ABOVE = 3000
+# How far latents may be off, in posterior standard deviations: 1e-12 nats, and what no statistic of
+# a thousand draws can see.
+_TOLERANCE, _TOLERANCE_OF_NETWORKS = 2**0.5 * 1e-6, 0.005
 # Where prior functions are of this size, in nats, so many draws are solved before the others.
 _WIDE, _PILOTS = 1e5, 2
 
@@ -54,6 +63,19 @@ class InfiniteEnsemble:
         Trajectories that bring each draw of the posterior nearer to it: `correct_draws`.
     feature_scales : array of shape [d], or 1.0
         Factor of each feature.
+    prior_functions : {"auto", "exact", "networks"}
+        Prior functions of method "exact": drawn from a factor of their covariance, or functions of
+        wide random networks, `network_draws`, for which Theta stands in tiles. "auto" takes the
+        latter of more than 3,000 points where the architecture can be widened.
+    tol : float, optional
+        How far latents may be from the solution, in posterior standard deviations. None takes a
+        millionth with exact prior functions and 0.005 with those of networks: the means of a
+        thousand draws are known to a thirtieth.
+    storage : path, optional
+        Directory of a file for Theta, of prior functions of networks; None keeps it in memory.
+    checkpoint : path, optional
+        Directory for solved draws, of prior functions of networks: a run that was killed goes on
+        from there.
 
     Examples
     --------
@@ -71,6 +93,10 @@ class InfiniteEnsemble:
     n_draws: int = 256
     n_trajectories: int = 0
     feature_scales: Floats | float = 1.0
+    prior_functions: Literal["auto", "exact", "networks"] = "auto"
+    tol: float | None = None
+    storage: str | os.PathLike | None = None
+    checkpoint: str | os.PathLike | None = None
 
     def fit(self, problem: Problem, *, progress: bool | None = False) -> "FittedInfiniteEnsemble":
         """Solve the problem.
@@ -97,21 +123,58 @@ class InfiniteEnsemble:
             If a solution is a rough one.
         """
         points = problem.points * self.feature_scales
+        if self.takes_networks(problem):
+            return self._fit_networks(problem, points, progress)
         with progress_bar("kernels", 1, progress) as told:
             kernels = problem.architecture.kernels(points, progress=told)
         widest = check_range(kernels, problem.targets, problem.reg, self.uncertainty)
         solve = self._closed_form if self.method == "gaussian" else self._draws
         with own_rules(), jax.enable_x64(True):
             predictor = as_numpy(solve(problem, kernels, widest, progress))
-        check_solution(predictor, problem.reg)
-        return FittedInfiniteEnsemble(
-            predictor,
-            points,
-            problem.architecture,
-            self.feature_scales,
-            problem.likelihood,
-            None if self.method == "gaussian" else problem.key,
+        check_solution(predictor, problem.reg, self._largest_gap)
+        return self._fitted(problem, points, predictor)
+
+    def takes_networks(self, problem: Problem) -> bool:
+        """Whether prior functions of the problem will be those of networks."""
+        if self.prior_functions != "auto":
+            return self.prior_functions == "networks"
+        return (
+            self.method == "exact"
+            and len(problem.points) > _NETWORKS_ABOVE
+            and problem.reg > 0
+            and not self.n_trajectories
+            and problem.architecture.widened(1) is not None
         )
+
+    def _fit_networks(
+        self, problem: Problem, points: Floats, progress: bool | None
+    ) -> "FittedInfiniteEnsemble":
+        if self.method != "exact" or self.n_trajectories or problem.reg == 0:
+            raise ValueError(
+                'prior_functions="networks" is for method="exact" with reg > 0 and '
+                'n_trajectories=0: set prior_functions="exact", or "auto".'
+            )
+        network = problem.architecture
+        diagonal = network.kernel_diag(points)
+        check_range(diagonal, problem.targets, problem.reg, self.uncertainty, "single")
+        with progress_bar("kernel", 1, progress) as told:
+            ntk = tiled_ntk(network, points, self.storage, told)
+        tol = _TOLERANCE_OF_NETWORKS if self.tol is None else self.tol
+        asked = (problem, points, self.uncertainty, self.n_draws, tol)
+        with own_rules(), jax.enable_x64(True):
+            draws = network_draws(*asked, ntk=ntk, checkpoint=self.checkpoint, progress=progress)
+        check_solution(draws, problem.reg, self._largest_gap)
+        return self._fitted(problem, points, draws)
+
+    @property
+    def _largest_gap(self) -> float:
+        """Of solutions that nobody is warned of."""
+        return LARGEST_GAP if self.tol is None else max(LARGEST_GAP, 0.5 * self.tol**2)
+
+    def _fitted(self, problem: Problem, points: Floats, predictor: Any) -> "FittedInfiniteEnsemble":
+        key = None if self.method == "gaussian" else problem.key
+        settings = (problem.architecture, self.feature_scales, problem.likelihood)
+        return FittedInfiniteEnsemble(predictor, points, *settings, key)
 
     def _closed_form(
         self, problem: Problem, kernels: Kernels, widest: float, progress: bool | None
@@ -131,7 +194,8 @@ class InfiniteEnsemble:
             # Draws this far out may take the solver all its iterations, and in vain.
             refuse_unsolved(exact_predictor(key, *asked, _PILOTS), problem.reg)
         with progress_bar("infinite ensemble", self.n_draws, progress) as told:
-            predictor = exact_predictor(key, *asked, self.n_draws, progress=told)
+            tol = _TOLERANCE if self.tol is None else self.tol
+            predictor = exact_predictor(key, *asked, self.n_draws, tol=0.5 * tol**2, progress=told)
         if not self.n_trajectories:
             return predictor
         key = jax.random.fold_in(problem.key, 2)
@@ -144,7 +208,7 @@ class FittedInfiniteEnsemble:
 
     Attributes
     ----------
-    predictor : ExactPredictor or GaussianPredictor
+    predictor : ExactPredictor, NetworkDraws or GaussianPredictor
         Takes kernels.
     points : array of shape [n, d]
         Training points, features scaled.
@@ -169,7 +233,7 @@ class FittedInfiniteEnsemble:
     (True, (4, 2, 2))
     """
 
-    predictor: ExactPredictor | GaussianPredictor
+    predictor: ExactPredictor | NetworkDraws | GaussianPredictor
     points: Floats
     architecture: BaseArchitecture
     feature_scales: Floats | float
@@ -189,8 +253,8 @@ class FittedInfiniteEnsemble:
     @property
     def discrepancy(self) -> Discrepancy | None:
         """How far the closed form is from exact solutions; None of these."""
-        exact = isinstance(self.predictor, ExactPredictor)
-        return None if exact else self.predictor.discrepancy  # type: ignore[union-attr]
+        gaussian = isinstance(self.predictor, GaussianPredictor)
+        return self.predictor.discrepancy if gaussian else None  # type: ignore[union-attr]
 
     def latents(self, X: ArrayLike, joint: bool = False) -> GaussianPrediction | SamplePrediction:
         """Distribution of the latents at m points.
@@ -210,7 +274,10 @@ class FittedInfiniteEnsemble:
         X = np.asarray(X) * self.feature_scales
         if isinstance(self.predictor, GaussianPredictor):
             return _gaussian(self.predictor, self._kernels, X, joint, self.likelihood)
-        draws = self._joint_draws(X) if joint else self._draws(self.predictor, X)
+        if isinstance(self.predictor, NetworkDraws):
+            draws = self._draws_of_networks(self.predictor, X)
+        else:
+            draws = self._joint_draws(X) if joint else self._draws(self.predictor, X)
         if self.predictor.uncertainty == "none":
             mean = draws[0]
             return GaussianPrediction(mean, np.zeros((*mean.shape, mean.shape[1])), self.likelihood)
@@ -225,6 +292,11 @@ class FittedInfiniteEnsemble:
             ``functions(X)`` gives the latents of every draw at m points: [S, m, C].
         """
         predictor = self.predictor
+        if isinstance(predictor, NetworkDraws):
+            of_networks = predictor
+            return lambda X: self._draws_of_networks(
+                of_networks, np.asarray(X) * self.feature_scales
+            )
         if not isinstance(predictor, ExactPredictor):
             raise ValueError('Functions are drawn by method="exact".')
 
@@ -255,6 +327,16 @@ class FittedInfiniteEnsemble:
             blocks = _blocks(predictor, X)
             draws = [predictor.latents(*self._kernels(block, False)) for block in blocks]
             return np.concatenate(draws, axis=1)
+
+    def _draws_of_networks(self, predictor: NetworkDraws, X: Floats) -> Floats:
+        size = max(1, min(_POINTS_AT_ONCE, _KERNEL_ENTRIES_AT_ONCE // len(self.points)))
+        draws = []
+        for start in range(0, len(X), size):
+            block = X[start : start + size]
+            with own_rules():
+                cross = self.architecture.kernels(block, self.points).ntk
+                draws.append(predictor.latents(cross, block))
+        return np.concatenate(draws, axis=1)
 
     def _joint_draws(self, X: Floats) -> Floats:
         kernels = self._kernels(X, True)

@@ -1,6 +1,7 @@
 """The infinite ensemble as scikit-learn estimators."""
 
 import numbers
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -41,6 +42,10 @@ class _NTK(Estimator):
     uncertainty: analytic.Uncertainty
     method: Literal["exact", "gaussian"]
     n_draws: int
+    prior_functions: Literal["auto", "exact", "networks"]
+    tol: float | None
+    storage: str | os.PathLike | None
+    checkpoint: str | os.PathLike | None
     tune: Sequence[str]
     _fitted: analytic.FittedInfiniteEnsemble
     # How reg is chosen when nothing is said, and what else may be.
@@ -79,7 +84,7 @@ class _NTK(Estimator):
         self.__dict__.pop("reg_curve_", None)
         with own_rules():
             problem = self._problem(points, targets, self._given_reg)
-            self._refuse_too_large(*problem.targets.shape)
+            self._refuse_too_large(problem)
             problem, scales = self._chosen(problem)
             if self.method == "exact":
                 problem = replace(problem, key=self._key())
@@ -136,6 +141,10 @@ class _NTK(Estimator):
             n_draws=self.n_draws,
             n_trajectories=self._n_corrections,
             feature_scales=scales,
+            prior_functions=self.prior_functions,
+            tol=self.tol,
+            storage=self.storage,
+            checkpoint=self.checkpoint,
         )
 
     @property
@@ -143,19 +152,28 @@ class _NTK(Estimator):
         """What stands where nothing is chosen."""
         return float(self.reg) if isinstance(self.reg, numbers.Real) else 1.0
 
-    def _refuse_too_large(self, n: int, outputs: int) -> None:
-        needed = analytic.estimate_memory(n, outputs, self.n_draws, self.method, self.uncertainty)
+    def _refuse_too_large(self, problem: Problem) -> None:
+        (n, outputs), networks = problem.targets.shape, self._producer(1.0).takes_networks(problem)
+        needed = analytic.estimate_memory(
+            n, outputs, self.n_draws, self.method, self.uncertainty,
+            "networks" if networks else "exact", in_memory=self.storage is None,
+        )  # fmt: skip
         present = memory_limit()
         if needed > present:
+            part = "Fit a part of the points (memory grows with their square), "
+            cures = {
+                "gaussian": part + 'or use method="exact", or train a finite ensemble.',
+                "exact": part + "fewer draws, or train a finite ensemble.",
+                "networks": f"{part}fewer draws, or train a finite ensemble."
+                if self.storage is not None
+                else 'Give storage="a directory" on a disk with so much space, in which the kernel '
+                "then stands in a file, fit a part of the points, or train a finite ensemble.",
+            }
+            kind = "networks" if networks else self.method
             raise MemoryError(
                 f"{n} training points with {outputs} outputs take {needed / 2**30:.1f} GiB by "
-                f"method={self.method!r}, and this machine has {present / 2**30:.1f} GiB. Fit a "
-                "part of the points (memory grows with their square), "
-                + (
-                    "fewer draws, or train a finite ensemble."
-                    if self.method == "exact"
-                    else 'or use method="exact", or train a finite ensemble.'
-                )
+                f"method={self.method!r}, and this machine has {present / 2**30:.1f} GiB. "
+                f"{cures[kind]}"
             )
 
     def _chosen(self, problem: Problem) -> tuple[Problem, Floats | float]:
@@ -209,6 +227,13 @@ class _NTK(Estimator):
         if self.method not in ("exact", "gaussian"):
             raise ValueError(f'method must be "exact" or "gaussian"; got {self.method!r}.')
         checks.count("n_draws", self.n_draws)
+        if self.prior_functions not in ("auto", "exact", "networks"):
+            raise ValueError(
+                'prior_functions must be "auto", "exact" or "networks"; got '
+                f"{self.prior_functions!r}."
+            )
+        if self.tol is not None:
+            checks.real("tol", self.tol, minimum=0.0)
         if self._n_corrections:
             checks.count("n_trajectories", self._n_corrections)
             if (self.uncertainty, self.method) != ("posterior", "exact"):
@@ -310,6 +335,23 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         itself, in a `FeatureEmbedding`, by either criterion; by the evidence, whose gradient finds
         them, the scales of weights and biases of an `MLP`, and a scale for each feature (automatic
         relevance determination).
+    prior_functions : {"auto", "exact", "networks"}, default "auto"
+        Where the draws of method="exact" begin. "exact": at draws of the prior itself, which takes
+        a factor of the kernel. "networks": at the functions of random networks of width 512 or the
+        architecture's, if that is more, whose covariance is nearly the same; the kernel then stands
+        in tiles of single precision, and draws are functions for any points. "auto" takes the
+        latter above 3,000 points, of an architecture that says how it is widened. See docs,
+        "Size".
+    tol : float, optional
+        How far draws of method="exact" may be from their solution: the latents' distance, in
+        posterior standard deviations. None takes a millionth with exact prior functions and 0.005
+        with those of networks, which no statistic of a thousand draws can see.
+    storage : path, optional
+        Directory of a file in which the kernel stands with prior functions of networks, where it
+        does not fit into memory. None keeps it in memory.
+    checkpoint : path, optional
+        Directory in which draws with prior functions of networks are kept as they are solved: the
+        same fit, after it was killed, goes on from there.
     random_state : int, RandomState or None, default 0
         Decides the draws of method="exact".
     progress : bool or None, default None
@@ -327,7 +369,7 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         Factor of each feature.
     reg_curve_ : selection.RegCurve
         Where `reg` was chosen: the criterion along it, for `plots.plot_reg_curve`.
-    predictor_ : analytic.ExactPredictor or analytic.GaussianPredictor
+    predictor_ : analytic.ExactPredictor, analytic.NetworkDraws or analytic.GaussianPredictor
         The functional layer's predictor, which takes kernels.
     jitter_ : float
         What was added to the diagonal of the training points' NNGP kernel to draw from it; zero
@@ -377,6 +419,10 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         n_trajectories: int = 0,
         label_smoothing: float = 0.0,
         tune: Sequence[str] = (),
+        prior_functions: Literal["auto", "exact", "networks"] = "auto",
+        tol: float | None = None,
+        storage: str | os.PathLike | None = None,
+        checkpoint: str | os.PathLike | None = None,
         random_state: Any = 0,
         progress: bool | None = None,
     ):
@@ -387,6 +433,10 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         self.n_draws = n_draws
         self.n_trajectories = n_trajectories
         self.tune = tune
+        self.prior_functions = prior_functions
+        self.tol = tol
+        self.storage = storage
+        self.checkpoint = checkpoint
         self.label_smoothing = label_smoothing
         self.random_state = random_state
         self.progress = progress
@@ -423,6 +473,8 @@ class NTKRegressor(_NTK, Regressor):
         Number of draws of method="exact".
     tune : sequence of str, default ()
         As in `NTKClassifier`.
+    prior_functions, tol, storage, checkpoint
+        As in `NTKClassifier`, of method="exact".
     random_state : int, RandomState or None, default 0
         Decides the draws of method="exact".
     progress : bool or None, default None
@@ -463,6 +515,10 @@ class NTKRegressor(_NTK, Regressor):
         method: Literal["exact", "gaussian"] = "gaussian",
         n_draws: int = 256,
         tune: Sequence[str] = (),
+        prior_functions: Literal["auto", "exact", "networks"] = "auto",
+        tol: float | None = None,
+        storage: str | os.PathLike | None = None,
+        checkpoint: str | os.PathLike | None = None,
         random_state: Any = 0,
         progress: bool | None = None,
     ):
@@ -473,5 +529,9 @@ class NTKRegressor(_NTK, Regressor):
         self.method = method
         self.n_draws = n_draws
         self.tune = tune
+        self.prior_functions = prior_functions
+        self.tol = tol
+        self.storage = storage
+        self.checkpoint = checkpoint
         self.random_state = random_state
         self.progress = progress

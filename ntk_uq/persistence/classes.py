@@ -30,11 +30,11 @@ _ARCHITECTURES = _held_as_data(networks, BaseArchitecture)
 # All classes that a file may name. Building one assigns or checks values and does nothing else.
 CLASSES = {
     "ntk_uq.architectures": _ARCHITECTURES,
-    "ntk_uq.networks": ("FunctionPrior",),
+    "ntk_uq.networks": ("FunctionPrior", "RandomFunctions"),
     "ntk_uq.likelihoods": _held_as_data(likelihoods),
     "ntk_uq.analytic": (
         "Discrepancy", "ExactPredictor", "FittedInfiniteEnsemble", "FittedProcess",
-        "GaussianPredictor", "_PerOutput", "_Shared",
+        "GaussianPredictor", "NetworkDraws", "_PerOutput", "_Shared",
     ),
     "ntk_uq.ensemble": ("FittedEnsemble", "TrainedEnsemble"),
     "ntk_uq.bayes": (
