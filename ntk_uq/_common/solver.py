@@ -47,6 +47,7 @@ __all__ = [
     "DualSolution",
     "deflate_at_mode",
     "interpolation_gap",
+    "large_directions",
     "solve_dual",
 ]
 
@@ -84,6 +85,7 @@ def deflate_at_mode(
     y: Array,
     likelihood: "Likelihood",
     *,
+    basis: tuple[Array, Array] | None = None,
     told: Callable[[float], None] | None = None,
 ) -> tuple[Deflation, Array]:
     """Deflate draws' problems by a share of the curvature at the mode, the solution of f0 = 0.
@@ -94,6 +96,8 @@ def deflate_at_mode(
         Theta.
     reg, y, likelihood, told
         As in `solve_dual`.
+    basis : pair of Arrays of shape [n, k], optional
+        What `large_directions` found; sought if it is not given.
 
     Returns
     -------
@@ -101,16 +105,8 @@ def deflate_at_mode(
     alpha : Array of shape [1, n, C]
         Dual coefficients near the mode's, to start from.
     """
-    tiled = isinstance(ntk, SymmetricTiles)
-    operator: Any = _Tiled(ntk, None) if isinstance(ntk, SymmetricTiles) else _Dense(ntk)
-    most, share = DIRECTIONS, SHARE
-    if tiled:
-        most, share = int(np.clip(len(ntk) // 64, most, _DIRECTIONS_OF_TILES)), _SHARE_OF_TILES
-    size = min(most, max(1, DEFLATED // y.shape[1]), len(ntk))
-    # Any start that has something of every direction does; the same in every run.
-    start = np.random.default_rng(0).standard_normal((len(ntk), size))
-    apply = operator.apply_precisely
-    basis = deflation_basis(apply, jnp.asarray(start, float if tiled else y.dtype), y.dtype)
+    basis = large_directions(ntk, y) if basis is None else basis
+    share = _SHARE_OF_TILES if isinstance(ntk, SymmetricTiles) else SHARE
     zero = jnp.zeros_like(y)
     # Of the way to the mode the curvature where it begins is a good part.
     first = deflate(basis, reg, likelihood.curvature(zero, y), share)
@@ -119,6 +115,18 @@ def deflate_at_mode(
     )
     curvature = likelihood.curvature(mode.latents[0], y)
     return deflate(basis, reg, curvature, share), mode.alpha
+
+
+def large_directions(ntk: Array | SymmetricTiles, y: Array) -> tuple[Array, Array]:
+    """Directions V that Theta makes large, and Theta V, [n, k] each, for targets [n, C]."""
+    tiled = isinstance(ntk, SymmetricTiles)
+    operator: Any = _Tiled(ntk, None) if isinstance(ntk, SymmetricTiles) else _Dense(ntk)
+    most = int(np.clip(len(ntk) // 64, DIRECTIONS, _DIRECTIONS_OF_TILES)) if tiled else DIRECTIONS
+    size = min(most, max(1, DEFLATED // y.shape[1]), len(ntk))
+    # Any start that has something of every direction does; the same in every run.
+    numbers = np.random.default_rng(0).standard_normal((len(ntk), size))
+    start = jnp.asarray(numbers, float if tiled else y.dtype)
+    return deflation_basis(operator.apply_precisely, start, y.dtype)
 
 
 class DualSolution(NamedTuple):
@@ -204,7 +212,7 @@ class _Tiled:
         return self
 
     def while_loop(self, unfinished: Any, body: Any, state: Any) -> Any:
-        """`lax.while_loop` that can be interrupted, tells of iterates, and ends where they stall."""
+        """`lax.while_loop` that can be interrupted, tells of iterates, and ends if they stall."""
         best, since = np.inf, 0
         while since < _STALLED and unfinished(state):
             state = body(state)

@@ -55,7 +55,7 @@ class SymmetricTiles:
         if directory is None:
             memory = mmap.mmap(-1, size)
         else:
-            with tempfile.TemporaryFile(dir=directory) as file:
+            with tempfile.TemporaryFile(dir=os.fspath(directory)) as file:
                 file.truncate(size)
                 memory = mmap.mmap(file.fileno(), size)
         numbers = np.frombuffer(memory, self.dtype)

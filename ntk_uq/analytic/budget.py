@@ -34,7 +34,6 @@ def estimate_memory(
     method: str,
     uncertainty: Uncertainty,
     prior_functions: Literal["exact", "networks"] = "exact",
-    *,
     in_memory: bool = True,
 ) -> int:
     """Memory that fitting takes at its peak, in bytes, in double precision.

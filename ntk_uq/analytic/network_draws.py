@@ -21,7 +21,8 @@ from ntk_uq._common.tiles import SymmetricTiles
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.budget import _draws_at_once_of_tiles, _max_iter
 from ntk_uq.analytic.exact import _standard_normal
-from ntk_uq.likelihoods import Likelihood, require_condition
+from ntk_uq.likelihoods import require_condition
+from ntk_uq.likelihoods.interface import in_single_precision
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.problem import Problem
 from ntk_uq.networks.random_functions import RandomFunctions
@@ -166,7 +167,7 @@ def network_draws(
     NetworkDraws
     """
     targets = jnp.asarray(problem.targets, jnp.float32)
-    likelihood = _in_single_precision(problem.loss)
+    likelihood = in_single_precision(problem.loss)
     require_condition(likelihood, targets, problem.reg)
     n, outputs = targets.shape
     prior = prior_functions(problem, uncertainty, outputs)
@@ -238,10 +239,6 @@ def prior_functions(
     if uncertainty == "initialization":
         return RandomFunctions(wide, "nngp", 1.0, n_outputs, seed_numbers)
     return RandomFunctions(wide, "ntk", problem.reg**-0.5, n_outputs, seed_numbers)
-
-
-def _in_single_precision(likelihood: Likelihood) -> Likelihood:
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), likelihood)
 
 
 def _told(bar: Progress | None, done: int, total: int) -> Callable[[float], None] | None:

@@ -15,6 +15,7 @@ from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import LARGEST_GAP
+from ntk_uq._common.tiles import SymmetricTiles
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.exact import ExactPredictor, exact_predictor
 from ntk_uq.analytic.functions import FunctionDraws
@@ -98,13 +99,21 @@ class InfiniteEnsemble:
     storage: str | os.PathLike | None = None
     checkpoint: str | os.PathLike | None = None
 
-    def fit(self, problem: Problem, *, progress: bool | None = False) -> "FittedInfiniteEnsemble":
+    def fit(
+        self,
+        problem: Problem,
+        *,
+        ntk: SymmetricTiles | None = None,
+        progress: bool | None = False,
+    ) -> "FittedInfiniteEnsemble":
         """Solve the problem.
 
         Parameters
         ----------
         problem : Problem
             Data, likelihood, regularisation and network.
+        ntk : SymmetricTiles, optional
+            What `tiled_kernel` gives, where it is known; of prior functions of networks.
         progress : bool or None
             Progress bars; None shows them at a terminal only.
 
@@ -124,7 +133,7 @@ class InfiniteEnsemble:
         """
         points = problem.points * self.feature_scales
         if self.takes_networks(problem):
-            return self._fit_networks(problem, points, progress)
+            return self._fit_networks(problem, points, ntk, progress)
         with progress_bar("kernels", 1, progress) as told:
             kernels = problem.architecture.kernels(points, progress=told)
         widest = check_range(kernels, problem.targets, problem.reg, self.uncertainty)
@@ -146,8 +155,18 @@ class InfiniteEnsemble:
             and problem.architecture.widened(1) is not None
         )
 
+    def tiled_kernel(self, problem: Problem, *, progress: bool | None = False) -> SymmetricTiles:
+        """NTK of the points in tiles, in memory or in a file in `storage`."""
+        points = problem.points * self.feature_scales
+        with progress_bar("kernel", 1, progress) as told:
+            return tiled_ntk(problem.architecture, points, self.storage, told)
+
     def _fit_networks(
-        self, problem: Problem, points: Floats, progress: bool | None
+        self,
+        problem: Problem,
+        points: Floats,
+        ntk: SymmetricTiles | None,
+        progress: bool | None,
     ) -> "FittedInfiniteEnsemble":
         if self.method != "exact" or self.n_trajectories or problem.reg == 0:
             raise ValueError(
@@ -157,8 +176,8 @@ class InfiniteEnsemble:
         network = problem.architecture
         diagonal = network.kernel_diag(points)
         check_range(diagonal, problem.targets, problem.reg, self.uncertainty, "single")
-        with progress_bar("kernel", 1, progress) as told:
-            ntk = tiled_ntk(network, points, self.storage, told)
+        if ntk is None:
+            ntk = self.tiled_kernel(problem, progress=progress)
         tol = _TOLERANCE_OF_NETWORKS if self.tol is None else self.tol
         asked = (problem, points, self.uncertainty, self.n_draws, tol)
         with own_rules(), jax.enable_x64(True):

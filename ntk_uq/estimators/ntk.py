@@ -18,6 +18,7 @@ from ntk_uq._common import checks
 from ntk_uq._common.machine import memory_limit
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.tiles import SymmetricTiles
 from ntk_uq.estimators.first_order import warn_of_first_order
 from ntk_uq.estimators.tasks import (
     Estimator,
@@ -86,9 +87,13 @@ class _NTK(Estimator):
             problem = self._problem(points, targets, self._given_reg)
             self._refuse_too_large(problem)
             problem, scales = self._chosen(problem)
+            producer, ntk = self._producer(scales), None
+            if producer.takes_networks(problem):
+                ntk = producer.tiled_kernel(problem, progress=self.progress)
+                problem = self._corrected(problem, ntk)
             if self.method == "exact":
                 problem = replace(problem, key=self._key())
-            self._fitted = self._producer(scales).fit(problem, progress=self.progress)
+            self._fitted = producer.fit(problem, ntk=ntk, progress=self.progress)
         if self.discrepancy_ is not None:
             warn_of_first_order(self.discrepancy_, 'Use method="exact"', self.reg_)
         self.fit_seconds_ = time.perf_counter() - start
@@ -156,7 +161,7 @@ class _NTK(Estimator):
         (n, outputs), networks = problem.targets.shape, self._producer(1.0).takes_networks(problem)
         needed = analytic.estimate_memory(
             n, outputs, self.n_draws, self.method, self.uncertainty,
-            "networks" if networks else "exact", in_memory=self.storage is None,
+            "networks" if networks else "exact", self.storage is None,
         )  # fmt: skip
         present = memory_limit()
         if needed > present:
@@ -213,6 +218,23 @@ class _NTK(Estimator):
             problem, architecture=choice.architecture, reg=choice.reg, likelihood=likelihood
         )
         return chosen, choice.scales
+
+    def _corrected(self, problem: Problem, ntk: SymmetricTiles) -> Problem:
+        """The problem with the regularisation that all points choose, near what few have chosen."""
+        curve = getattr(self, "reg_curve_", None)
+        by_modes = self.uncertainty in ("initialization", "none")
+        if curve is None or curve.criterion != "cv" or not by_modes:
+            return problem
+        rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
+        n, label = len(problem.targets), "choosing reg with all points"
+        if n <= cast(int, curve.n_points):
+            return problem
+        with jax.enable_x64(True), progress_bar(label, 3, self.progress) as progress:
+            self.reg_curve_ = selection.reg_of_all_points(
+                rng, ntk, problem.points, self._outcomes(problem.targets), problem.likelihood,
+                problem.reg, targets=problem.targets, progress=progress,
+            )  # fmt: skip
+        return replace(problem, reg=self.reg_curve_.reg)
 
     def _check_arguments(self) -> None:
         self._check_shared()
@@ -311,7 +333,9 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         Strength of the pull towards the initialisation, against a sum over data of the loss in
         nats; 1 is the Bayesian prior N(theta_0, I). Zero needs `label_smoothing` > 0.
         "evidence" maximises Laplace's approximation of the evidence, "cv" the log probability of
-        held-out labels in 5 folds; both use at most 600 points, taken at random. Where "cv" can
+        held-out labels in 5 folds; both use at most 600 points, taken at random. Of more than 3,000
+        points all then correct what "cv" has found for "initialization" and "none", by folds of
+        theirs. Where "cv" can
         hold nothing out, as with one point a class, it is 1.0, with a warning. None is 1.0 for
         an architecture that you give; without one it is "cv", depth and embedding chosen too.
     uncertainty : {"initialization", "posterior", "none"}, default "initialization"
@@ -464,7 +488,7 @@ class NTKRegressor(_NTK, Regressor):
         `reg` and noise are chosen by the evidence, those over initialisations are too narrow.
     noise : float, optional
         Standard deviation of the observation noise, in the units of the target. None estimates it
-        by the evidence, for each output. An output that never varies has nothing to estimate it
+        by the evidence, for each output, with at most 3,000 points, taken at random. An output that never varies has nothing to estimate it
         from: a hundredth of the prior's standard deviation is taken, in units of the target's size,
         with a warning.
     method : {"gaussian", "exact"}, default "gaussian"

@@ -4,11 +4,13 @@ r"""Choosing the regularisation, and the kernel, from the training data alone.
   it depends on, and `maximise_evidence`, which climbs it. docs/theory: "Choosing `reg`".
 - `cross_validate`: log predictive density of held-out points, along a path of regularisations.
 - `choose`: an architecture's regularisation by either, with its depth, scales and noise.
+- `reg_of_all_points`: what many points say of a regularisation that few of them have chosen.
 - `cross_validate_posterior`: the regularisation whose posterior predicts best, by its draws.
 
 Everything follows the dtype of the kernels.
 """
 
+from ntk_uq.selection.all_points import reg_of_all_points
 from ntk_uq.selection.choice import Choice, choose
 from ntk_uq.selection.cross_validation import cross_validate
 from ntk_uq.selection.curve import RegCurve
@@ -26,4 +28,5 @@ __all__ = [
     "estimate_noise",
     "log_evidence",
     "maximise_evidence",
+    "reg_of_all_points",
 ]

@@ -30,6 +30,8 @@ class RegCurve:
         Which of the two.
     reg : float
         The regularisation chosen.
+    n_points : int or None
+        Points that it was chosen with; None where that was not kept.
 
     Examples
     --------
@@ -46,3 +48,4 @@ class RegCurve:
     names: tuple[str, ...]
     criterion: str
     reg: float
+    n_points: int | None = None
