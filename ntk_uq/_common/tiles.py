@@ -4,12 +4,16 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+from threadpoolctl import ThreadpoolController
 
+from ntk_uq._common.machine import cores
 from ntk_uq._common.progress import Progress
+from ntk_uq._common.side_by_side import side_by_side
 
 __all__ = ["TILE_ROWS", "SymmetricTiles", "tiled_bytes"]
 
@@ -94,9 +98,24 @@ class SymmetricTiles:
         return self
 
     def product(self, v: NDArray) -> NDArray:
-        """The matrix times v [n, k], in the precision of v."""
+        """The matrix times v [n, k], in the precision of v.
+
+        Each thread has a part of the tiles, and a sum of its own. The library's own threads would
+        wait for one another at every tile, which takes most of the time where others need cores.
+        """
+        places = list(self._places())
+        threads = min(cores(), len(places))
+        parts = [places[k::threads] for k in range(threads)]
+        with _blas().limit(limits=1, user_api="blas"):
+            sums = side_by_side(partial(self._part, v), parts, threads)
+        for part in sums[1:]:
+            sums[0] += part
+        return sums[0]
+
+    def _part(self, v: NDArray, places: list[tuple[int, int]]) -> NDArray:
+        """What some tiles add to the product."""
         out = np.zeros_like(v)
-        for i, j in self._places():
+        for i, j in places:
             rows, columns = self._rows[i], self._rows[j]
             tile = self._tiles[i, j].astype(v.dtype, copy=False)
             out[rows] += tile @ v[columns]
@@ -114,6 +133,12 @@ class SymmetricTiles:
 
     def _length(self, i: int) -> int:
         return self._rows[i].stop - self._rows[i].start
+
+
+@lru_cache
+def _blas() -> ThreadpoolController:
+    """NumPy's library, whose threads can be limited."""
+    return ThreadpoolController()
 
 
 def tiled_bytes(n: int, dtype: DTypeLike = np.float32) -> int:

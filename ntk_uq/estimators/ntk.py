@@ -488,9 +488,9 @@ class NTKRegressor(_NTK, Regressor):
         `reg` and noise are chosen by the evidence, those over initialisations are too narrow.
     noise : float, optional
         Standard deviation of the observation noise, in the units of the target. None estimates it
-        by the evidence, for each output, with at most 3,000 points, taken at random. An output that never varies has nothing to estimate it
-        from: a hundredth of the prior's standard deviation is taken, in units of the target's size,
-        with a warning.
+        by the evidence, for each output, with at most 3,000 points, taken at random. An output that
+        never varies has nothing to estimate it from: a hundredth of the prior's standard deviation
+        is taken, in units of the target's size, with a warning.
     method : {"gaussian", "exact"}, default "gaussian"
         The closed form, or `n_draws` draws from it.
     n_draws : int, default 256
