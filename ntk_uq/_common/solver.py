@@ -36,7 +36,11 @@ from ntk_uq._common.deflation import (
     deflate,
     deflation_basis,
 )
+from ntk_uq._common.low_rank import LowRank
 from ntk_uq._common.tiles import SymmetricTiles
+
+# What is held outside of any program.
+Products = SymmetricTiles | LowRank
 
 if TYPE_CHECKING:
     from ntk_uq.likelihoods import Likelihood
@@ -45,6 +49,7 @@ __all__ = [
     "LARGEST_GAP",
     "USELESS_GAP",
     "DualSolution",
+    "Products",
     "deflate_at_mode",
     "interpolation_gap",
     "large_directions",
@@ -80,7 +85,7 @@ _DIRECTIONS_OF_TILES, _SHARE_OF_TILES = 128, 0.05
 
 
 def deflate_at_mode(
-    ntk: Array | SymmetricTiles,
+    ntk: Array | Products,
     reg: Array | float,
     y: Array,
     likelihood: "Likelihood",
@@ -106,7 +111,7 @@ def deflate_at_mode(
         Dual coefficients near the mode's, to start from.
     """
     basis = large_directions(ntk, y) if basis is None else basis
-    share = _SHARE_OF_TILES if isinstance(ntk, SymmetricTiles) else SHARE
+    share = _SHARE_OF_TILES if isinstance(ntk, Products) else SHARE
     zero = jnp.zeros_like(y)
     # Of the way to the mode the curvature where it begins is a good part.
     first = deflate(basis, reg, likelihood.curvature(zero, y), share)
@@ -117,10 +122,10 @@ def deflate_at_mode(
     return deflate(basis, reg, curvature, share), mode.alpha
 
 
-def large_directions(ntk: Array | SymmetricTiles, y: Array) -> tuple[Array, Array]:
+def large_directions(ntk: Array | Products, y: Array) -> tuple[Array, Array]:
     """Directions V that Theta makes large, and Theta V, [n, k] each, for targets [n, C]."""
-    tiled = isinstance(ntk, SymmetricTiles)
-    operator: Any = _Tiled(ntk, None) if isinstance(ntk, SymmetricTiles) else _Dense(ntk)
+    tiled = isinstance(ntk, Products)
+    operator: Any = _Tiled(ntk, None) if isinstance(ntk, Products) else _Dense(ntk)
     most = int(np.clip(len(ntk) // 64, DIRECTIONS, _DIRECTIONS_OF_TILES)) if tiled else DIRECTIONS
     size = min(most, max(1, DEFLATED // y.shape[1]), len(ntk))
     # Any start that has something of every direction does; the same in every run.
@@ -192,7 +197,7 @@ class _Dense:
 class _Tiled:
     """Products with tiles, outside of any program: tiles may be a file."""
 
-    def __init__(self, tiles: SymmetricTiles, told: Callable[[float], None] | None):
+    def __init__(self, tiles: Products, told: Callable[[float], None] | None):
         self.tiles, self.told = tiles, told
         self.root = jnp.sqrt(jnp.asarray(tiles.diagonal())).reshape(-1, 1, 1)
         self.rounding = tiles.rounding
@@ -230,7 +235,7 @@ class _Tiled:
 
 
 def solve_dual(
-    ntk: Array | SymmetricTiles,
+    ntk: Array | Products,
     reg: Array | float,
     y: Array,
     f0: Array,
@@ -248,7 +253,7 @@ def solve_dual(
 
     Parameters
     ----------
-    ntk : Array of shape [n, n], or [n, C, n, C], or SymmetricTiles
+    ntk : Array of shape [n, n], or [n, C, n, C], or SymmetricTiles or LowRank
         Theta, symmetric positive semi-definite; a finite network's couples the outputs. With tiles
         the iterations are in the precision of `f0`; where they begin and what they have reached is
         judged in double precision.
@@ -283,7 +288,7 @@ def solve_dual(
     DualSolution
     """
     problem = y, f0, likelihood, linear, weights, start, deflation, tol
-    if not isinstance(ntk, SymmetricTiles):
+    if not isinstance(ntk, Products):
         return _solve_dense(ntk, reg, *problem, max_iter=max_iter)
     report = None if told is None else lambda norm: told(norm / (2 * float(reg)))
     return _solve(_Tiled(ntk, report), reg, *problem, max_iter=max_iter)

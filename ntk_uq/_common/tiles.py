@@ -1,17 +1,14 @@
 """A symmetric matrix in tiles: one triangle of it, in memory or in a file."""
 
-import mmap
 import os
-import tempfile
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from threadpoolctl import ThreadpoolController
 
-from ntk_uq._common.machine import cores
+from ntk_uq._common.machine import cores, numbers_in, one_blas_thread
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.side_by_side import side_by_side
 
@@ -54,15 +51,7 @@ class SymmetricTiles:
         starts = range(0, n, TILE_ROWS)
         self._rows = [slice(start, min(start + TILE_ROWS, n)) for start in starts]
         self.shape = (n, n)
-        size = tiled_bytes(n, self.dtype)
-        memory: Any
-        if directory is None:
-            memory = mmap.mmap(-1, size)
-        else:
-            with tempfile.TemporaryFile(dir=os.fspath(directory)) as file:
-                file.truncate(size)
-                memory = mmap.mmap(file.fileno(), size)
-        numbers = np.frombuffer(memory, self.dtype)
+        numbers = numbers_in(tiled_bytes(n, self.dtype), self.dtype, directory)
         self._tiles: dict[tuple[int, int], NDArray] = {}
         begin = 0
         for i, j in self._places():
@@ -106,7 +95,7 @@ class SymmetricTiles:
         places = list(self._places())
         threads = min(cores(), len(places))
         parts = [places[k::threads] for k in range(threads)]
-        with _blas().limit(limits=1, user_api="blas"):
+        with one_blas_thread():
             sums = side_by_side(partial(self._part, v), parts, threads)
         for part in sums[1:]:
             sums[0] += part
@@ -133,12 +122,6 @@ class SymmetricTiles:
 
     def _length(self, i: int) -> int:
         return self._rows[i].stop - self._rows[i].start
-
-
-@lru_cache
-def _blas() -> ThreadpoolController:
-    """NumPy's library, whose threads can be limited."""
-    return ThreadpoolController()
 
 
 def tiled_bytes(n: int, dtype: DTypeLike = np.float32) -> int:

@@ -35,6 +35,7 @@ def estimate_memory(
     uncertainty: Uncertainty,
     prior_functions: Literal["exact", "networks"] = "exact",
     in_memory: bool = True,
+    n_inducing: int = 4096,
 ) -> int:
     """Memory that fitting takes at its peak, in bytes, in double precision.
 
@@ -44,7 +45,7 @@ def estimate_memory(
         Training points and outputs C.
     n_draws : int
         Draws of method "exact".
-    method : {"exact", "gaussian"}
+    method : {"exact", "gaussian", "nystrom"}
         Which predictor.
     uncertainty : str
         As in `gaussian_predictor`.
@@ -52,6 +53,8 @@ def estimate_memory(
         Of method "exact": `InfiniteEnsemble`.
     in_memory : bool
         Whether tiles of Theta are, or in a file.
+    n_inducing : int
+        Points of method "nystrom".
 
     Returns
     -------
@@ -63,12 +66,16 @@ def estimate_memory(
     '7.2 GiB'
     >>> needed = estimate_memory(10_000, 10, 256, "exact", "initialization", "networks")
     >>> f"{needed / 2**30:.1f} GiB"
-    '1.4 GiB'
+    '1.2 GiB'
     """
-    if method == "exact" and prior_functions == "networks":
+    if method == "nystrom" or (method == "exact" and prior_functions == "networks"):
         draws = 1 if uncertainty == "none" else n_draws
-        numbers = _TILED_WORK * _draws_at_once_of_tiles(n, outputs, draws) + 8 * draws
-        return (tiled_bytes(n) if in_memory else 0) + n * outputs * numbers + _WORK_SPACE
+        solver = _TILED_WORK * n * outputs * _draws_at_once_of_tiles(n, outputs, draws)
+        inducing = min(n, n_inducing) if method == "nystrom" else n
+        kernel = 4 * n * inducing if method == "nystrom" else tiled_bytes(n)
+        factor = 24 * inducing**2 if method == "nystrom" else 0
+        kept = 8 * inducing * outputs * draws
+        return (kernel if in_memory else 0) + factor + solver + kept + _WORK_SPACE
     # Counted in n x n matrices and in latents [n, C]; measured in benchmarks/size.py.
     if method == "exact":
         peaks = [(7, 24 * min(n_draws, _draws_at_once(n, outputs)) + 5 * n_draws)]

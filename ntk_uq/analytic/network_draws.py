@@ -13,10 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
 from ntk_uq._common.checkpoint import Checkpoint, digest, name_without_addresses
+from ntk_uq._common.linalg import cholesky
+from ntk_uq._common.low_rank import LowRank
 from ntk_uq._common.progress import Progress, progress_bar
-from ntk_uq._common.solver import DualSolution, deflate_at_mode, solve_dual
+from ntk_uq._common.rules import own_rules
+from ntk_uq._common.solver import DualSolution, Products, deflate_at_mode, solve_dual
 from ntk_uq._common.tiles import SymmetricTiles
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.budget import _draws_at_once_of_tiles, _max_iter
@@ -27,7 +31,7 @@ from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.problem import Problem
 from ntk_uq.networks.random_functions import RandomFunctions
 
-__all__ = ["PRIOR_WIDTH", "NetworkDraws", "network_draws", "tiled_ntk"]
+__all__ = ["PRIOR_WIDTH", "NetworkDraws", "inducing_ntk", "network_draws", "tiled_ntk"]
 
 # Width of the networks whose functions stand for draws of the prior, or more where the user's has
 # more: covariances are off by less than a hundredth, which no thousand draws can see.
@@ -41,7 +45,8 @@ _LATENTS_AT_ONCE = 2**23
 class NetworkDraws:
     """Draws of the trained predictor whose prior functions are random networks.
 
-    Each is a function: its value at a point depends on no other point that is asked for.
+    Each is a function: its value at a point depends on no other point that is asked for. The n
+    points are those of training, or inducing ones where only these learn.
 
     Attributes
     ----------
@@ -130,6 +135,47 @@ def tiled_ntk(
     return SymmetricTiles(len(points), directory=directory).fill(block, progress)
 
 
+def inducing_ntk(
+    architecture: BaseArchitecture,
+    points: NDArray,
+    inducing: NDArray,
+    directory: str | os.PathLike | None = None,
+    progress: Progress | None = None,
+) -> tuple[LowRank, NDArray]:
+    r"""NTK of points as m of them see it, :math:`\Theta_{XZ}\Theta_{ZZ}^{-1}\Theta_{ZX}`.
+
+    Parameters
+    ----------
+    architecture : BaseArchitecture
+        Whose kernel.
+    points : array of shape [n, d]
+        Points X.
+    inducing : array of shape [m, d]
+        Points Z.
+    directory, progress
+        As in `tiled_ntk`.
+
+    Returns
+    -------
+    ntk : LowRank
+        With features :math:`F = \Theta_{XZ} L^{-\top}`, where :math:`\Theta_{ZZ} = L L^\top`.
+    factor : array of shape [m, m]
+        L: dual coefficients alpha of the points are :math:`L^{-\top} F^\top \alpha` of Z.
+
+    References
+    ----------
+    Quinonero-Candela & Rasmussen 2005, "subset of regressors".
+    """
+    with own_rules(), jax.enable_x64(True):
+        factor = np.asarray(cholesky(jnp.asarray(architecture.kernels(inducing).ntk))[0])
+
+    def block(rows: slice) -> NDArray:
+        cross = architecture.kernels(points[rows], inducing).ntk
+        return solve_triangular(factor, cross.T, lower=True, check_finite=False).T
+
+    return LowRank(len(points), len(inducing), directory).fill(block, progress), factor
+
+
 def network_draws(
     problem: Problem,
     points: NDArray,
@@ -137,7 +183,8 @@ def network_draws(
     n_draws: int,
     tol: float,
     *,
-    ntk: SymmetricTiles,
+    ntk: Products,
+    coefficients: Callable[[NDArray], NDArray] = np.asarray,
     checkpoint: str | os.PathLike | None = None,
     progress: bool | None = False,
 ) -> NetworkDraws:
@@ -155,8 +202,10 @@ def network_draws(
         Number of draws.
     tol : float
         Wanted distance of latents to the solution, in posterior standard deviations.
-    ntk : SymmetricTiles
+    ntk : SymmetricTiles or LowRank
         NTK of the points.
+    coefficients : callable, optional
+        What is kept of dual coefficients [S, n, C].
     checkpoint : path, optional
         Directory for solved draws: a run that was killed goes on from there.
     progress : bool or None
@@ -183,15 +232,18 @@ def network_draws(
     if prior is None:
         with progress_bar("solution", 1, progress) as bar:
             found = solve(jnp.zeros_like(mode), start=mode, told=_told(bar, 0, 1))
-        return _predictor(problem, uncertainty, None, [_kept(found)])
+        return _predictor(problem, uncertainty, None, [_kept(found, coefficients)])
     label_noise = None
     if uncertainty == "posterior":
         centre = solve(jnp.zeros_like(mode), start=mode)
         mode, label_noise = centre.alpha, likelihood.curvature(centre.latents[0], targets)
     size = _draws_at_once_of_tiles(n, outputs, n_draws)
+    kept = coefficients(np.zeros((1, n, outputs), np.float32)).shape[1:]
     run = None
     if checkpoint is not None:
-        run = _checkpoint(checkpoint, problem, points, uncertainty, tol, size)
+        run = _checkpoint(
+            checkpoint, problem, points, uncertainty, tol, size, f"{type(ntk).__name__} {kept[0]}"
+        )
 
     def chunk(draws: range, bar: Progress | None) -> dict[str, NDArray]:
         of_draws: dict[str, Any] = {"start": jnp.broadcast_to(mode, (len(draws), *mode.shape[1:]))}
@@ -207,13 +259,14 @@ def network_draws(
             # A wide prior's f0 is far from the mode: start where the deflation takes it there.
             along = jnp.einsum("nk,snc->skc", deflation.basis, f0)
             of_draws["start"] -= jnp.einsum("nk,skc->snc", deflation.basis, along)
-        return _kept(solve(f0, **of_draws, told=_told(bar, draws.start, n_draws)))
+        found = solve(f0, **of_draws, told=_told(bar, draws.start, n_draws))
+        return _kept(found, coefficients)
 
     parts = []
     with progress_bar("infinite ensemble", n_draws, progress) as bar:
         for start in range(0, n_draws, size):
             draws = range(start, min(start + size, n_draws))
-            parts.append(_once(run, draws, targets.shape, partial(chunk, draws, bar)))
+            parts.append(_once(run, draws, kept, partial(chunk, draws, bar)))
             if bar is not None:
                 bar(draws.stop, n_draws)
     return _predictor(problem, uncertainty, prior, parts)
@@ -246,9 +299,9 @@ def _told(bar: Progress | None, done: int, total: int) -> Callable[[float], None
     return None if bar is None else lambda gap: bar(done, total, gap=gap)
 
 
-def _kept(solution: DualSolution) -> dict[str, NDArray]:
+def _kept(solution: DualSolution, coefficients: Callable[[NDArray], NDArray]) -> dict[str, NDArray]:
     return {
-        "alpha": np.asarray(solution.alpha),
+        "alpha": coefficients(np.asarray(solution.alpha)),
         "gap": np.asarray(solution.gap, np.float64),
         "converged": np.asarray(solution.converged),
     }
@@ -291,6 +344,7 @@ def _checkpoint(
     uncertainty: Uncertainty,
     tol: float,
     draws_at_once: int,
+    kernel: str,
 ) -> Checkpoint:
     """Checkpoint labelled with all that draws depend on, but for their number."""
     return Checkpoint(
@@ -305,5 +359,6 @@ def _checkpoint(
             "tol": repr(float(tol)),
             "key": digest(jax.random.key_data(cast(jax.Array, problem.key))),
             "draws at once": str(draws_at_once),
+            "kernel": kernel,
         },
     )

@@ -3,24 +3,25 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import solve_triangular
 
 from ntk_uq._common.leaves import as_numpy
+from ntk_uq._common.low_rank import LowRank
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
-from ntk_uq._common.solver import LARGEST_GAP
-from ntk_uq._common.tiles import SymmetricTiles
+from ntk_uq._common.solver import LARGEST_GAP, Products
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.exact import ExactPredictor, exact_predictor
 from ntk_uq.analytic.functions import FunctionDraws
 from ntk_uq.analytic.gaussian import GaussianPredictor, gaussian_predictor
-from ntk_uq.analytic.network_draws import NetworkDraws, network_draws, tiled_ntk
+from ntk_uq.analytic.network_draws import NetworkDraws, inducing_ntk, network_draws, tiled_ntk
 from ntk_uq.analytic.solutions import check_range, check_solution, refuse_unsolved
 from ntk_uq.analytic.trajectories import correct_draws
 from ntk_uq.likelihoods import Likelihood
@@ -56,8 +57,9 @@ class InfiniteEnsemble:
     ----------
     uncertainty : {"initialization", "posterior", "none"}
         Which prior functions: see the module.
-    method : {"exact", "gaussian"}
-        Draws, `exact_predictor`, or the closed form, `gaussian_predictor`.
+    method : {"exact", "gaussian", "nystrom"}
+        Draws, `exact_predictor`; the closed form, `gaussian_predictor`; or draws with prior
+        functions of networks, which learn what `n_inducing` of the points can tell them.
     n_draws : int
         Number of draws.
     n_trajectories : int
@@ -77,6 +79,8 @@ class InfiniteEnsemble:
     checkpoint : path, optional
         Directory for solved draws, of prior functions of networks: a run that was killed goes on
         from there.
+    n_inducing : int
+        Points, taken at random, whose kernel functions method "nystrom" learns with.
 
     Examples
     --------
@@ -90,7 +94,7 @@ class InfiniteEnsemble:
     """
 
     uncertainty: Uncertainty = "initialization"
-    method: Literal["exact", "gaussian"] = "exact"
+    method: Literal["exact", "gaussian", "nystrom"] = "exact"
     n_draws: int = 256
     n_trajectories: int = 0
     feature_scales: Floats | float = 1.0
@@ -98,12 +102,13 @@ class InfiniteEnsemble:
     tol: float | None = None
     storage: str | os.PathLike | None = None
     checkpoint: str | os.PathLike | None = None
+    n_inducing: int = 4096
 
     def fit(
         self,
         problem: Problem,
         *,
-        ntk: SymmetricTiles | None = None,
+        kernel: "KernelProducts | None" = None,
         progress: bool | None = False,
     ) -> "FittedInfiniteEnsemble":
         """Solve the problem.
@@ -112,8 +117,8 @@ class InfiniteEnsemble:
         ----------
         problem : Problem
             Data, likelihood, regularisation and network.
-        ntk : SymmetricTiles, optional
-            What `tiled_kernel` gives, where it is known; of prior functions of networks.
+        kernel : KernelProducts, optional
+            What `kernel_products` gives, where it is known; of prior functions of networks.
         progress : bool or None
             Progress bars; None shows them at a terminal only.
 
@@ -133,7 +138,7 @@ class InfiniteEnsemble:
         """
         points = problem.points * self.feature_scales
         if self.takes_networks(problem):
-            return self._fit_networks(problem, points, ntk, progress)
+            return self._fit_networks(problem, points, kernel, progress)
         with progress_bar("kernels", 1, progress) as told:
             kernels = problem.architecture.kernels(points, progress=told)
         widest = check_range(kernels, problem.targets, problem.reg, self.uncertainty)
@@ -145,6 +150,8 @@ class InfiniteEnsemble:
 
     def takes_networks(self, problem: Problem) -> bool:
         """Whether prior functions of the problem will be those of networks."""
+        if self.method == "nystrom":
+            return True
         if self.prior_functions != "auto":
             return self.prior_functions == "networks"
         return (
@@ -155,35 +162,43 @@ class InfiniteEnsemble:
             and problem.architecture.widened(1) is not None
         )
 
-    def tiled_kernel(self, problem: Problem, *, progress: bool | None = False) -> SymmetricTiles:
-        """NTK of the points in tiles, in memory or in a file in `storage`."""
-        points = problem.points * self.feature_scales
+    def kernel_products(
+        self, problem: Problem, *, progress: bool | None = False
+    ) -> "KernelProducts":
+        """What draws with prior functions of networks take of Theta, in memory or `storage`."""
+        points, network = problem.points * self.feature_scales, problem.architecture
         with progress_bar("kernel", 1, progress) as told:
-            return tiled_ntk(problem.architecture, points, self.storage, told)
+            if self.method != "nystrom":
+                return KernelProducts(tiled_ntk(network, points, self.storage, told), points)
+            rows = np.random.default_rng(0).permutation(len(points))[: self.n_inducing]
+            inducing = points[np.sort(rows)]
+            ntk, factor = inducing_ntk(network, points, inducing, self.storage, told)
+            return KernelProducts(ntk, inducing, factor)
 
     def _fit_networks(
         self,
         problem: Problem,
         points: Floats,
-        ntk: SymmetricTiles | None,
+        kernel: "KernelProducts | None",
         progress: bool | None,
     ) -> "FittedInfiniteEnsemble":
-        if self.method != "exact" or self.n_trajectories or problem.reg == 0:
+        if self.method == "gaussian" or self.n_trajectories or problem.reg == 0:
             raise ValueError(
-                'prior_functions="networks" is for method="exact" with reg > 0 and '
-                'n_trajectories=0: set prior_functions="exact", or "auto".'
+                'method="nystrom" and prior_functions="networks", which is for method="exact", '
+                "take reg > 0 and n_trajectories=0."
             )
-        network = problem.architecture
-        diagonal = network.kernel_diag(points)
+        diagonal = problem.architecture.kernel_diag(points)
         check_range(diagonal, problem.targets, problem.reg, self.uncertainty, "single")
-        if ntk is None:
-            ntk = self.tiled_kernel(problem, progress=progress)
+        if kernel is None:
+            kernel = self.kernel_products(problem, progress=progress)
         tol = _TOLERANCE_OF_NETWORKS if self.tol is None else self.tol
-        asked = (problem, points, self.uncertainty, self.n_draws, tol)
         with own_rules(), jax.enable_x64(True):
-            draws = network_draws(*asked, ntk=ntk, checkpoint=self.checkpoint, progress=progress)
+            draws = network_draws(
+                problem, points, self.uncertainty, self.n_draws, tol, ntk=kernel.ntk,
+                coefficients=kernel.coefficients, checkpoint=self.checkpoint, progress=progress,
+            )  # fmt: skip
         check_solution(draws, problem.reg, self._largest_gap)
-        return self._fitted(problem, points, draws)
+        return self._fitted(problem, kernel.points, draws)
 
     @property
     def _largest_gap(self) -> float:
@@ -219,6 +234,33 @@ class InfiniteEnsemble:
             return predictor
         key = jax.random.fold_in(problem.key, 2)
         return correct_draws(key, predictor, problem.targets, likelihood, self.n_trajectories)
+
+
+class KernelProducts(NamedTuple):
+    """Products with Theta at the training points, and the points whose kernel functions learn.
+
+    Attributes
+    ----------
+    ntk : SymmetricTiles or LowRank
+        Theta, or what inducing points see of it.
+    points : array of shape [n, d] or [m, d]
+        Training points, or inducing ones.
+    factor : array of shape [m, m], optional
+        Of the latter's Theta.
+    """
+
+    ntk: Products
+    points: Floats
+    factor: Floats | None = None
+
+    def coefficients(self, alpha: NDArray) -> NDArray:
+        """Coefficients of the kernel functions of `points`, of dual ones [S, n, C]."""
+        if self.factor is None:
+            return alpha
+        features = cast(LowRank, self.ntk)
+        columns = alpha.swapaxes(0, 1).reshape(len(features), -1).astype(np.float64)
+        found = solve_triangular(self.factor, features.project(columns), lower=True, trans="T")
+        return found.reshape(len(found), len(alpha), -1).swapaxes(0, 1)
 
 
 @dataclass(frozen=True, eq=False)

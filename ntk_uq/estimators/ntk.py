@@ -18,7 +18,7 @@ from ntk_uq._common import checks
 from ntk_uq._common.machine import memory_limit
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
-from ntk_uq._common.tiles import SymmetricTiles
+from ntk_uq._common.solver import Products
 from ntk_uq.estimators.first_order import warn_of_first_order
 from ntk_uq.estimators.tasks import (
     Estimator,
@@ -41,12 +41,13 @@ class _NTK(Estimator):
     """What both have of the infinite ensemble: what is chosen, fitted and drawn."""
 
     uncertainty: analytic.Uncertainty
-    method: Literal["exact", "gaussian"]
+    method: Literal["exact", "gaussian", "nystrom"]
     n_draws: int
     prior_functions: Literal["auto", "exact", "networks"]
     tol: float | None
     storage: str | os.PathLike | None
     checkpoint: str | os.PathLike | None
+    n_inducing: int
     tune: Sequence[str]
     _fitted: analytic.FittedInfiniteEnsemble
     # How reg is chosen when nothing is said, and what else may be.
@@ -87,13 +88,13 @@ class _NTK(Estimator):
             problem = self._problem(points, targets, self._given_reg)
             self._refuse_too_large(problem)
             problem, scales = self._chosen(problem)
-            producer, ntk = self._producer(scales), None
+            producer, kernel = self._producer(scales), None
             if producer.takes_networks(problem):
-                ntk = producer.tiled_kernel(problem, progress=self.progress)
-                problem = self._corrected(problem, ntk)
-            if self.method == "exact":
+                kernel = producer.kernel_products(problem, progress=self.progress)
+                problem = self._corrected(problem, kernel.ntk)
+            if self.method != "gaussian":
                 problem = replace(problem, key=self._key())
-            self._fitted = producer.fit(problem, ntk=ntk, progress=self.progress)
+            self._fitted = producer.fit(problem, kernel=kernel, progress=self.progress)
         if self.discrepancy_ is not None:
             warn_of_first_order(self.discrepancy_, 'Use method="exact"', self.reg_)
         self.fit_seconds_ = time.perf_counter() - start
@@ -130,7 +131,7 @@ class _NTK(Estimator):
             distributed as points of one. Needs method="exact". See `analytic.FunctionDraws`.
         """
         check_is_fitted(self)
-        if self.method != "exact":
+        if self.method == "gaussian":
             raise ValueError(f'Functions are drawn by method="exact"; this is {self.method!r}.')
         draws = self._fitted.functions()
 
@@ -150,6 +151,7 @@ class _NTK(Estimator):
             tol=self.tol,
             storage=self.storage,
             checkpoint=self.checkpoint,
+            n_inducing=self.n_inducing,
         )
 
     @property
@@ -161,7 +163,7 @@ class _NTK(Estimator):
         (n, outputs), networks = problem.targets.shape, self._producer(1.0).takes_networks(problem)
         needed = analytic.estimate_memory(
             n, outputs, self.n_draws, self.method, self.uncertainty,
-            "networks" if networks else "exact", self.storage is None,
+            "networks" if networks else "exact", self.storage is None, self.n_inducing,
         )  # fmt: skip
         present = memory_limit()
         if needed > present:
@@ -172,7 +174,8 @@ class _NTK(Estimator):
                 "networks": f"{part}fewer draws, or train a finite ensemble."
                 if self.storage is not None
                 else 'Give storage="a directory" on a disk with so much space, in which the kernel '
-                "then stands in a file, fit a part of the points, or train a finite ensemble.",
+                'then stands in a file, or take method="nystrom", which approximates, with fewer '
+                "n_inducing, fit a part of the points, or train a finite ensemble.",
             }
             kind = "networks" if networks else self.method
             raise MemoryError(
@@ -219,7 +222,7 @@ class _NTK(Estimator):
         )
         return chosen, choice.scales
 
-    def _corrected(self, problem: Problem, ntk: SymmetricTiles) -> Problem:
+    def _corrected(self, problem: Problem, ntk: Products) -> Problem:
         """The problem with the regularisation that all points choose, near what few have chosen."""
         curve = getattr(self, "reg_curve_", None)
         by_modes = self.uncertainty in ("initialization", "none")
@@ -246,8 +249,11 @@ class _NTK(Estimator):
                 'uncertainty="posterior" belongs to the prior GP(0, Theta / reg), whose variance '
                 "is infinite at reg=0. Set reg > 0."
             )
-        if self.method not in ("exact", "gaussian"):
-            raise ValueError(f'method must be "exact" or "gaussian"; got {self.method!r}.')
+        if self.method not in ("exact", "gaussian", "nystrom"):
+            raise ValueError(
+                f'method must be "exact", "gaussian" or "nystrom"; got {self.method!r}.'
+            )
+        checks.count("n_inducing", self.n_inducing)
         checks.count("n_draws", self.n_draws)
         if self.prior_functions not in ("auto", "exact", "networks"):
             raise ValueError(
@@ -342,11 +348,14 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         Whose spread: "initialization" is that of networks over their random initialisation;
         "posterior" that of the Bayesian posterior, to first order; "none" has none, and is the
         posterior's mode. See docs/theory, "Relation to Bayes".
-    method : {"exact", "gaussian"}, default "exact"
+    method : {"exact", "gaussian", "nystrom"}, default "exact"
         "exact" solves the convex problem for each of `n_draws` prior functions; "gaussian" is the
-        closed form, exact for reg=0 and to first order in the prior function otherwise.
+        closed form, exact for reg=0 and to first order in the prior function otherwise. "nystrom"
+        is an approximation, for points whose kernel fits nowhere: draws with prior functions of
+        networks learn with the kernel functions of `n_inducing` of the points alone, in memory and
+        time that grow with n times n_inducing.
     n_draws : int, default 256
-        Number of draws of method="exact".
+        Number of draws of method="exact" and "nystrom".
     n_trajectories : int, default 0
         Hamiltonian trajectories that bring each draw of uncertainty="posterior" nearer to the
         posterior, beyond first order: see `analytic.correct_draws`. One mends most of the spread
@@ -376,6 +385,8 @@ class NTKClassifier(_NTK, SmoothedClassifier):
     checkpoint : path, optional
         Directory in which draws with prior functions of networks are kept as they are solved: the
         same fit, after it was killed, goes on from there.
+    n_inducing : int, default 4096
+        Points, taken at random, of method="nystrom". With more it comes nearer to "exact".
     random_state : int, RandomState or None, default 0
         Decides the draws of method="exact".
     progress : bool or None, default None
@@ -438,7 +449,7 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         architecture: BaseArchitecture | None = None,
         reg: float | Literal["evidence", "cv"] | None = None,
         uncertainty: analytic.Uncertainty = "initialization",
-        method: Literal["exact", "gaussian"] = "exact",
+        method: Literal["exact", "gaussian", "nystrom"] = "exact",
         n_draws: int = 256,
         n_trajectories: int = 0,
         label_smoothing: float = 0.0,
@@ -447,6 +458,7 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         tol: float | None = None,
         storage: str | os.PathLike | None = None,
         checkpoint: str | os.PathLike | None = None,
+        n_inducing: int = 4096,
         random_state: Any = 0,
         progress: bool | None = None,
     ):
@@ -461,6 +473,7 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         self.tol = tol
         self.storage = storage
         self.checkpoint = checkpoint
+        self.n_inducing = n_inducing
         self.label_smoothing = label_smoothing
         self.random_state = random_state
         self.progress = progress
@@ -491,13 +504,14 @@ class NTKRegressor(_NTK, Regressor):
         by the evidence, for each output, with at most 3,000 points, taken at random. An output that
         never varies has nothing to estimate it from: a hundredth of the prior's standard deviation
         is taken, in units of the target's size, with a warning.
-    method : {"gaussian", "exact"}, default "gaussian"
-        The closed form, or `n_draws` draws from it.
+    method : {"gaussian", "exact", "nystrom"}, default "gaussian"
+        The closed form, `n_draws` draws from it, or an approximation of these for many points: as
+        in `NTKClassifier`.
     n_draws : int, default 256
         Number of draws of method="exact".
     tune : sequence of str, default ()
         As in `NTKClassifier`.
-    prior_functions, tol, storage, checkpoint
+    prior_functions, tol, storage, checkpoint, n_inducing
         As in `NTKClassifier`, of method="exact".
     random_state : int, RandomState or None, default 0
         Decides the draws of method="exact".
@@ -536,13 +550,14 @@ class NTKRegressor(_NTK, Regressor):
         reg: float | Literal["evidence", "cv"] | None = None,
         uncertainty: analytic.Uncertainty = "posterior",
         noise: float | None = None,
-        method: Literal["exact", "gaussian"] = "gaussian",
+        method: Literal["exact", "gaussian", "nystrom"] = "gaussian",
         n_draws: int = 256,
         tune: Sequence[str] = (),
         prior_functions: Literal["auto", "exact", "networks"] = "auto",
         tol: float | None = None,
         storage: str | os.PathLike | None = None,
         checkpoint: str | os.PathLike | None = None,
+        n_inducing: int = 4096,
         random_state: Any = 0,
         progress: bool | None = None,
     ):
@@ -557,5 +572,6 @@ class NTKRegressor(_NTK, Regressor):
         self.tol = tol
         self.storage = storage
         self.checkpoint = checkpoint
+        self.n_inducing = n_inducing
         self.random_state = random_state
         self.progress = progress

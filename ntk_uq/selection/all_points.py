@@ -10,8 +10,13 @@ from numpy.typing import NDArray
 
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
-from ntk_uq._common.solver import LARGEST_GAP, deflate_at_mode, large_directions, solve_dual
-from ntk_uq._common.tiles import SymmetricTiles
+from ntk_uq._common.solver import (
+    LARGEST_GAP,
+    Products,
+    deflate_at_mode,
+    large_directions,
+    solve_dual,
+)
 from ntk_uq.likelihoods import Likelihood
 from ntk_uq.likelihoods.interface import in_single_precision
 from ntk_uq.selection.curve import RegCurve
@@ -30,7 +35,7 @@ _FOLDS_HELD_OUT = 2
 @own_rules()
 def reg_of_all_points(
     rng: np.random.Generator,
-    ntk: SymmetricTiles,
+    ntk: Products,
     X: Floats,
     y: Floats,
     likelihood: Likelihood,
@@ -49,7 +54,7 @@ def reg_of_all_points(
     ----------
     rng : numpy.random.Generator
         Divides the points into folds, by class where targets are one-hot.
-    ntk : SymmetricTiles
+    ntk : SymmetricTiles or LowRank
         NTK of the points.
     X : array of shape [n, d]
         Points; equal ones share a fold.
@@ -127,7 +132,7 @@ class _Scan:
     A fold is a draw of the solver that leaves its points out.
     """
 
-    ntk: SymmetricTiles
+    ntk: Products
     y: Array
     targets: Array
     likelihood: Any

@@ -139,12 +139,47 @@ def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
         ensemble.fit(problem(Categorical(), reg=0.2))
 
 
+def test_inducing_points_come_nearer_to_the_solution_as_they_grow(tmp_path):
+    """And are the solution where they are all points."""
+    task = problem(Categorical())
+    kernel_and_prior = {"n_draws": 3, "tol": TOL}
+    exact = InfiniteEnsemble(prior_functions="networks", **kernel_and_prior).fit(task)
+    wanted = exact.latents(X_TEST).samples
+    off = []
+    for m in (2, 10, 20, N):
+        ensemble = InfiniteEnsemble(
+            method="nystrom", n_inducing=m, storage=tmp_path, **kernel_and_prior
+        )
+        found = ensemble.fit(task)
+        assert found.predictor.alpha.shape == (3, m, C)
+        off.append(np.sqrt(np.mean((found.latents(X_TEST).samples - wanted) ** 2)))
+    assert off[0] > off[1] > off[2] > off[3]
+    # Both are solutions up to their tolerance; prior standard deviations are of size one.
+    assert off[3] < 2 * TOL * np.sqrt(np.max(NET.kernel_diag(X_TEST).ntk) / task.reg)
+    assert off[3] < 0.02 * off[0]
+
+
+def test_inducing_points_see_what_the_definition_says():
+    """Theta_XZ Theta_ZZ^-1 Theta_ZX, and its coefficients."""
+    task = problem(Categorical())
+    kernel = InfiniteEnsemble(method="nystrom", n_inducing=10).kernel_products(task)
+    cross, inner = NET.kernels(X, kernel.points).ntk, NET.kernels(kernel.points).ntk
+    expected = cross @ np.linalg.solve(inner, cross.T)
+    found = kernel.ntk.product(np.eye(N))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(kernel.ntk.diagonal(), np.diag(expected), atol=1e-5)
+    alpha = RNG.standard_normal((3, N, C)).astype(np.float32)
+    beta = kernel.coefficients(alpha)
+    trained = np.einsum("im,smc->sic", cross, beta)
+    np.testing.assert_allclose(trained, np.einsum("ij,sjc->sic", expected, alpha), atol=1e-3)
+
+
 def test_what_networks_cannot_do_is_refused():
     task = problem(Categorical())
     ensemble = InfiniteEnsemble(prior_functions="networks")
     with pytest.raises(ValueError, match="n_trajectories=0"):
         replace(ensemble, uncertainty="posterior", n_trajectories=1).fit(task)
-    with pytest.raises(ValueError, match='method="exact" with reg > 0'):
+    with pytest.raises(ValueError, match="take reg > 0"):
         ensemble.fit(replace(task, reg=0.0))
     own = nuq.Architecture(lambda *a, rngs: None, lambda *a, **k: None)
     monkey = replace(task, architecture=own)
