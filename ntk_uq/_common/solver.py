@@ -548,11 +548,16 @@ def _solve(
         known = it.ntk_steepest if deflation is None else operator.apply(it.descent)
         return steps.gap(it, operator.root, alpha, ntk_alpha, ntk_r, known, operator.rounding)
 
-    alpha = jnp.zeros_like(steps.prior) if start is None else jnp.moveaxis(start, 0, -1)
-    latents = steps.prior if start is None else latents_afresh(alpha)
-    first = begin(alpha, latents, jnp.int32(0))
-    state = (first, jnp.full_like(first.norm, jnp.inf), jnp.int32(0))
-    end, _, rounds = loops.while_loop(improving, once_more, state)
+    def beginning():
+        if start is None:
+            return begin(jnp.zeros_like(steps.prior), steps.prior, jnp.int32(0))
+        alpha = jnp.moveaxis(start, 0, -1)
+        return begin(alpha, latents_afresh(alpha), jnp.int32(0))
+
+    def rounds_from(first: _Iterate):
+        return first, jnp.full_like(first.norm, jnp.inf), jnp.int32(0)
+
+    end, _, rounds = loops.while_loop(improving, once_more, rounds_from(beginning()))
     gap = certify(end)
     # At the start f and Theta r; at the end as much again, and what a deflation has not kept.
     around = (1 if start is None else 2) + (2 if deflation is None else 3)

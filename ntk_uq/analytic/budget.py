@@ -22,7 +22,7 @@ _DRAWS_A_CORE = 32
 _ITERATIONS, _MOST_ITERATIONS, _MOST_OPERATIONS = 5000, 50_000, 2e12
 # Bytes of the solver for each number of a draw, where iterations are in single precision, and what
 # they may take where tiles are small.
-_TILED_WORK, _TILED_WORK_SPACE = 120, 2**29
+_TILED_WORK, _TILED_WORK_SPACE = 260, 2**29
 # What predictions take besides, a block of test points after the other: 5 arrays of 64 MiB.
 _WORK_SPACE = 5 * 2**26
 
