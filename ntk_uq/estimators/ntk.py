@@ -31,6 +31,7 @@ from ntk_uq.estimators.tasks import (
 from ntk_uq.likelihoods import Gaussian
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.problem import Problem
+from ntk_uq.selection.choice import _MOST_POINTS
 
 __all__ = ["NTKClassifier", "NTKRegressor"]
 
@@ -198,7 +199,8 @@ class _NTK(Estimator):
         if criterion == "evidence" and self._seeks_noise:
             tune = (*tune, "noise")
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        with jax.enable_x64(True), progress_bar("choosing reg", 1, self.progress) as progress:
+        label = f"choosing reg with {min(len(targets), _MOST_POINTS)} points"
+        with jax.enable_x64(True), progress_bar(label, 1, self.progress) as progress:
             choice = selection.choose(
                 np.random.default_rng(seed),
                 problem.architecture,
@@ -229,9 +231,10 @@ class _NTK(Estimator):
         if curve is None or curve.criterion != "cv" or not by_modes:
             return problem
         rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
-        n, label = len(problem.targets), "choosing reg with all points"
+        n, label = len(problem.targets), f"choosing reg with {len(problem.targets)} points"
         if n <= cast(int, curve.n_points):
             return problem
+        label = f"choosing reg with {n} points"
         with jax.enable_x64(True), progress_bar(label, 3, self.progress) as progress:
             self.reg_curve_ = selection.reg_of_all_points(
                 rng, ntk, problem.points, self._outcomes(problem.targets), problem.likelihood,
