@@ -278,17 +278,11 @@ def prior_functions(
     """Prior functions of random networks, from the problem's key; None for "none"."""
     if uncertainty == "none":
         return None
-    wide = problem.architecture.widened(PRIOR_WIDTH)
-    if wide is None:
-        raise ValueError(
-            f"{type(problem.architecture).__name__} does not say how it is widened, and prior "
-            'functions of networks need wide ones: set prior_functions="exact", which takes '
-            "memory and time for a factor of the kernel, or use MLP, ConvNet or FeatureEmbedding."
-        )
     if problem.key is None:
         raise ValueError('method="exact" draws: give the problem a key.')
     seed = np.asarray(jax.random.key_data(jax.random.fold_in(problem.key, 0)), np.uint64)
     seed_numbers = tuple(int(number) for number in seed)
+    wide = cast(BaseArchitecture, problem.architecture.widened(PRIOR_WIDTH))
     if uncertainty == "initialization":
         return RandomFunctions(wide, "nngp", 1.0, n_outputs, seed_numbers)
     return RandomFunctions(wide, "ntk", problem.reg**-0.5, n_outputs, seed_numbers)

@@ -149,18 +149,31 @@ class InfiniteEnsemble:
         return self._fitted(problem, points, predictor)
 
     def takes_networks(self, problem: Problem) -> bool:
-        """Whether prior functions of the problem will be those of networks."""
-        if self.method == "nystrom":
-            return True
-        if self.prior_functions != "auto":
-            return self.prior_functions == "networks"
-        return (
-            self.method == "exact"
-            and len(problem.points) > _NETWORKS_ABOVE
-            and problem.reg > 0
-            and not self.n_trajectories
-            and problem.architecture.widened(1) is not None
-        )
+        """Whether prior functions of the problem will be those of networks.
+
+        Raises
+        ------
+        ValueError
+            If they are asked for and cannot be.
+        """
+        able = self.method != "gaussian" and problem.reg > 0 and not self.n_trajectories
+        known = problem.architecture.widened(1) is not None
+        if self.method != "nystrom" and self.prior_functions != "networks":
+            many = len(problem.points) > _NETWORKS_ABOVE
+            return self.prior_functions == "auto" and many and able and known
+        if not able:
+            raise ValueError(
+                'method="nystrom" and prior_functions="networks", which is for method="exact", '
+                "take reg > 0 and n_trajectories=0."
+            )
+        if not known:
+            raise ValueError(
+                f"{type(problem.architecture).__name__} does not say how it is widened, and prior "
+                'functions of networks need wide ones: set method="exact" and '
+                'prior_functions="exact", which take memory and time for a factor of the kernel, '
+                "or use MLP, ConvNet or FeatureEmbedding."
+            )
+        return True
 
     def kernel_products(
         self, problem: Problem, *, progress: bool | None = False
@@ -182,11 +195,6 @@ class InfiniteEnsemble:
         kernel: "KernelProducts | None",
         progress: bool | None,
     ) -> "FittedInfiniteEnsemble":
-        if self.method == "gaussian" or self.n_trajectories or problem.reg == 0:
-            raise ValueError(
-                'method="nystrom" and prior_functions="networks", which is for method="exact", '
-                "take reg > 0 and n_trajectories=0."
-            )
         diagonal = problem.architecture.kernel_diag(points)
         check_range(diagonal, problem.targets, problem.reg, self.uncertainty, "single")
         if kernel is None:

@@ -265,6 +265,8 @@ class _NTK(Estimator):
             )
         if self.tol is not None:
             checks.real("tol", self.tol, minimum=0.0)
+            if self.tol == 0:
+                raise ValueError("tol must be positive: no solution is known to the last bit.")
         if self._n_corrections:
             checks.count("n_trajectories", self._n_corrections)
             if (self.uncertainty, self.method) != ("posterior", "exact"):

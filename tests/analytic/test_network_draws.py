@@ -181,9 +181,10 @@ def test_what_networks_cannot_do_is_refused():
         replace(ensemble, uncertainty="posterior", n_trajectories=1).fit(task)
     with pytest.raises(ValueError, match="take reg > 0"):
         ensemble.fit(replace(task, reg=0.0))
-    own = nuq.Architecture(lambda *a, rngs: None, lambda *a, **k: None)
-    monkey = replace(task, architecture=own)
-    assert not InfiniteEnsemble().takes_networks(monkey)
+    own = replace(task, architecture=nuq.Architecture(lambda *a, rngs: None, lambda *a, **k: None))
+    assert not InfiniteEnsemble().takes_networks(own)
+    with pytest.raises(ValueError, match="how it is widened"):
+        ensemble.fit(own)
 
 
 def test_predicted_memory_is_that_of_one_triangle():
