@@ -1,42 +1,197 @@
-"""Peak memory of fitting, against what `estimate_memory` predicts, and seconds for each part."""
+"""Seconds and peak memory of fitting many points, against what `estimate_memory` predicts.
+
+python benchmarks/size.py                     # a table: one size, parts and memory
+python benchmarks/size.py --data digits --points 10000 --draws 64 --reg 0.01
+python benchmarks/size.py --against           # networks against a factor of the kernel
+python benchmarks/size.py --scaling           # the exponent of the seconds in the points
+python benchmarks/size.py --choosing          # is reg, chosen, the best of a grid?
+python benchmarks/size.py --width             # what the width of the prior's networks changes
+"""
 
 import argparse
 import resource
+import sys
 import time
 
 import numpy as np
+from sklearn.datasets import load_digits
 
+import ntk_uq.analytic.network_draws as networks
 from ntk_uq import MLP, NTKClassifier
 from ntk_uq.analytic import estimate_memory
 
+N_TEST = 500
+
+
+def normals(n, classes):
+    """Twenty features, and classes that depend on some of them: points, labels, and tests."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n + N_TEST, 20))
+    labels = np.argmax(x[:, :classes] + rng.normal(size=(len(x), 1)), axis=1)
+    return x[:n], labels[:n], x[n:], labels[n:]
+
+
+def digits(n, classes):
+    """Scikit-learn's digits, shifted by up to a pixel, as often as it takes; others to test."""
+    images, labels = load_digits(return_X_y=True)
+    images = images.reshape(-1, 8, 8) / 4 - 2
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(images))
+    chosen = rng.choice(order[N_TEST:], n)
+    shifts = rng.integers(-1, 2, (n, 2))
+    shifted = [np.roll(images[i], s, (0, 1)).ravel() for i, s in zip(chosen, shifts, strict=True)]
+    test = order[:N_TEST]
+    return np.stack(shifted), labels[chosen], images[test].reshape(N_TEST, -1), labels[test]
+
+
+DATA = {"normals": normals, "digits": digits}
+
+
+def fitted(options, data, prior_functions, **changes):
+    """A model, seconds to fit, seconds to predict, and its mean log loss."""
+    settings = {
+        "reg": options.reg,
+        "method": options.method,
+        "n_draws": options.draws,
+        "prior_functions": prior_functions,
+        "storage": options.storage,
+        "progress": options.progress,
+    }
+    x, labels, test, truth = data
+    start = time.perf_counter()
+    model = NTKClassifier(MLP(), **{**settings, **changes}).fit(x, labels)
+    seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    proba = model.predict_proba(test)
+    predicted = time.perf_counter() - start
+    places = np.searchsorted(model.classes_, truth)
+    loss = -np.mean(np.log(np.maximum(proba[np.arange(len(test)), places], 1e-9)))
+    return model, seconds, predicted, float(loss)
+
+
+def peak():
+    """Bytes."""
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def one_size(options):
+    """Seconds of the parts, and memory."""
+    data = DATA[options.data](options.points, options.classes)
+    small = tuple(part[:200] for part in data)
+    kind = options.prior_functions
+    fitted(options, small, "exact" if options.method == "gaussian" else kind)  # the libraries' own
+    before = peak()
+    model, seconds, predicted, loss = fitted(options, data, kind)
+    gap = float(np.max(model.predictor_.gap))
+    classes = len(model.classes_)
+    prior = "networks" if isinstance(model.predictor_, networks.NetworkDraws) else "exact"
+    expected = estimate_memory(
+        options.points, classes, options.draws, options.method, "initialization", prior,
+        options.storage is None,
+    )  # fmt: skip
+    print(
+        f"{options.method}, prior functions {prior}, {options.data}, n={options.points}, "
+        f"C={classes}, {options.draws} draws, reg={model.reg_:.3g}: "
+        f"peak {(peak() - before) / 2**30:.2f} GiB, predicted {expected / 2**30:.2f} GiB; "
+        f"fit {seconds:.0f} s, prediction of {N_TEST} {predicted:.1f} s; log loss {loss:.4f}, "
+        f"gap {gap:.0e} nats"
+    )
+
+
+def against(options):
+    """Both kinds of prior function in one run."""
+    data = DATA[options.data](options.points, options.classes)
+    for kind in ("networks", "exact"):  # programs
+        fitted(options, tuple(part[:200] for part in data), kind)
+    found = {kind: fitted(options, data, kind) for kind in ("networks", "exact")}
+    (_, ours, predict, loss), (_, theirs, predict_exact, loss_exact) = found.values()
+    print(
+        f"{options.points} points, {options.draws} draws, reg={options.reg}: networks are "
+        f"{theirs / ours:.1f} times faster than a factor of the kernel ({ours:.0f} s, {theirs:.0f} "
+        f"s), {predict_exact / predict:.1f} times in predicting {N_TEST} ({predict:.1f} s, "
+        f"{predict_exact:.1f} s); log loss {loss:.4f} and {loss_exact:.4f}"
+    )
+
+
+def scaling(options):
+    """Seconds at several sizes, and the exponent."""
+    sizes, seconds = [options.points // 4, options.points // 2, options.points], []
+    fitted(options, DATA[options.data](200, options.classes), "networks")
+    for n in sizes:
+        _, taken, predicted, loss = fitted(
+            options, DATA[options.data](n, options.classes), "networks"
+        )
+        seconds.append(taken)
+        print(f"n={n}: fit {taken:.1f} s, prediction {predicted:.1f} s, log loss {loss:.4f}")
+    exponent = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
+    print(f"seconds grow with the points to the power {exponent:.2f}")
+
+
+def choosing(options):
+    """The mode's log loss along a grid, and at the reg that was chosen."""
+    data = DATA[options.data](options.points, options.classes)
+    few = (data[0][:600], data[1][:600], *data[2:])
+    for name, points, kind in (("600 points", few, "exact"), ("all points", data, "networks")):
+        model, taken, *_ = fitted(options, points, kind, reg="cv", uncertainty="none")
+        loss = fitted(options, data, "networks", reg=model.reg_, uncertainty="none")[3]
+        print(f"chosen with {name}: reg={model.reg_:.3g}, log loss {loss:.4f} ({taken:.0f} s)")
+    losses = {
+        reg: fitted(options, data, "networks", reg=reg, uncertainty="none")[3]
+        for reg in np.logspace(-3, 0, 7)
+    }
+    for reg, loss in losses.items():
+        print(f"reg={reg:.3g}: log loss {loss:.4f}")
+    print(f"the best of the grid: {min(losses.values()):.4f}")
+
+
+def width(options):
+    """Means and spread of draws with prior functions of networks, against those of a factor."""
+    data = DATA[options.data](options.points, options.classes)
+    exact, *_, loss = fitted(options, data, "exact")
+    reference = exact.predict_distribution(data[2])
+    noise = reference.std / np.sqrt(options.draws)
+    print(f"a factor of the kernel: log loss {loss:.4f}, mean std {reference.std.mean():.4f}")
+    for units in (64, 128, 256, 512, 1024, 2048):
+        networks.PRIOR_WIDTH = units
+        model = NTKClassifier(
+            MLP(width=units), reg=options.reg, n_draws=options.draws, prior_functions="networks"
+        ).fit(*data[:2])
+        found = model.predict_distribution(data[2])
+        off = (found.mean - reference.mean) / (np.sqrt(2) * noise)
+        places = np.searchsorted(model.classes_, data[3])
+        loss = -np.mean(np.log(found.proba()[np.arange(N_TEST), places]))
+        print(
+            f"width {units}: log loss {loss:.4f}, means differ by {np.sqrt(np.mean(off**2)):.2f} "
+            f"standard errors, spread by a factor of {np.mean(found.std / reference.std):.3f}, "
+            f"epistemic {found.epistemic.mean():.4f} (factor: {reference.epistemic.mean():.4f})"
+        )
+
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--points", type=int, default=2000)
-    parser.add_argument("--classes", type=int, default=10)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", choices=DATA, default="normals")
+    parser.add_argument("--points", type=int)
+    parser.add_argument("--classes", type=int, default=10, help="of normals")
     parser.add_argument("--draws", type=int, default=128)
+    parser.add_argument("--reg", type=float, default=1.0)
     parser.add_argument("--method", choices=("exact", "gaussian"), default="exact")
+    parser.add_argument("--prior-functions", choices=("auto", "exact", "networks"), default="auto")
+    parser.add_argument("--storage", help="directory of a file for the kernel")
+    parser.add_argument("--progress", action="store_true")
+    tasks = {"against": 4000, "scaling": 10_000, "choosing": 10_000, "width": 1000}
+    for name in tasks:
+        parser.add_argument(f"--{name}", action="store_true")
     options = parser.parse_args()
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(options.points, 20))
-    labels = np.argmax(x[:, : options.classes] + rng.normal(size=(options.points, 1)), axis=1)
-
-    small = {"method": options.method, "n_draws": options.draws}
-    NTKClassifier(MLP(), **small).fit(x[:100], labels[:100])  # the libraries' own memory
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
-    model = NTKClassifier(MLP(), **small).fit(x, labels)
-    fitted = time.perf_counter()
-    model.predict_distribution(x[:1000])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    predicted = estimate_memory(
-        options.points, options.classes, options.draws, options.method, "initialization"
-    )
-    print(
-        f"{options.method}, n={options.points}, C={options.classes}, {options.draws} draws: "
-        f"peak {(peak - before) / 2**20:.2f} GiB, predicted {predicted / 2**30:.2f} GiB; "
-        f"fit {fitted - start:.0f} s, prediction {time.perf_counter() - fitted:.1f} s"
-    )
+    asked = [name for name in tasks if getattr(options, name)]
+    if options.points is None:
+        options.points = tasks[asked[0]] if asked else 2000
+    for name in asked:
+        globals()[name](options)
+    if not asked:
+        one_size(options)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,10 @@ BAD_OPTIONS = [
     ("progress", "yes", "progress must be True, False or None"),
 ]
 OWN_OPTIONS = [
-    ("ntk", "method", "fast", 'method must be "exact" or "gaussian"'),
+    ("ntk", "method", "fast", 'method must be "exact", "gaussian" or "nystrom"'),
+    ("ntk", "prior_functions", "wide", "prior_functions must be"),
+    ("ntk", "tol", 0.0, "tol must be positive"),
+    ("ntk", "n_inducing", 0, "n_inducing must be an integer, at least 1"),
     ("ntk", "uncertainty", "total", "uncertainty must be"),
     ("ntk", "n_draws", 0, "n_draws must be an integer, at least 1"),
     ("ntk", "n_draws", 2.5, "n_draws must be an integer"),

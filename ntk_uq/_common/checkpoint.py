@@ -1,7 +1,9 @@
 """Results of a long run so far, in a directory: a run that was killed goes on from there."""
 
+import hashlib
 import json
 import os
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import jax
 import numpy as np
 
 from ntk_uq._common.files import write_atomically
+
+__all__ = ["Checkpoint", "digest", "name_without_addresses"]
 
 _RUN = "run.json"
 
@@ -64,7 +68,7 @@ class Checkpoint:
                 arrays = [archive[str(i)] for i in range(len(leaves))]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"{path} is damaged ({error}). Delete this file to train its members again; the "
+                f"{path} is damaged ({error}). Delete this file to compute what it held again; the "
                 "other files stay good."
             ) from error
         for array, leaf in zip(arrays, leaves, strict=True):
@@ -100,3 +104,16 @@ class Checkpoint:
                 + "; ".join(f"{n} is {run[n]}, there {there.get(n)}" for n in different)
                 + ". Use another directory, or the same data and arguments."
             )
+
+
+def name_without_addresses(thing: Any) -> str:
+    """Representation without addresses in memory."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
+
+
+def digest(arrays: Any) -> str:
+    """What identifies the arrays of a pytree."""
+    sha = hashlib.sha256()
+    for leaf in jax.tree.leaves(arrays):
+        sha.update(np.ascontiguousarray(leaf).tobytes())
+    return sha.hexdigest()[:16]

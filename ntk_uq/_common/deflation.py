@@ -1,6 +1,8 @@
 """Preconditioner that takes the few large eigenvalues of the dual Hessian out of the way."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ __all__ = [
     "Deflation",
     "deflate",
     "deflate_coupled",
+    "deflation_basis",
 ]
 
 # Directions that a deflation takes, and the most of them times outputs: its matrix is of that size.
@@ -26,6 +29,8 @@ DIRECTIONS, DEFLATED = 32, 2048
 # Share of the curvature at the mode that it takes. A draw whose curvature is less than that of its
 # deflation gets many small eigenvalues, one whose curvature is larger a few of up to 1 / share.
 SHARE = 0.2
+# Points whose curvature is taken together: arrays [points, k C] are held of so many.
+_ROWS_AT_ONCE = 4096
 
 
 class Deflation(NamedTuple):
@@ -63,36 +68,64 @@ class Deflation(NamedTuple):
         )
 
 
-@jax.jit
-def deflate(ntk: Array, reg: Array | float, start: Array, curvature: "Curvature") -> Deflation:
-    """Take the directions that two rounds of subspace iteration find from a `start` [n, k]."""
-    span, _ = jnp.linalg.qr(ntk @ start)
-    span, _ = jnp.linalg.qr(ntk @ span)
-    # Rayleigh and Ritz's quotient in what they span.
-    ntk_span = ntk @ span
+def deflation_basis(
+    apply: Callable[[Array], Array], start: Array, dtype: Any
+) -> tuple[Array, Array]:
+    """V and Theta V that two rounds of subspace iteration find from a `start` [n, k].
+
+    `apply` takes the product with Theta, in double precision where there is any: small eigenvalues
+    are lost in the rounding of large ones. The result is in the dtype of the problem.
+    """
+    span, _ = jnp.linalg.qr(apply(start))
+    span, _ = jnp.linalg.qr(apply(span))
+    return _ritz(span, apply(span), dtype)
+
+
+@partial(jax.jit, static_argnames="dtype")
+def _ritz(span: Array, ntk_span: Array, dtype: Any) -> tuple[Array, Array]:
+    """Rayleigh and Ritz's quotient in what they span."""
     values, rotation = jnp.linalg.eigh(span.T @ ntk_span)
     # What a singular kernel makes of nothing is rounding.
-    floor = jnp.finfo(ntk.dtype).eps * len(ntk) * values[-1]
+    floor = jnp.finfo(span.dtype).eps * len(span) * values[-1]
     rotation = rotation * jnp.where(values > floor, lax.rsqrt(jnp.maximum(values, floor)), 0.0)
-    basis, ntk_basis = span @ rotation, ntk_span @ rotation
+    return (span @ rotation).astype(dtype), (ntk_span @ rotation).astype(dtype)
 
-    def output(d: Array) -> Array:
-        return ntk_basis.T @ (d[:, None] * ntk_basis)
 
-    k, outputs = basis.shape[1], curvature.diagonal.shape[1]
-    blocks = jax.vmap(output)(curvature.diagonal.T)
-    matrix = jnp.einsum("ckl,ce->kcle", blocks, jnp.eye(outputs, dtype=ntk.dtype))
+def deflate(
+    basis: tuple[Array, Array], reg: Array | float, curvature: "Curvature", share: float = SHARE
+) -> Deflation:
+    """Take the directions of a basis, V and Theta V, out of the way of a curvature [n, C]."""
+    v, ntk_v = basis
+    wide = jnp.promote_types(v.dtype, jnp.result_type(float))
+    matrix: Any = 0.0
+    for start in range(0, len(v), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], curvature)
+        matrix = matrix + _curvature_along(ntk_v[rows].astype(wide), part)
+    return Deflation(v, ntk_v, _gain(matrix, jnp.asarray(reg, wide), share).astype(v.dtype))
+
+
+@jax.jit
+def _curvature_along(ntk_v: Array, curvature: "Curvature") -> Array:
+    """(Theta V)^T W Theta V of some points, for all outputs: [k C, k C]."""
+    k, outputs = ntk_v.shape[1], curvature.diagonal.shape[1]
+    blocks = jax.vmap(lambda d: ntk_v.T @ (d[:, None] * ntk_v))(curvature.diagonal.T)
+    matrix = jnp.einsum("ckl,ce->kcle", blocks, jnp.eye(outputs, dtype=ntk_v.dtype))
     matrix = matrix.reshape(k * outputs, k * outputs)
     if curvature.direction is not None:
         dq = curvature.diagonal * curvature.direction
-        columns = (ntk_basis[:, :, None] * dq[:, None, :]).reshape(len(ntk), -1)
+        columns = (ntk_v[:, :, None] * dq[:, None, :]).reshape(len(ntk_v), -1)
         matrix = matrix - columns.T @ columns
-    identity = jnp.eye(len(matrix), dtype=ntk.dtype)
-    factor = jnp.linalg.cholesky(SHARE * matrix + reg * identity)
+    return matrix
+
+
+@jax.jit
+def _gain(matrix: Array, reg: Array, share: float) -> Array:
+    identity = jnp.eye(len(matrix), dtype=matrix.dtype)
+    factor = jnp.linalg.cholesky(share * matrix + reg * identity)
     gain = identity - reg * jax.scipy.linalg.cho_solve((factor, True), identity)
     # In single precision a small reg can be lost in rounding: no deflation then.
-    gain = jnp.where(jnp.all(jnp.isfinite(gain)), gain, 0.0)
-    return Deflation(basis, ntk_basis, gain)
+    return jnp.where(jnp.all(jnp.isfinite(gain)), gain, 0.0)
 
 
 class CoupledDeflation(NamedTuple):

@@ -4,13 +4,50 @@ Containers and batch systems limit memory by control groups, of which the counts
 machine know nothing; a process beyond its limit is killed without a word.
 """
 
+import mmap
+import os
+import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import psutil
 from joblib import cpu_count as cores
+from numpy.typing import DTypeLike, NDArray
+from threadpoolctl import ThreadpoolController
 
-__all__ = ["cores", "free_memory", "memory_limit"]
+__all__ = ["cores", "free_memory", "memory_limit", "numbers_in", "one_blas_thread"]
+
+
+def numbers_in(size: int, dtype: DTypeLike, directory: str | os.PathLike | None) -> NDArray:
+    """An array of so many bytes, in memory or in a file that lasts as long as it does.
+
+    Parameters
+    ----------
+    size : int
+        Bytes.
+    dtype : dtype
+        Of the numbers.
+    directory : path, optional
+        Where a file is made; None takes memory.
+    """
+    if directory is None:
+        return np.frombuffer(mmap.mmap(-1, size), dtype)
+    with tempfile.TemporaryFile(dir=os.fspath(directory)) as file:
+        file.truncate(size)
+        return np.frombuffer(mmap.mmap(file.fileno(), size), dtype)
+
+
+def one_blas_thread() -> AbstractContextManager:
+    """A context in which NumPy's products take one thread: the caller has threads of its own."""
+    return _blas().limit(limits=1, user_api="blas")
+
+
+@lru_cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def memory_limit(root: Path = Path("/")) -> int:

@@ -17,8 +17,10 @@ there are many points, a `Deflation` takes the few large eigenvalues of the Hess
 way. See docs/theory: "Solving many draws at once".
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +30,18 @@ from jax import Array, lax
 from ntk_uq._common.deflation import (
     DEFLATED,
     DIRECTIONS,
+    SHARE,
     CoupledDeflation,
     Deflation,
     deflate,
+    deflation_basis,
 )
+from ntk_uq._common.low_rank import LowRank
 from ntk_uq._common.operators import Operator, as_operator
+from ntk_uq._common.tiles import SymmetricTiles
+
+# What is held outside of any program.
+Products = SymmetricTiles | LowRank
 
 if TYPE_CHECKING:
     from ntk_uq.likelihoods import Likelihood
@@ -41,8 +50,10 @@ __all__ = [
     "LARGEST_GAP",
     "USELESS_GAP",
     "DualSolution",
+    "Products",
     "deflate_at_mode",
     "interpolation_gap",
+    "large_directions",
     "solve_dual",
 ]
 
@@ -59,6 +70,9 @@ _MAX_LINE_SEARCH = 60
 # Iterations between fresh products Theta alpha, and the share of the squared norm that a round of
 # iterations from a fresh residual may leave if another is to follow.
 _REFRESH, _LEFT = 250, 0.25
+# In single precision a round ends after so many iterations that gained nothing: what is left is
+# rounding, of which a fresh residual is free.
+_STALLED = 200
 # Iterations end at this share of the tolerance: what rounding may hide comes on top.
 _AIM = 0.25
 # Rounding of the residual is taken for this many times what one repetition shows of it: repetitions
@@ -66,19 +80,30 @@ _AIM = 0.25
 _REPETITIONS = 4
 # The mode is where a deflation takes the curvature; any point near it will do. Nats.
 _MODE_TOLERANCE = 0.1
+# Of tiles products are what costs: more directions pay, and a deflation nearer to the mode's own
+# curvature.
+_DIRECTIONS_OF_TILES, _SHARE_OF_TILES = 128, 0.05
 
 
 def deflate_at_mode(
-    ntk: Array, reg: Array | float, y: Array, likelihood: "Likelihood"
+    ntk: Array | Products,
+    reg: Array | float,
+    y: Array,
+    likelihood: "Likelihood",
+    *,
+    basis: tuple[Array, Array] | None = None,
+    told: Callable[[float], None] | None = None,
 ) -> tuple[Deflation, Array]:
     """Deflate draws' problems by a share of the curvature at the mode, the solution of f0 = 0.
 
     Parameters
     ----------
-    ntk : Array of shape [n, n]
+    ntk : Array of shape [n, n] or SymmetricTiles
         Theta.
-    reg, y, likelihood
+    reg, y, likelihood, told
         As in `solve_dual`.
+    basis : pair of Arrays of shape [n, k], optional
+        What `large_directions` found; sought if it is not given.
 
     Returns
     -------
@@ -86,12 +111,28 @@ def deflate_at_mode(
     alpha : Array of shape [1, n, C]
         Dual coefficients near the mode's, to start from.
     """
-    size = min(DIRECTIONS, max(1, DEFLATED // y.shape[1]), len(ntk))
-    # Any start that has something of every direction does; the same in every run.
-    start = np.random.default_rng(0).standard_normal((len(ntk), size))
-    mode = solve_dual(ntk, reg, y, jnp.zeros_like(y)[None], likelihood, tol=_MODE_TOLERANCE)
+    basis = large_directions(ntk, y) if basis is None else basis
+    share = _SHARE_OF_TILES if isinstance(ntk, Products) else SHARE
+    zero = jnp.zeros_like(y)
+    # Of the way to the mode the curvature where it begins is a good part.
+    first = deflate(basis, reg, likelihood.curvature(zero, y), share)
+    mode = solve_dual(
+        ntk, reg, y, zero[None], likelihood, deflation=first, tol=_MODE_TOLERANCE, told=told
+    )
     curvature = likelihood.curvature(mode.latents[0], y)
-    return deflate(ntk, reg, jnp.asarray(start, ntk.dtype), curvature), mode.alpha
+    return deflate(basis, reg, curvature, share), mode.alpha
+
+
+def large_directions(ntk: Array | Products, y: Array) -> tuple[Array, Array]:
+    """Directions V that Theta makes large, and Theta V, [n, k] each, for targets [n, C]."""
+    tiled = isinstance(ntk, Products)
+    operator: Any = _Tiled(ntk, None) if isinstance(ntk, Products) else _Dense(ntk)
+    most = int(np.clip(len(ntk) // 64, DIRECTIONS, _DIRECTIONS_OF_TILES)) if tiled else DIRECTIONS
+    size = min(most, max(1, DEFLATED // y.shape[1]), len(ntk))
+    # Any start that has something of every direction does; the same in every run.
+    numbers = np.random.default_rng(0).standard_normal((len(ntk), size))
+    start = jnp.asarray(numbers, float if tiled else y.dtype)
+    return deflation_basis(operator.apply_precisely, start, y.dtype)
 
 
 class DualSolution(NamedTuple):
@@ -130,14 +171,65 @@ class _Iterate(NamedTuple):
     direction: Array
     ntk_direction: Array
     ntk_steepest: Array  # Theta B r, with B the deflation
-    norm: Array  # <r, r>_Theta, [S]
+    norm: Array  # <r, r>_Theta, [S], or twice reg times a better bound
     slope: Array  # <r, B r>_Theta, [S]
     iteration: Array
 
 
-@partial(jax.jit, static_argnames="max_iter")
+class _Dense:
+    """Products with a matrix, in one program with all that is around them."""
+
+    loops: Any = lax
+    rounding = 0.0  # of the entries: the matrix is what it is
+
+    def __init__(self, ntk: Array | Operator):
+        operator = as_operator(ntk)
+        self.apply = self.apply_precisely = operator.product
+        self.root = jnp.sqrt(operator.diagonal())[..., None]
+
+
+class _Tiled:
+    """Products with tiles, outside of any program: tiles may be a file."""
+
+    def __init__(self, tiles: Products, told: Callable[[float], None] | None):
+        self.tiles, self.told = tiles, told
+        self.root = jnp.sqrt(jnp.asarray(tiles.diagonal())).reshape(-1, 1, 1)
+        self.rounding = tiles.rounding
+
+    def apply(self, v: Array) -> Array:
+        return self._product(v, v.dtype)
+
+    def apply_precisely(self, v: Array) -> Array:
+        return self._product(v, np.float64)
+
+    def _product(self, v: Array, dtype: Any) -> Array:
+        columns = np.asarray(v, dtype).reshape(len(v), -1)
+        return jnp.asarray(self.tiles.product(columns)).reshape(v.shape)
+
+    @property
+    def loops(self) -> Any:
+        return self
+
+    def while_loop(self, unfinished: Any, body: Any, state: Any) -> Any:
+        """`lax.while_loop` that can be interrupted, tells of iterates, and ends if they stall."""
+        best, since = np.inf, 0
+        while since < _STALLED and unfinished(state):
+            state = body(state)
+            if isinstance(state, _Iterate):
+                worst = float(jnp.max(state.norm))
+                best, since = (worst, 0) if worst < 0.9 * best else (best, since + 1)
+                if self.told is not None:
+                    self.told(worst)
+        return state
+
+    @staticmethod
+    def cond(which: Any, of_true: Any, of_false: Any) -> Any:
+        """`lax.cond`."""
+        return of_true() if which else of_false()
+
+
 def solve_dual(
-    ntk: Array | Operator,
+    ntk: Array | Operator | Products,
     reg: Array | float,
     y: Array,
     f0: Array,
@@ -147,16 +239,18 @@ def solve_dual(
     weights: Array | float = 1.0,
     start: Array | None = None,
     deflation: Deflation | CoupledDeflation | None = None,
-    tol: float = 1e-12,
+    tol: Array | float = 1e-12,
     max_iter: int = 5000,
+    told: Callable[[float], None] | None = None,
 ) -> DualSolution:
     """Solve the regularised problem for every prior function at once.
 
     Parameters
     ----------
-    ntk : Array of shape [n, n], or [n, C, n, C], or Operator
+    ntk : Array of shape [n, n] or [n, C, n, C], or Operator, or SymmetricTiles or LowRank
         Theta, symmetric positive semi-definite; a finite network's couples the outputs. An operator
-        has its products alone.
+        has its products alone. With tiles the iterations are in the precision of `f0`; where they
+        begin and what they have reached is judged in double precision.
     reg : float
         Regularisation, positive.
     y : Array of shape [n, C]
@@ -179,62 +273,149 @@ def solve_dual(
         posterior standard deviation; single precision reaches about 1e-6.
     max_iter : int
         At most this many iterations.
+    told : callable, optional
+        With tiles, ``told(gap)`` is called after each iteration with the largest distance to the
+        optimum, in nats.
 
     Returns
     -------
     DualSolution
     """
+    problem = y, f0, likelihood, linear, weights, start, deflation, tol
+    if not isinstance(ntk, Products):
+        return _solve_dense(ntk, reg, *problem, max_iter=max_iter)
+    report = None if told is None else lambda norm: told(norm / (2 * float(reg)))
+    return _solve(_Tiled(ntk, report), reg, *problem, max_iter=max_iter)
 
-    # Draws last, [n, C, S]: Theta v is one matrix product without transposes, and sums over
-    # outputs run over whole rows of draws.
-    def per_draw(function):
-        return jax.vmap(function, in_axes=(-1, None), out_axes=-1)
 
-    weights = jnp.broadcast_to(weights, f0.shape[:2]).T[:, None, :].astype(f0.dtype)
+@partial(jax.jit, static_argnames="max_iter")
+def _solve_dense(ntk: Array | Operator, *problem: Any, max_iter: int) -> DualSolution:
+    return _solve(_Dense(ntk), *problem, max_iter=max_iter)
 
-    def likelihood_gradient(latents, y):
-        return weights * per_draw(likelihood.gradient)(latents, y)
 
-    def curvature_matvec(latents, v):
-        curvature = per_draw(likelihood.curvature)(latents, y)
-        return weights * jax.vmap(lambda w, v: w.matvec(v), in_axes=-1, out_axes=-1)(curvature, v)
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["reg", "y", "prior", "likelihood", "linear", "weights", "deflation", "tol"],
+    meta_fields=[],
+)
+@dataclass(frozen=True)
+class _Steps:
+    """What iterations do between products with Theta.
 
-    def evaluated(latents):
-        return latents, likelihood_gradient(latents, y)
+    Draws last, [n, C, S]: Theta v is one matrix product without transposes, and sums over outputs
+    run over whole rows of draws.
+    """
 
-    prior = jnp.moveaxis(f0, 0, -1)
-    linear = jnp.moveaxis(jnp.broadcast_to(linear, f0.shape), 0, -1).astype(f0.dtype)
-    reg = jnp.asarray(reg, f0.dtype)
+    reg: Array
+    y: Array
+    prior: Array
+    likelihood: "Likelihood"
+    linear: Array
+    weights: Array
+    deflation: Deflation | CoupledDeflation | None
+    tol: Array | float
 
-    operator = as_operator(ntk)
-    apply_ntk, root = operator.product, jnp.sqrt(operator.diagonal())[..., None]
+    @staticmethod
+    def of(reg, y, f0, likelihood, linear, weights, deflation, tol) -> "_Steps":
+        dtype = f0.dtype
+        return _Steps(
+            jnp.asarray(reg, dtype),
+            y,
+            jnp.moveaxis(f0, 0, -1),
+            likelihood,
+            jnp.moveaxis(jnp.broadcast_to(linear, f0.shape), 0, -1).astype(dtype),
+            jnp.broadcast_to(weights, f0.shape[:2]).T[:, None, :].astype(dtype),
+            deflation,
+            tol,
+        )
 
-    def measure(descent):
-        """Direction B r, and what else is known of r."""
-        ntk_descent = apply_ntk(descent)
-        norm = jnp.maximum(_dot(descent, ntk_descent), 0.0)
-        if deflation is None:
-            return descent, ntk_descent, norm, norm
-        steepest, ntk_steepest = deflation.apply(descent, ntk_descent)
+    def gradient(self, latents: Array) -> Array:
+        return self.weights * _per_draw(self.likelihood.gradient)(latents, self.y)
+
+    def bend(self, latents: Array, v: Array) -> Array:
+        """v^T W v of each draw: [S]."""
+        curvature = _per_draw(self.likelihood.curvature)(latents, self.y)
+        bent = jax.vmap(lambda w, v: w.matvec(v), in_axes=-1, out_axes=-1)(curvature, v)
+        return _dot(v, self.weights * bent)
+
+    def active(self, it: _Iterate) -> Array:
+        return it.norm > 2 * self.reg * _AIM * self.tol
+
+    @jax.jit
+    def descent(self, alpha: Array, latents: Array) -> Array:
+        """The negative gradient r, in the precision of the latents."""
+        return self.gradient(latents) - self.linear - self.reg * alpha
+
+    def measure(
+        self, latents: Array, descent: Array, ntk_descent: Array
+    ) -> tuple[Array, Array, Array, Array]:
+        """Direction B r, Theta B r, and what they say of r."""
+        slope = jnp.maximum(_dot(descent, ntk_descent), 0.0)
+        norm = jnp.fmin(slope, 2 * self.reg * self.curved(latents, descent))
+        if self.deflation is None:
+            return descent, ntk_descent, norm, slope
+        steepest, ntk_steepest = self.deflation.apply(descent, ntk_descent)
         return steepest, ntk_steepest, norm, jnp.maximum(_dot(descent, ntk_steepest), 0.0)
 
-    def active(iterate):
-        return iterate.norm > 2 * reg * _AIM * tol
+    @jax.jit
+    def first(self, alpha, latents, descent, ntk_descent, iteration) -> _Iterate:
+        steepest, ntk_steepest, norm, slope = self.measure(latents, descent, ntk_descent)
+        return _Iterate(
+            alpha,
+            latents,
+            descent,
+            steepest,
+            ntk_steepest,
+            ntk_steepest,
+            norm,
+            slope,
+            iteration,
+        )
 
-    def line_search(it: _Iterate):
+    @jax.jit
+    def move(self, it: _Iterate) -> tuple[Array, Array, Array]:
+        """Coefficients, latents and r where the slope along the direction vanishes."""
+        t, gradient = self.line_search(it)
+        alpha = it.alpha + t * it.direction
+        latents = it.latents + t * it.ntk_direction
+        return alpha, latents, gradient - self.linear - self.reg * alpha
+
+    @jax.jit
+    def turn(self, it: _Iterate, alpha, latents, descent, ntk_descent) -> _Iterate:
+        """The next direction, conjugate to the last."""
+        on = self.active(it)
+        steepest, ntk_steepest, norm, slope = self.measure(latents, descent, ntk_descent)
+        # A draw that is solved to the last bit waits for the others with a norm of zero.
+        last = jnp.where(on, it.slope, 1.0)
+        beta = jnp.maximum((slope - _dot(descent, it.ntk_steepest)) / last, 0.0)
+        direction = steepest + beta * it.direction
+        ntk_direction = ntk_steepest + beta * it.ntk_direction
+        uphill = _dot(descent, ntk_direction) <= 0
+        return _Iterate(
+            alpha,
+            latents,
+            descent,
+            jnp.where(uphill, steepest, direction),
+            jnp.where(uphill, ntk_steepest, ntk_direction),
+            ntk_steepest,
+            jnp.where(on, norm, it.norm),
+            jnp.where(on, slope, it.slope),
+            it.iteration + 1,
+        )
+
+    def line_search(self, it: _Iterate) -> tuple[Array, Array]:
         """Root t of the slope along the direction, and grad log p there."""
         # slope(t) = reg <alpha + t d, d>_Theta - <grad log p(f + t Theta d) - e, Theta d>
-        offset = reg * _dot(it.alpha, it.ntk_direction) + _dot(linear, it.ntk_direction)
-        stretch = reg * _dot(it.direction, it.ntk_direction)
+        offset = self.reg * _dot(it.alpha, it.ntk_direction) + _dot(self.linear, it.ntk_direction)
+        stretch = self.reg * _dot(it.direction, it.ntk_direction)
         initial = -_dot(it.descent, it.ntk_direction)
-        on = active(it)
+        on = self.active(it)
 
         def evaluate(t):
             latents = it.latents + t * it.ntk_direction
-            gradient = likelihood_gradient(latents, y)
+            gradient = self.gradient(latents)
             slope = offset + t * stretch - _dot(gradient, it.ntk_direction)
-            bend = _dot(it.ntk_direction, curvature_matvec(latents, it.ntk_direction))
-            return gradient, slope, bend + stretch
+            return gradient, slope, self.bend(latents, it.ntk_direction) + stretch
 
         def pending(slope):
             return on & ~(jnp.abs(slope) <= _CURVATURE_CONDITION * jnp.abs(initial))
@@ -255,7 +436,7 @@ def solve_dual(
         def unfinished(state):
             return jnp.any(pending(state[5])) & (state[7] < _MAX_LINE_SEARCH)
 
-        bend = stretch + _dot(it.ntk_direction, curvature_matvec(it.latents, it.ntk_direction))
+        bend = stretch + self.bend(it.latents, it.ntk_direction)
         t = jnp.where(on, -initial / bend, 0.0)
         state = (t, jnp.zeros_like(t), jnp.full_like(t, jnp.inf), t, *evaluate(t), jnp.int32(0))
         t, low, _, _, gradient, slope, *_ = lax.while_loop(unfinished, body, state)
@@ -264,104 +445,113 @@ def solve_dual(
         t = jnp.where(failed, low, t)
         return t, lax.cond(
             jnp.any(failed),
-            lambda: likelihood_gradient(it.latents + t * it.ntk_direction, y),
+            lambda: self.gradient(it.latents + t * it.ntk_direction),
             lambda: gradient,
         )
 
-    def step(it: _Iterate) -> _Iterate:
-        on = active(it)
-        t, gradient = line_search(it)
-        alpha = it.alpha + t * it.direction
-        # The sum of steps Theta d collects rounding that Theta alpha has not.
-        latents, gradient = lax.cond(
-            (it.iteration + 1) % _REFRESH == 0,
-            lambda: evaluated(prior + apply_ntk(alpha)),
-            lambda: (it.latents + t * it.ntk_direction, gradient),
-        )
-        descent = gradient - linear - reg * alpha
-        steepest, ntk_steepest, norm, slope = measure(descent)
-        # A draw that is solved to the last bit waits for the others with a norm of zero.
-        last = jnp.where(on, it.slope, 1.0)
-        beta = jnp.maximum((slope - _dot(descent, it.ntk_steepest)) / last, 0.0)
-        direction = steepest + beta * it.direction
-        ntk_direction = ntk_steepest + beta * it.ntk_direction
-        uphill = _dot(descent, ntk_direction) <= 0
-        return _Iterate(
-            alpha,
-            latents,
-            descent,
-            jnp.where(uphill, steepest, direction),
-            jnp.where(uphill, ntk_steepest, ntk_direction),
-            ntk_steepest,
-            jnp.where(on, norm, it.norm),
-            jnp.where(on, slope, it.slope),
-            it.iteration + 1,
-        )
+    @partial(jax.jit, static_argnames="rounding")
+    def gap(self, it: _Iterate, root, alpha, ntk_alpha, ntk_r, known, rounding: float) -> Array:
+        """Gap of a fresh iterate, with what rounding hides of it: [S].
 
-    def unfinished(it: _Iterate):
-        return jnp.any(active(it)) & (it.iteration < max_iter)
-
-    def certify(it: _Iterate):
-        """Gap of a fresh iterate, with what rounding hides of it.
-
-        Rounding is measured: of 3 alpha and 3 r all errors are others.
+        Rounding is measured: `alpha` and the products are of other numbers than the iterate's.
         """
-        both = jnp.concatenate([it.alpha, it.descent], axis=-1)
-        tripled = lax.optimization_barrier(3 * both)
-        again = lax.optimization_barrier(apply_ntk(tripled)) / 3
-        ntk_alpha, ntk_r = jnp.split(again, 2, axis=-1)
-        latents, alpha = prior + ntk_alpha, tripled[..., : ntk_r.shape[-1]] / 3
-        change = likelihood_gradient(latents, y) - linear - reg * alpha - it.descent
+        latents = self.prior + ntk_alpha
+        change = self.gradient(latents) - self.linear - self.reg * alpha - it.descent
         hidden = _REPETITIONS * jnp.sqrt(jnp.sum((root * change) ** 2, axis=(0, 1)))
         # <r, r>_Theta cancels where points are nearly equal.
-        known = it.ntk_steepest if deflation is None else apply_ntk(it.descent)
         lost = it.descent * (ntk_r - known)
         lost = _REPETITIONS * jnp.sqrt(jnp.sum(lost**2, axis=(0, 1)))
-        gap = (jnp.sqrt(it.norm + lost) + hidden) ** 2 / (2 * reg)
-        # Of a likelihood that does not say the curvature is taken for changing.
-        if not getattr(likelihood, "constant_curvature", False):
-            return gap
-        # The Hessian is no less than W Theta either. Where W is the same everywhere that is a
-        # bound too, and by far the better one where noise is small.
-        bend = weights * per_draw(likelihood.curvature)(latents, y).diagonal
+        gap = (jnp.sqrt(it.norm + lost) + hidden) ** 2 / (2 * self.reg)
         largest = jnp.abs(it.descent) + _REPETITIONS * jnp.abs(change)
-        return jnp.fmin(gap, 0.5 * jnp.sum(largest**2 / bend, axis=(0, 1)))
+        gap = jnp.fmin(gap, self.curved(latents, largest))
+        if not rounding:
+            return gap
+        # Entries of Theta are off independently: of what that does to latents, W^-1/2 times as much
+        # in posterior standard deviations is the most that any one can be off.
+        size = rounding * root * jnp.sqrt(jnp.sum((root * alpha) ** 2, axis=0))
+        curvature = self.weights * _per_draw(self.likelihood.curvature)(latents, self.y).diagonal
+        stored = 0.5 * jnp.max(curvature * size**2, axis=(0, 1))
+        return (jnp.sqrt(gap) + _REPETITIONS * jnp.sqrt(stored)) ** 2
+
+    def curved(self, latents: Array, descent: Array) -> Array:
+        """Bound of the distance to the minimum by the likelihood's curvature, in nats: [S].
+
+        The Hessian is no less than W Theta either. Where W is the same everywhere that is a bound
+        too, and by far the better one where noise is small.
+        """
+        # Of a likelihood that does not say the curvature is taken for changing.
+        if not getattr(self.likelihood, "constant_curvature", False):
+            return jnp.full(descent.shape[-1], jnp.inf, descent.dtype)
+        bend = self.weights * _per_draw(self.likelihood.curvature)(latents, self.y).diagonal
+        left = jnp.where(descent == 0, 0.0, descent**2 / bend)
+        return 0.5 * jnp.sum(left, axis=(0, 1))
+
+
+def _solve(
+    operator: Any, reg, y, f0, likelihood, linear, weights, start, deflation, tol, *, max_iter: int
+) -> DualSolution:
+    """One algorithm for products of every kind."""
+    loops, dtype = operator.loops, f0.dtype
+    steps = _Steps.of(reg, y, f0, likelihood, linear, weights, deflation, tol)
+
+    def latents_afresh(alpha):
+        return steps.prior + operator.apply_precisely(alpha)
 
     def begin(alpha, latents, iteration) -> _Iterate:
-        descent = likelihood_gradient(latents, y) - linear - reg * alpha
-        steepest, ntk_steepest, norm, slope = measure(descent)
-        return _Iterate(
-            alpha,
-            latents,
-            descent,
-            steepest,
-            ntk_steepest,
-            ntk_steepest,
-            norm,
-            slope,
-            iteration,
-        )
+        descent = steps.descent(alpha, latents).astype(dtype)
+        ntk_descent = operator.apply(descent)
+        return steps.first(alpha, latents.astype(dtype), descent, ntk_descent, iteration)
+
+    def step(it: _Iterate) -> _Iterate:
+        alpha, latents, descent = steps.move(it)
+
+        def refreshed():
+            latents = latents_afresh(alpha)
+            return latents.astype(dtype), steps.descent(alpha, latents).astype(dtype)
+
+        # The sum of steps Theta d collects rounding that Theta alpha has not.
+        again = (it.iteration + 1) % _REFRESH == 0
+        latents, descent = loops.cond(again, refreshed, lambda: (latents, descent))
+        return steps.turn(it, alpha, latents, descent, operator.apply(descent))
+
+    def unfinished(it: _Iterate):
+        return jnp.any(steps.active(it)) & (it.iteration < max_iter)
 
     def improving(state):
         it, last, _ = state
-        useful = active(it) & (it.norm <= _LEFT * last)
+        useful = steps.active(it) & (it.norm <= _LEFT * last)
         return jnp.any(useful) & (it.iteration < max_iter)
 
     def once_more(state):
         """Iterate to the end, and judge that afresh: it is where the next round starts."""
         before, _, rounds = state
-        end = lax.while_loop(unfinished, step, before)
-        after = begin(end.alpha, prior + apply_ntk(end.alpha), end.iteration)
+        end = loops.while_loop(unfinished, step, before)
+        after = begin(end.alpha, latents_afresh(end.alpha), end.iteration)
         # At the limit of precision a round may do harm.
         keep = (rounds > 0) & ~(after.norm <= before.norm)
         best = [jnp.where(keep, b, a) for b, a in zip(before[:-1], after[:-1], strict=True)]
         return _Iterate._make((*best, after.iteration)), before.norm, rounds + 1
 
-    alpha = jnp.zeros_like(prior) if start is None else jnp.moveaxis(start, 0, -1)
-    latents = prior if start is None else prior + apply_ntk(alpha)
-    first = begin(alpha, latents, jnp.int32(0))
-    state = (first, jnp.full_like(first.norm, jnp.inf), jnp.int32(0))
-    end, _, rounds = lax.while_loop(improving, once_more, state)
+    def certify(it: _Iterate) -> Array:
+        # Of 3 alpha and 3 r all errors are others.
+        both = jnp.concatenate([it.alpha, it.descent], axis=-1)
+        tripled = lax.optimization_barrier(3 * both)
+        again = lax.optimization_barrier(operator.apply_precisely(tripled)) / 3
+        ntk_alpha, ntk_r = jnp.split(again, 2, axis=-1)
+        alpha = tripled[..., : ntk_r.shape[-1]] / 3
+        known = it.ntk_steepest if deflation is None else operator.apply(it.descent)
+        return steps.gap(it, operator.root, alpha, ntk_alpha, ntk_r, known, operator.rounding)
+
+    def beginning():
+        if start is None:
+            return begin(jnp.zeros_like(steps.prior), steps.prior, jnp.int32(0))
+        alpha = jnp.moveaxis(start, 0, -1)
+        return begin(alpha, latents_afresh(alpha), jnp.int32(0))
+
+    def rounds_from(first: _Iterate):
+        return first, jnp.full_like(first.norm, jnp.inf), jnp.int32(0)
+
+    end, _, rounds = loops.while_loop(improving, once_more, rounds_from(beginning()))
     gap = certify(end)
     # At the start f and Theta r; at the end as much again, and what a deflation has not kept.
     around = (1 if start is None else 2) + (2 if deflation is None else 3)
@@ -405,6 +595,11 @@ def interpolation_gap(
     bend = jnp.sum(change * likelihood.curvature(latents, y).matvec(change), axis=(1, 2))
     gap = (jnp.sqrt(above) + _REPETITIONS * jnp.sqrt(0.5 * jnp.maximum(bend, 0.0))) ** 2
     return jnp.where(jnp.any(likelihood.degenerate(y)), jnp.inf, gap), latents
+
+
+def _per_draw(function: Callable) -> Callable:
+    """The function of latents [n, C] and targets, of latents [n, C, S]."""
+    return jax.vmap(function, in_axes=(-1, None), out_axes=-1)
 
 
 def _dot(u: Array, v: Array) -> Array:

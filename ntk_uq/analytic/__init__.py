@@ -31,6 +31,7 @@ from ntk_uq.analytic.linearized import (
     TangentGaussian,
     check_linearized,
 )
+from ntk_uq.analytic.network_draws import NetworkDraws
 from ntk_uq.analytic.producer import (
     FittedInfiniteEnsemble,
     FittedProcess,
@@ -52,6 +53,7 @@ __all__ = [
     "InfiniteEnsemble",
     "LaplaceProcess",
     "LinearizedEnsemble",
+    "NetworkDraws",
     "TangentDraws",
     "TangentGaussian",
     "Uncertainty",

@@ -1,7 +1,10 @@
 """What an infinite ensemble takes, known before the work: memory, draws at once, iterations."""
 
+from typing import Literal
+
 import numpy as np
 
+from ntk_uq._common.tiles import tiled_bytes
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.predictions.first_order import CHECKED
 
@@ -17,12 +20,22 @@ _DRAWS_A_CORE = 32
 # Iterations of the solver: so many at least, and more, for hard problems, where they cost little:
 # up to so many, and products with Theta of so many operations.
 _ITERATIONS, _MOST_ITERATIONS, _MOST_OPERATIONS = 5000, 50_000, 2e12
+# Bytes of the solver for each number of a draw, where iterations are in single precision, and what
+# they may take where tiles are small.
+_TILED_WORK, _TILED_WORK_SPACE = 260, 2**29
 # What predictions take besides, a block of test points after the other: 5 arrays of 64 MiB.
 _WORK_SPACE = 5 * 2**26
 
 
 def estimate_memory(
-    n: int, outputs: int, n_draws: int, method: str, uncertainty: Uncertainty
+    n: int,
+    outputs: int,
+    n_draws: int,
+    method: str,
+    uncertainty: Uncertainty,
+    prior_functions: Literal["exact", "networks"] = "exact",
+    in_memory: bool = True,
+    n_inducing: int = 4096,
 ) -> int:
     """Memory that fitting takes at its peak, in bytes, in double precision.
 
@@ -32,10 +45,16 @@ def estimate_memory(
         Training points and outputs C.
     n_draws : int
         Draws of method "exact".
-    method : {"exact", "gaussian"}
+    method : {"exact", "gaussian", "nystrom"}
         Which predictor.
     uncertainty : str
         As in `gaussian_predictor`.
+    prior_functions : {"exact", "networks"}
+        Of method "exact": `InfiniteEnsemble`.
+    in_memory : bool
+        Whether tiles of Theta are, or in a file.
+    n_inducing : int
+        Points of method "nystrom".
 
     Returns
     -------
@@ -45,7 +64,18 @@ def estimate_memory(
     --------
     >>> f"{estimate_memory(10_000, 10, 256, 'exact', 'initialization') / 2**30:.1f} GiB"
     '7.2 GiB'
+    >>> needed = estimate_memory(10_000, 10, 256, "exact", "initialization", "networks")
+    >>> f"{needed / 2**30:.1f} GiB"
+    '1.2 GiB'
     """
+    if method == "nystrom" or (method == "exact" and prior_functions == "networks"):
+        draws = 1 if uncertainty == "none" else n_draws
+        solver = _TILED_WORK * n * outputs * _draws_at_once_of_tiles(n, outputs, draws)
+        inducing = min(n, n_inducing) if method == "nystrom" else n
+        kernel = 4 * n * inducing if method == "nystrom" else tiled_bytes(n)
+        factor = 24 * inducing**2 if method == "nystrom" else 0
+        kept = 8 * inducing * outputs * draws
+        return (kernel if in_memory else 0) + factor + solver + kept + _WORK_SPACE
     # Counted in n x n matrices and in latents [n, C]; measured in benchmarks/size.py.
     if method == "exact":
         peaks = [(7, 24 * min(n_draws, _draws_at_once(n, outputs)) + 5 * n_draws)]
@@ -59,6 +89,13 @@ def estimate_memory(
 
 def _draws_at_once(n: int, outputs: int) -> int:
     return max(1, min(_DRAWS_AT_ONCE, _NUMBERS_AT_ONCE // (n * outputs)))
+
+
+def _draws_at_once_of_tiles(n: int, outputs: int, n_draws: int) -> int:
+    """Draws that share products with tiles: as many as possible, in a small part of the memory."""
+    most = max(_TILED_WORK_SPACE, tiled_bytes(n) // 8) // (_TILED_WORK * n * outputs)
+    chunks = -(-n_draws // max(1, most))
+    return -(-n_draws // chunks)
 
 
 def _max_iter(n: int, outputs: int) -> int:

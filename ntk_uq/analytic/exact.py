@@ -43,6 +43,7 @@ def exact_predictor(
     uncertainty: Uncertainty,
     n_draws: int,
     *,
+    tol: float = 1e-12,
     progress: Progress | None = None,
 ) -> "ExactPredictor":
     """Draw prior functions and solve the convex problem of each.
@@ -58,6 +59,9 @@ def exact_predictor(
         As in `gaussian_predictor`.
     n_draws : int
         Number of draws S. "none" has one solution, whatever is asked for.
+    tol : float
+        Wanted distance of each objective to its minimum, in nats; t^2 / 2 leaves latents within t
+        posterior standard deviations.
     progress : callable, optional
         ``progress(done, total)`` is told the draws solved.
 
@@ -84,7 +88,7 @@ def exact_predictor(
     checks.count("n_draws", n_draws)
     checks.uncertainty(uncertainty)
     problem = (*_arrays(kernels, y), reg, likelihood, uncertainty)
-    return _exact_predictor(key, *problem, n_draws, progress=progress)
+    return _exact_predictor(key, *problem, n_draws, tol=tol, progress=progress)
 
 
 def _exact_predictor(

@@ -1,24 +1,29 @@
 """The infinite ensemble as a producer: a problem in, a distribution of latents anywhere out."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import solve_triangular
 
 from ntk_uq._common.leaves import as_numpy
+from ntk_uq._common.low_rank import LowRank
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.solver import LARGEST_GAP, Products
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.exact import ExactPredictor, exact_predictor
 from ntk_uq.analytic.flow import check_time, exact_predictor_until
 from ntk_uq.analytic.functions import FunctionDraws
 from ntk_uq.analytic.gaussian import GaussianPredictor, gaussian_predictor
 from ntk_uq.analytic.gradient_flow import gaussian_until
+from ntk_uq.analytic.network_draws import NetworkDraws, inducing_ntk, network_draws, tiled_ntk
 from ntk_uq.analytic.solutions import check_range, check_solution, refuse_unsolved
 from ntk_uq.analytic.trajectories import correct_draws
 from ntk_uq.likelihoods import Likelihood
@@ -40,6 +45,12 @@ Floats = NDArray[np.float64]
 _POINTS_AT_ONCE = 1024
 # And numbers in an array over test points, training points and outputs: 2**23 doubles are 64 MiB.
 _ENTRIES_AT_ONCE = 2**23
+_KERNEL_ENTRIES_AT_ONCE = 2**24
+# Above so many points prior functions are those of networks, unless the user says otherwise.
+_NETWORKS_ABOVE = 3000
+# How far latents may be off, in posterior standard deviations: 1e-12 nats, and what no statistic of
+# a thousand draws can see.
+_TOLERANCE, _TOLERANCE_OF_NETWORKS = 2**0.5 * 1e-6, 0.005
 # Where prior functions are of this size, in nats, so many draws are solved before the others.
 _WIDE, _PILOTS = 1e5, 2
 
@@ -52,8 +63,9 @@ class InfiniteEnsemble:
     ----------
     uncertainty : {"initialization", "posterior", "none"}
         Which prior functions: see the module.
-    method : {"exact", "gaussian"}
-        Draws, `exact_predictor`, or the closed form, `gaussian_predictor`.
+    method : {"exact", "gaussian", "nystrom"}
+        Draws, `exact_predictor`; the closed form, `gaussian_predictor`; or draws with prior
+        functions of networks, which learn what `n_inducing` of the points can tell them.
     n_draws : int
         Number of draws.
     n_trajectories : int
@@ -62,6 +74,21 @@ class InfiniteEnsemble:
         Factor of each feature.
     time : float, optional
         Time of gradient flow at which training stops; None is its end.
+    prior_functions : {"auto", "exact", "networks"}
+        Prior functions of method "exact": drawn from a factor of their covariance, or functions of
+        wide random networks, `network_draws`, for which Theta stands in tiles. "auto" takes the
+        latter of more than 3,000 points where the architecture can be widened.
+    tol : float, optional
+        How far latents may be from the solution, in posterior standard deviations. None takes a
+        millionth with exact prior functions and 0.005 with those of networks: the means of a
+        thousand draws are known to a thirtieth.
+    storage : path, optional
+        Directory of a file for Theta, of prior functions of networks; None keeps it in memory.
+    checkpoint : path, optional
+        Directory for solved draws, of prior functions of networks: a run that was killed goes on
+        from there.
+    n_inducing : int
+        Points, taken at random, whose kernel functions method "nystrom" learns with.
 
     Examples
     --------
@@ -75,19 +102,32 @@ class InfiniteEnsemble:
     """
 
     uncertainty: Uncertainty = "initialization"
-    method: Literal["exact", "gaussian"] = "exact"
+    method: Literal["exact", "gaussian", "nystrom"] = "exact"
     n_draws: int = 256
     n_trajectories: int = 0
     feature_scales: Floats | float = 1.0
     time: float | None = None
+    prior_functions: Literal["auto", "exact", "networks"] = "auto"
+    tol: float | None = None
+    storage: str | os.PathLike | None = None
+    checkpoint: str | os.PathLike | None = None
+    n_inducing: int = 4096
 
-    def fit(self, problem: Problem, *, progress: bool | None = False) -> "FittedInfiniteEnsemble":
+    def fit(
+        self,
+        problem: Problem,
+        *,
+        kernel: "KernelProducts | None" = None,
+        progress: bool | None = False,
+    ) -> "FittedInfiniteEnsemble":
         """Solve the problem.
 
         Parameters
         ----------
         problem : Problem
             Data, likelihood, regularisation and network.
+        kernel : KernelProducts, optional
+            What `kernel_products` gives, where it is known; of prior functions of networks.
         progress : bool or None
             Progress bars; None shows them at a terminal only.
 
@@ -106,21 +146,87 @@ class InfiniteEnsemble:
             If a solution is a rough one.
         """
         points = problem.points * self.feature_scales
+        if self.takes_networks(problem):
+            return self._fit_networks(problem, points, kernel, progress)
         with progress_bar("kernels", 1, progress) as told:
             kernels = problem.architecture.kernels(points, progress=told)
         widest = check_range(kernels, problem.targets, problem.reg, self.uncertainty)
         solve = self._closed_form if self.method == "gaussian" else self._draws
         with own_rules(), jax.enable_x64(True):
             predictor = as_numpy(solve(problem, kernels, widest, progress))
-        check_solution(predictor, problem.reg)
-        return FittedInfiniteEnsemble(
-            predictor,
-            points,
-            problem.architecture,
-            self.feature_scales,
-            problem.likelihood,
-            None if self.method == "gaussian" else problem.key,
-        )
+        check_solution(predictor, problem.reg, self._largest_gap)
+        return self._fitted(problem, points, predictor)
+
+    def takes_networks(self, problem: Problem) -> bool:
+        """Whether prior functions of the problem will be those of networks.
+
+        Raises
+        ------
+        ValueError
+            If they are asked for and cannot be.
+        """
+        able = self.method != "gaussian" and problem.reg > 0 and self.time is None
+        able = able and not self.n_trajectories
+        known = problem.architecture.widened(1) is not None
+        if self.method != "nystrom" and self.prior_functions != "networks":
+            many = len(problem.points) > _NETWORKS_ABOVE
+            return self.prior_functions == "auto" and many and able and known
+        if not able:
+            raise ValueError(
+                'method="nystrom" and prior_functions="networks", which is for method="exact", '
+                "take reg > 0, n_trajectories=0 and no time."
+            )
+        if not known:
+            raise ValueError(
+                f"{type(problem.architecture).__name__} does not say how it is widened, and prior "
+                'functions of networks need wide ones: set method="exact" and '
+                'prior_functions="exact", which take memory and time for a factor of the kernel, '
+                "or use MLP, ConvNet or FeatureEmbedding."
+            )
+        return True
+
+    def kernel_products(
+        self, problem: Problem, *, progress: bool | None = False
+    ) -> "KernelProducts":
+        """What draws with prior functions of networks take of Theta, in memory or `storage`."""
+        points, network = problem.points * self.feature_scales, problem.architecture
+        with progress_bar("kernel", 1, progress) as told:
+            if self.method != "nystrom":
+                return KernelProducts(tiled_ntk(network, points, self.storage, told), points)
+            rows = np.random.default_rng(0).permutation(len(points))[: self.n_inducing]
+            inducing = points[np.sort(rows)]
+            ntk, factor = inducing_ntk(network, points, inducing, self.storage, told)
+            return KernelProducts(ntk, inducing, factor)
+
+    def _fit_networks(
+        self,
+        problem: Problem,
+        points: Floats,
+        kernel: "KernelProducts | None",
+        progress: bool | None,
+    ) -> "FittedInfiniteEnsemble":
+        diagonal = problem.architecture.kernel_diag(points)
+        check_range(diagonal, problem.targets, problem.reg, self.uncertainty, "single")
+        if kernel is None:
+            kernel = self.kernel_products(problem, progress=progress)
+        tol = _TOLERANCE_OF_NETWORKS if self.tol is None else self.tol
+        with own_rules(), jax.enable_x64(True):
+            draws = network_draws(
+                problem, points, self.uncertainty, self.n_draws, tol, ntk=kernel.ntk,
+                coefficients=kernel.coefficients, checkpoint=self.checkpoint, progress=progress,
+            )  # fmt: skip
+        check_solution(draws, problem.reg, self._largest_gap)
+        return self._fitted(problem, kernel.points, draws)
+
+    @property
+    def _largest_gap(self) -> float:
+        """Of solutions that nobody is warned of."""
+        return LARGEST_GAP if self.tol is None else max(LARGEST_GAP, 0.5 * self.tol**2)
+
+    def _fitted(self, problem: Problem, points: Floats, predictor: Any) -> "FittedInfiniteEnsemble":
+        key = None if self.method == "gaussian" else problem.key
+        settings = (problem.architecture, self.feature_scales, problem.likelihood)
+        return FittedInfiniteEnsemble(predictor, points, *settings, key)
 
     def _closed_form(
         self, problem: Problem, kernels: Kernels, widest: float, progress: bool | None
@@ -148,11 +254,39 @@ class InfiniteEnsemble:
             # Draws this far out may take the solver all its iterations, and in vain.
             refuse_unsolved(exact_predictor(key, *asked, _PILOTS), problem.reg)
         with progress_bar("infinite ensemble", self.n_draws, progress) as told:
-            predictor = exact_predictor(key, *asked, self.n_draws, progress=told)
+            tol = _TOLERANCE if self.tol is None else self.tol
+            predictor = exact_predictor(key, *asked, self.n_draws, tol=0.5 * tol**2, progress=told)
         if not self.n_trajectories:
             return predictor
         key = jax.random.fold_in(problem.key, 2)
         return correct_draws(key, predictor, problem.targets, likelihood, self.n_trajectories)
+
+
+class KernelProducts(NamedTuple):
+    """Products with Theta at the training points, and the points whose kernel functions learn.
+
+    Attributes
+    ----------
+    ntk : SymmetricTiles or LowRank
+        Theta, or what inducing points see of it.
+    points : array of shape [n, d] or [m, d]
+        Training points, or inducing ones.
+    factor : array of shape [m, m], optional
+        Of the latter's Theta.
+    """
+
+    ntk: Products
+    points: Floats
+    factor: Floats | None = None
+
+    def coefficients(self, alpha: NDArray) -> NDArray:
+        """Coefficients of the kernel functions of `points`, of dual ones [S, n, C]."""
+        if self.factor is None:
+            return alpha
+        features = cast(LowRank, self.ntk)
+        columns = alpha.swapaxes(0, 1).reshape(len(features), -1).astype(np.float64)
+        found = solve_triangular(self.factor, features.project(columns), lower=True, trans="T")
+        return found.reshape(len(found), len(alpha), -1).swapaxes(0, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +295,7 @@ class FittedInfiniteEnsemble:
 
     Attributes
     ----------
-    predictor : ExactPredictor or GaussianPredictor
+    predictor : ExactPredictor, NetworkDraws or GaussianPredictor
         Takes kernels.
     points : array of shape [n, d]
         Training points, features scaled.
@@ -186,7 +320,7 @@ class FittedInfiniteEnsemble:
     (True, (4, 2, 2))
     """
 
-    predictor: ExactPredictor | GaussianPredictor
+    predictor: ExactPredictor | NetworkDraws | GaussianPredictor
     points: Floats
     architecture: BaseArchitecture
     feature_scales: Floats | float
@@ -206,8 +340,8 @@ class FittedInfiniteEnsemble:
     @property
     def discrepancy(self) -> Discrepancy | None:
         """How far the closed form is from exact solutions; None of these."""
-        exact = isinstance(self.predictor, ExactPredictor)
-        return None if exact else self.predictor.discrepancy  # type: ignore[union-attr]
+        gaussian = isinstance(self.predictor, GaussianPredictor)
+        return self.predictor.discrepancy if gaussian else None  # type: ignore[union-attr]
 
     def latents(self, X: ArrayLike, joint: bool = False) -> GaussianPrediction | SamplePrediction:
         """Distribution of the latents at m points.
@@ -227,7 +361,10 @@ class FittedInfiniteEnsemble:
         X = np.asarray(X) * self.feature_scales
         if isinstance(self.predictor, GaussianPredictor):
             return _gaussian(self.predictor, self._kernels, X, joint, self.likelihood)
-        draws = self._joint_draws(X) if joint else self._draws(self.predictor, X)
+        if isinstance(self.predictor, NetworkDraws):
+            draws = self._draws_of_networks(self.predictor, X)
+        else:
+            draws = self._joint_draws(X) if joint else self._draws(self.predictor, X)
         if self.predictor.uncertainty == "none":
             mean = draws[0]
             return GaussianPrediction(mean, np.zeros((*mean.shape, mean.shape[1])), self.likelihood)
@@ -246,6 +383,11 @@ class FittedInfiniteEnsemble:
         Array of shape [S, m, C]
             Of equal weight.
         """
+        if isinstance(self.predictor, NetworkDraws):
+            raise ValueError(
+                "Draws whose prior functions are networks are made anew for each point, and are no "
+                'constant of a function: fit with prior_functions="exact".'
+            )
         scales, points = (
             jnp.asarray(self.feature_scales, X.dtype),
             jnp.asarray(self.points, X.dtype),
@@ -271,6 +413,11 @@ class FittedInfiniteEnsemble:
             ``functions(X)`` gives the latents of every draw at m points: [S, m, C].
         """
         predictor = self.predictor
+        if isinstance(predictor, NetworkDraws):
+            of_networks = predictor
+            return lambda X: self._draws_of_networks(
+                of_networks, np.asarray(X) * self.feature_scales
+            )
         if not isinstance(predictor, ExactPredictor):
             raise ValueError('Functions are drawn by method="exact".')
 
@@ -301,6 +448,16 @@ class FittedInfiniteEnsemble:
             blocks = _blocks(predictor, X)
             draws = [predictor.latents(*self._kernels(block, False)) for block in blocks]
             return np.concatenate(draws, axis=1)
+
+    def _draws_of_networks(self, predictor: NetworkDraws, X: Floats) -> Floats:
+        size = max(1, min(_POINTS_AT_ONCE, _KERNEL_ENTRIES_AT_ONCE // len(self.points)))
+        draws = []
+        for start in range(0, len(X), size):
+            block = X[start : start + size]
+            with own_rules():
+                cross = self.architecture.kernels(block, self.points).ntk
+                draws.append(predictor.latents(cross, block))
+        return np.concatenate(draws, axis=1)
 
     def _joint_draws(self, X: Floats) -> Floats:
         kernels = self._kernels(X, True)

@@ -20,28 +20,36 @@ _LARGEST_ROUNDING = 1e-4
 _CURE = "Raise reg, or scale the features (about 1 each), or lower w_std and b_std"
 
 
-def check_range(kernels: Any, targets: Floats, reg: float, uncertainty: Uncertainty) -> float:
+def check_range(
+    kernels: Any, targets: Floats, reg: float, uncertainty: Uncertainty, precision: str = "double"
+) -> float:
     """Refuse at once what no solver can do: prior functions whose last digit is worth too much.
 
-    Returns the size of prior functions, in nats or in the targets' size.
+    Takes kernels, or their diagonals. Returns the size of prior functions, in nats or in the
+    targets' size.
     """
     kernel = kernels.nngp if uncertainty == "initialization" else kernels.ntk
-    variances = np.diagonal(kernel) / (reg if uncertainty == "posterior" else 1.0)
+    diagonal = kernel if kernel.ndim == 1 else np.diagonal(kernel)
+    variances = diagonal / (reg if uncertainty == "posterior" else 1.0)
     widest = np.sqrt(np.max(variances)) if uncertainty != "none" else 0.0
     finite = all(np.isfinite(k).all() for k in kernels)
+    eps = np.finfo(float if precision == "double" else np.float32).eps
     scale = max(1.0, float(np.sqrt(np.mean(np.square(targets)))))
-    if not finite or not widest * np.finfo(float).eps < _LARGEST_ROUNDING * scale:
+    if not finite or not widest * eps < _LARGEST_ROUNDING * scale:
         size = f"of size {widest:.1g} at reg={reg:.3g}" if finite else "not finite"
         raise ValueError(
-            f"Functions of this network are {size} at the training points, more than double "
-            "precision can solve for: w_std or b_std is far too large for its depth, or features "
-            "are. Lower w_std and b_std (about 1), or scale the features (about 1 each)."
+            f"Functions of this network are {size} at the training points, more than "
+            f"{precision} precision can solve for: w_std or b_std is far too large for its depth, "
+            "or features are. Lower w_std and b_std (about 1), or scale features (about 1 each)."
         )
     return float(widest / scale)
 
 
-def check_solution(predictor: Any, reg: float) -> None:
-    """Refuse what is no solution where a kernel is too wide for its reg; warn of a rough one."""
+def check_solution(predictor: Any, reg: float, largest: float = LARGEST_GAP) -> None:
+    """Refuse what is no solution where a kernel is too wide for its reg; warn of a rough one.
+
+    Which are those farther from the optimum than `largest`, in nats.
+    """
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(predictor)):
         raise ValueError(
             f"reg={reg:.3g} is too small for kernels this large: their range exceeds double "
@@ -49,8 +57,8 @@ def check_solution(predictor: Any, reg: float) -> None:
         )
     refuse_unsolved(predictor, reg)
     gap = np.atleast_1d(predictor.gap)
-    if np.any(gap > LARGEST_GAP):
-        warn_user(_unsolved(gap, reg), ConvergenceWarning)
+    if np.any(gap > largest):
+        warn_user(_unsolved(gap, reg, largest), ConvergenceWarning)
 
 
 def refuse_unsolved(predictor: Any, reg: float) -> None:
@@ -60,10 +68,10 @@ def refuse_unsolved(predictor: Any, reg: float) -> None:
         raise ValueError(_unsolved(gap, reg))
 
 
-def _unsolved(gap: Floats, reg: float) -> str:
-    unsolved = gap > LARGEST_GAP
+def _unsolved(gap: Floats, reg: float, largest: float = LARGEST_GAP) -> str:
+    unsolved = gap > largest
     return (
         f"{np.sum(unsolved)} of {len(gap)} solutions are up to {np.max(gap):.1g} nats from their "
-        f"optimum, as far as double precision can tell: with reg={reg:.3g} the problem is too "
+        f"optimum, as far as their precision can tell: with reg={reg:.3g} the problem is too "
         f"ill-conditioned for the solver. {_CURE}, or see whether equal rows contradict each other."
     )

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
-from ntk_uq._common.checkpoint import Checkpoint
+from ntk_uq._common.checkpoint import Checkpoint, digest, name_without_addresses
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.ensemble.members import (
@@ -147,7 +146,7 @@ class _Trainer:
     def _optimizer(self) -> dict[str, str]:
         if not isinstance(self.method, Optax):
             return {}
-        rule = _name(update_rule(self.method.optimizer))
+        rule = name_without_addresses(update_rule(self.method.optimizer))
         return {"optimizer": hashlib.sha256(rule.encode()).hexdigest()[:16]}
 
     def checkpoint(self, directory: str | os.PathLike, uncertainty: Uncertainty) -> Checkpoint:
@@ -156,17 +155,17 @@ class _Trainer:
         return Checkpoint(
             directory,
             {
-                "architecture": _name(self.architecture),
-                "method": _name(self.method),
+                "architecture": name_without_addresses(self.architecture),
+                "method": name_without_addresses(self.method),
                 **self._optimizer(),
-                "X": _digest(X),
-                "y": _digest(y),
-                "likelihood": f"{type(likelihood).__name__} {_digest(likelihood)}",
+                "X": digest(X),
+                "y": digest(y),
+                "likelihood": f"{type(likelihood).__name__} {digest(likelihood)}",
                 "uncertainty": uncertainty,
                 "reg": repr(float(reg)),
                 "tol": repr(float(tol)),
                 "max_iter": str(self.max_iter),
-                "key": _digest(jax.random.key_data(self.key)),
+                "key": digest(jax.random.key_data(self.key)),
                 "members at once": str(self.chunk),
             },
         )
@@ -179,18 +178,6 @@ def _within(members: range, start: int) -> slice:
 
 def _report(progress: Progress, first: int, total: int, done: float, gaps: NDArray) -> None:
     progress(first + float(done), total, gap=float(gaps.max(initial=0.0)))
-
-
-def _name(thing: Any) -> str:
-    """Representation without addresses in memory."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
-
-
-def _digest(arrays: Any) -> str:
-    sha = hashlib.sha256()
-    for leaf in jax.tree.leaves(arrays):
-        sha.update(np.ascontiguousarray(leaf).tobytes())
-    return sha.hexdigest()[:16]
 
 
 # Programs. Each device runs its own part of a chunk, with its own loop.

@@ -1,6 +1,7 @@
 """The infinite ensemble as scikit-learn estimators."""
 
 import numbers
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from ntk_uq._common import checks
 from ntk_uq._common.machine import memory_limit
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.solver import Products
 from ntk_uq.estimators.first_order import warn_of_first_order
 from ntk_uq.estimators.tasks import (
     Classifier,
@@ -33,6 +35,7 @@ from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.kernel_function import KernelFunction
 from ntk_uq.networks.linearized import Linearized
 from ntk_uq.networks.problem import Problem
+from ntk_uq.selection.choice import _MOST_POINTS
 
 __all__ = ["NTKClassifier", "NTKRegressor"]
 
@@ -44,8 +47,13 @@ class _NTK(Estimator):
 
     kernel: Callable[..., Any] | None
     uncertainty: analytic.Uncertainty
-    method: Literal["exact", "gaussian"]
+    method: Literal["exact", "gaussian", "nystrom"]
     n_draws: int
+    prior_functions: Literal["auto", "exact", "networks"]
+    tol: float | None
+    storage: str | os.PathLike | None
+    checkpoint: str | os.PathLike | None
+    n_inducing: int
     tune: Sequence[str]
     time: float | None
     _fitted: analytic.FittedInfiniteEnsemble | analytic.FittedLinearized
@@ -105,11 +113,11 @@ class _NTK(Estimator):
         self.__dict__.pop("reg_curve_", None)
         with own_rules():
             problem = self._problem(points, targets, self._given_reg, weights)
-            self._refuse_too_large(*problem.targets.shape)
+            self._refuse_too_large(problem)
             problem, scales = self._chosen(problem)
-            if self.method == "exact":
+            if self.method != "gaussian":
                 problem = replace(problem, key=self._key())
-            self._fitted = self._producer(scales).fit(problem, progress=self.progress)
+            self._fitted = self._solved(problem, scales)
         if self.discrepancy_ is not None:
             warn_of_first_order(self.discrepancy_, 'Use method="exact"', self.reg_)
         self.fit_seconds_ = time.perf_counter() - start
@@ -146,7 +154,7 @@ class _NTK(Estimator):
             distributed as points of one. Needs method="exact". See `analytic.FunctionDraws`.
         """
         check_is_fitted(self)
-        if self.method != "exact":
+        if self.method == "gaussian":
             raise ValueError(f'Functions are drawn by method="exact"; this is {self.method!r}.')
         draws = self._fitted.functions()
 
@@ -159,13 +167,23 @@ class _NTK(Estimator):
     def _given(self) -> BaseArchitecture | None:
         return self.architecture if self.kernel is None else KernelFunction(self.kernel)
 
-    def _producer(
-        self, scales: Floats | float
-    ) -> analytic.InfiniteEnsemble | analytic.LinearizedEnsemble:
+    def _solved(
+        self, problem: Problem, scales: Floats | float
+    ) -> analytic.FittedInfiniteEnsemble | analytic.FittedLinearized:
+        """What the producer makes of the problem."""
         if isinstance(self._network, Linearized):
-            return analytic.LinearizedEnsemble(
-                self.uncertainty, self.method, self.n_draws, self._stop
+            method = cast(Literal["exact", "gaussian"], self.method)
+            of_tangent = analytic.LinearizedEnsemble(
+                self.uncertainty, method, self.n_draws, self._stop
             )
+            return of_tangent.fit(problem, progress=self.progress)
+        producer, kernel = self._producer(scales), None
+        if producer.takes_networks(problem):
+            kernel = producer.kernel_products(problem, progress=self.progress)
+            problem = self._corrected(problem, kernel.ntk)
+        return producer.fit(problem, kernel=kernel, progress=self.progress)
+
+    def _producer(self, scales: Floats | float) -> analytic.InfiniteEnsemble:
         return analytic.InfiniteEnsemble(
             uncertainty=self.uncertainty,
             method=self.method,
@@ -173,6 +191,11 @@ class _NTK(Estimator):
             n_trajectories=self._n_corrections,
             feature_scales=scales,
             time=self._stop,
+            prior_functions=self.prior_functions,
+            tol=self.tol,
+            storage=self.storage,
+            checkpoint=self.checkpoint,
+            n_inducing=self.n_inducing,
         )
 
     @property
@@ -180,21 +203,31 @@ class _NTK(Estimator):
         """What stands where nothing is chosen."""
         return float(self.reg) if isinstance(self.reg, numbers.Real) else 1.0
 
-    def _refuse_too_large(self, n: int, outputs: int) -> None:
+    def _refuse_too_large(self, problem: Problem) -> None:
         if isinstance(self._network, Linearized):
             return  # which takes the form of its kernel that fits
-        needed = analytic.estimate_memory(n, outputs, self.n_draws, self.method, self.uncertainty)
+        (n, outputs), networks = problem.targets.shape, self._producer(1.0).takes_networks(problem)
+        needed = analytic.estimate_memory(
+            n, outputs, self.n_draws, self.method, self.uncertainty,
+            "networks" if networks else "exact", self.storage is None, self.n_inducing,
+        )  # fmt: skip
         present = memory_limit()
         if needed > present:
+            part = "Fit a part of the points (memory grows with their square), "
+            cures = {
+                "gaussian": part + 'or use method="exact", or train a finite ensemble.',
+                "exact": part + "fewer draws, or train a finite ensemble.",
+                "networks": f"{part}fewer draws, or train a finite ensemble."
+                if self.storage is not None
+                else 'Give storage="a directory" on a disk with so much space, in which the kernel '
+                'then stands in a file, or take method="nystrom", which approximates, with fewer '
+                "n_inducing, fit a part of the points, or train a finite ensemble.",
+            }
+            kind = "networks" if networks else self.method
             raise MemoryError(
                 f"{n} training points with {outputs} outputs take {needed / 2**30:.1f} GiB by "
-                f"method={self.method!r}, and this machine has {present / 2**30:.1f} GiB. Fit a "
-                "part of the points (memory grows with their square), "
-                + (
-                    "fewer draws, or train a finite ensemble."
-                    if self.method == "exact"
-                    else 'or use method="exact", or train a finite ensemble.'
-                )
+                f"method={self.method!r}, and this machine has {present / 2**30:.1f} GiB. "
+                f"{cures[kind]}"
             )
 
     def _chosen(self, problem: Problem) -> tuple[Problem, Floats | float]:
@@ -211,7 +244,8 @@ class _NTK(Estimator):
         if criterion == "evidence" and self._seeks_noise:
             tune = (*tune, "noise")
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        with jax.enable_x64(True), progress_bar("choosing reg", 1, self.progress) as progress:
+        label = f"choosing reg with {min(len(targets), _MOST_POINTS)} points"
+        with jax.enable_x64(True), progress_bar(label, 1, self.progress) as progress:
             choice = selection.choose(
                 np.random.default_rng(seed),
                 problem.architecture,
@@ -236,6 +270,24 @@ class _NTK(Estimator):
         )
         return chosen, choice.scales
 
+    def _corrected(self, problem: Problem, ntk: Products) -> Problem:
+        """The problem with the regularisation that all points choose, near what few have chosen."""
+        curve = getattr(self, "reg_curve_", None)
+        by_modes = self.uncertainty in ("initialization", "none")
+        if curve is None or curve.criterion != "cv" or not by_modes:
+            return problem
+        rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
+        n = len(problem.targets)
+        if n <= cast(int, curve.n_points):
+            return problem
+        label = f"choosing reg with {n} points"
+        with jax.enable_x64(True), progress_bar(label, 3, self.progress) as progress:
+            self.reg_curve_ = selection.reg_of_all_points(
+                rng, ntk, problem.points, self._outcomes(problem.targets), problem.likelihood,
+                problem.reg, targets=problem.targets, weights=problem.weights, progress=progress,
+            )  # fmt: skip
+        return replace(problem, reg=self.reg_curve_.reg)
+
     def _check_arguments(self) -> None:
         self._check_shared()
         if self.kernel is not None and self.architecture is not None:
@@ -253,9 +305,21 @@ class _NTK(Estimator):
                 'uncertainty="posterior" belongs to the prior GP(0, Theta / reg), whose variance '
                 "is infinite at reg=0. Set reg > 0."
             )
-        if self.method not in ("exact", "gaussian"):
-            raise ValueError(f'method must be "exact" or "gaussian"; got {self.method!r}.')
+        if self.method not in ("exact", "gaussian", "nystrom"):
+            raise ValueError(
+                f'method must be "exact", "gaussian" or "nystrom"; got {self.method!r}.'
+            )
+        checks.count("n_inducing", self.n_inducing)
         checks.count("n_draws", self.n_draws)
+        if self.prior_functions not in ("auto", "exact", "networks"):
+            raise ValueError(
+                'prior_functions must be "auto", "exact" or "networks"; got '
+                f"{self.prior_functions!r}."
+            )
+        if self.tol is not None:
+            checks.real("tol", self.tol, minimum=0.0)
+            if self.tol == 0:
+                raise ValueError("tol must be positive: no solution is known to the last bit.")
         if self._n_corrections:
             checks.count("n_trajectories", self._n_corrections)
             if (self.uncertainty, self.method) != ("posterior", "exact"):
@@ -279,7 +343,12 @@ class _NTK(Estimator):
 
     def _check_linearized(self) -> None:
         analytic.check_linearized(self.uncertainty, self.reg, self._stop)
-        for name, value in (("tune", self.tune), ("n_trajectories", self._n_corrections)):
+        at_size = self.method == "nystrom" or self.prior_functions == "networks"
+        for name, value in (
+            ("tune", self.tune),
+            ("n_trajectories", self._n_corrections),
+            ('method="nystrom" or prior_functions="networks"', at_size),
+        ):
             if value:
                 raise ValueError(
                     f"{name} is for networks of infinite width; Linearized is of one network as it "
@@ -357,18 +426,23 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         Strength of the pull towards the initialisation, against a sum over data of the loss in
         nats; 1 is the Bayesian prior N(theta_0, I). Zero needs `label_smoothing` > 0.
         "evidence" maximises Laplace's approximation of the evidence, "cv" the log probability of
-        held-out labels in 5 folds; both use at most 600 points, taken at random. Where "cv" can
+        held-out labels in 5 folds; both use at most 600 points, taken at random. Of more than 3,000
+        points all then correct what "cv" has found for "initialization" and "none", by folds of
+        theirs. Where "cv" can
         hold nothing out, as with one point a class, it is 1.0, with a warning. None is 1.0 for
         an architecture that you give; without one it is "cv", depth and embedding chosen too.
     uncertainty : {"initialization", "posterior", "none"}, default "initialization"
         Whose spread: "initialization" is that of networks over their random initialisation;
         "posterior" that of the Bayesian posterior, to first order; "none" has none, and is the
         posterior's mode. See docs/theory, "Relation to Bayes".
-    method : {"exact", "gaussian"}, default "exact"
+    method : {"exact", "gaussian", "nystrom"}, default "exact"
         "exact" solves the convex problem for each of `n_draws` prior functions; "gaussian" is the
-        closed form, exact for reg=0 and to first order in the prior function otherwise.
+        closed form, exact for reg=0 and to first order in the prior function otherwise. "nystrom"
+        is an approximation, for points whose kernel fits nowhere: draws with prior functions of
+        networks learn with the kernel functions of `n_inducing` of the points alone, in memory and
+        time that grow with n times n_inducing.
     n_draws : int, default 256
-        Number of draws of method="exact".
+        Number of draws of method="exact" and "nystrom".
     n_trajectories : int, default 0
         Hamiltonian trajectories that bring each draw of uncertainty="posterior" nearer to the
         posterior, beyond first order: see `analytic.correct_draws`. One mends most of the spread
@@ -381,6 +455,25 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         itself, in a `FeatureEmbedding`, by either criterion; by the evidence, whose gradient finds
         them, the scales of weights and biases of an `MLP`, and a scale for each feature (automatic
         relevance determination).
+    prior_functions : {"auto", "exact", "networks"}, default "auto"
+        Where the draws of method="exact" begin. "exact": at draws of the prior itself, which takes
+        a factor of the kernel. "networks": at the functions of random networks of width 512 or the
+        architecture's, if that is more, whose covariance is nearly the same; the kernel then stands
+        in tiles of single precision, and draws are functions for any points. "auto" takes the
+        latter above 3,000 points, of an architecture that says how it is widened. See docs,
+        "Size".
+    tol : float, optional
+        How far draws of method="exact" may be from their solution: the latents' distance, in
+        posterior standard deviations. None takes a millionth with exact prior functions and 0.005
+        with those of networks, which no statistic of a thousand draws can see.
+    storage : path, optional
+        Directory of a file in which the kernel stands with prior functions of networks, where it
+        does not fit into memory. None keeps it in memory.
+    checkpoint : path, optional
+        Directory in which draws with prior functions of networks are kept as they are solved: the
+        same fit, after it was killed, goes on from there.
+    n_inducing : int, default 4096
+        Points, taken at random, of method="nystrom". With more it comes nearer to "exact".
     time : float, optional
         Where training stops: a time of gradient flow on the sum of losses, learning rate times
         steps; 0 is the prior function, None or infinity the end. In the place of `reg`, which may
@@ -413,7 +506,7 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         Factor of each feature.
     reg_curve_ : selection.RegCurve
         Where `reg` was chosen: the criterion along it, for `plots.plot_reg_curve`.
-    predictor_ : analytic.ExactPredictor or analytic.GaussianPredictor
+    predictor_ : analytic.ExactPredictor, analytic.NetworkDraws or analytic.GaussianPredictor
         The functional layer's predictor, which takes kernels with the training points: as they were
         given, or where some count more or less than once the distinct ones, sorted.
     jitter_ : float
@@ -462,11 +555,16 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         architecture: BaseArchitecture | None = None,
         reg: float | Literal["evidence", "cv"] | None = None,
         uncertainty: analytic.Uncertainty = "initialization",
-        method: Literal["exact", "gaussian"] = "exact",
+        method: Literal["exact", "gaussian", "nystrom"] = "exact",
         n_draws: int = 256,
         n_trajectories: int = 0,
         label_smoothing: float = 0.0,
         tune: Sequence[str] = (),
+        prior_functions: Literal["auto", "exact", "networks"] = "auto",
+        tol: float | None = None,
+        storage: str | os.PathLike | None = None,
+        checkpoint: str | os.PathLike | None = None,
+        n_inducing: int = 4096,
         time: float | None = None,
         class_weight: Any = None,
         categorical_features: Any = "from_dtype",
@@ -482,6 +580,11 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         self.n_draws = n_draws
         self.n_trajectories = n_trajectories
         self.tune = tune
+        self.prior_functions = prior_functions
+        self.tol = tol
+        self.storage = storage
+        self.checkpoint = checkpoint
+        self.n_inducing = n_inducing
         self.time = time
         self.label_smoothing = label_smoothing
         self.class_weight = class_weight
@@ -512,15 +615,18 @@ class NTKRegressor(_NTK, Regressor):
         `reg` and noise are chosen by the evidence, those over initialisations are too narrow.
     noise : float, optional
         Standard deviation of the observation noise, in the units of the target. None estimates it
-        by the evidence, for each output. An output that never varies has nothing to estimate it
-        from: a hundredth of the prior's standard deviation is taken, in units of the target's size,
-        with a warning.
-    method : {"gaussian", "exact"}, default "gaussian"
-        The closed form, or `n_draws` draws from it.
+        by the evidence, for each output, with at most 3,000 points, taken at random. An output that
+        never varies has nothing to estimate it from: a hundredth of the prior's standard deviation
+        is taken, in units of the target's size, with a warning.
+    method : {"gaussian", "exact", "nystrom"}, default "gaussian"
+        The closed form, `n_draws` draws from it, or an approximation of these for many points: as
+        in `NTKClassifier`.
     n_draws : int, default 256
         Number of draws of method="exact".
     tune : sequence of str, default ()
         As in `NTKClassifier`.
+    prior_functions, tol, storage, checkpoint, n_inducing
+        As in `NTKClassifier`, of method="exact".
     time : float, optional
         As in `NTKClassifier`; the closed form has it too.
     categorical_features : "from_dtype", sequence or None, default "from_dtype"
@@ -568,9 +674,14 @@ class NTKRegressor(_NTK, Regressor):
         reg: float | Literal["evidence", "cv"] | None = None,
         uncertainty: analytic.Uncertainty = "posterior",
         noise: float | None = None,
-        method: Literal["exact", "gaussian"] = "gaussian",
+        method: Literal["exact", "gaussian", "nystrom"] = "gaussian",
         n_draws: int = 256,
         tune: Sequence[str] = (),
+        prior_functions: Literal["auto", "exact", "networks"] = "auto",
+        tol: float | None = None,
+        storage: str | os.PathLike | None = None,
+        checkpoint: str | os.PathLike | None = None,
+        n_inducing: int = 4096,
         time: float | None = None,
         categorical_features: Any = "from_dtype",
         random_state: Any = 0,
@@ -585,6 +696,11 @@ class NTKRegressor(_NTK, Regressor):
         self.method = method
         self.n_draws = n_draws
         self.tune = tune
+        self.prior_functions = prior_functions
+        self.tol = tol
+        self.storage = storage
+        self.checkpoint = checkpoint
+        self.n_inducing = n_inducing
         self.time = time
         self.categorical_features = categorical_features
         self.random_state = random_state

@@ -52,6 +52,8 @@ Floats = NDArray[np.float64]
 # Targets so many prior standard deviations large are a surprise; points at which these are taken.
 _SURPRISING, _EXPECTED_AT = 10, 100
 Prediction = GaussianPrediction | SamplePrediction
+# Points by which a noise is estimated.
+_MOST_FOR_NOISE = 3000
 
 
 def of_fitted(path: str) -> Any:
@@ -336,6 +338,16 @@ def _with_params(network: Any, params: dict[str, Any]) -> Any:
     return replace(network, **params)
 
 
+def _rows_for_noise(n: int) -> Any:
+    """All of some thousand points, and of more a part at random: eigenvalues take n^3 operations.
+
+    The same in every run.
+    """
+    if n <= _MOST_FOR_NOISE:
+        return slice(None)
+    return np.sort(np.random.default_rng(0).choice(n, _MOST_FOR_NOISE, replace=False))
+
+
 class Classifier(ClassifierMixin, Estimator):
     """Class labels in, labels and probabilities out."""
 
@@ -534,8 +546,10 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
         noise: Any
         if self.noise is None:
             self._warn_of_constant(targets)
-            covariance = self._noise_prior(reg).covariance(points)
-            noise = estimate_noise(covariance, targets, 1.0, weights)
+            rows = _rows_for_noise(len(points))
+            covariance = self._noise_prior(reg).covariance(points[rows])
+            of_rows = None if weights is None else weights[rows]
+            noise = estimate_noise(covariance, targets[rows], 1.0, of_rows)
         else:
             noise = self.noise / self._target_scale
         return Problem(points, targets, Gaussian(noise), reg, None, self._network, weights)

@@ -14,7 +14,14 @@ from jax import Array
 
 from ntk_uq._common.rules import own_rules
 
-__all__ = ["Curvature", "Likelihood", "check_between", "likelihood_class", "require_condition"]
+__all__ = [
+    "Curvature",
+    "Likelihood",
+    "check_between",
+    "in_single_precision",
+    "likelihood_class",
+    "require_condition",
+]
 
 
 class Curvature(NamedTuple):
@@ -141,6 +148,11 @@ def likelihood_class[T](cls: type[T]) -> type[T]:
         if not name.startswith("_") and callable(method):
             setattr(cls, name, own_rules()(method))
     return jax.tree_util.register_dataclass(dataclass(frozen=True)(cls))
+
+
+def in_single_precision(likelihood: Likelihood) -> Likelihood:
+    """The likelihood with its parameters in single precision."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), likelihood)
 
 
 def check_between(y: np.ndarray, low: float, high: float, what: str) -> None:

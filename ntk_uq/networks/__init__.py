@@ -11,6 +11,7 @@ from ntk_uq.networks.kernel_function import KernelFunction
 from ntk_uq.networks.infinite_width import mlp_kernels, mlp_kernel_diag
 from ntk_uq.networks.empirical import empirical_ntk, empirical_nngp
 from ntk_uq.networks.function_prior import FunctionPrior
+from ntk_uq.networks.random_functions import RandomFunctions
 from ntk_uq.networks.problem import Problem
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Linearized",
     "ModuleFactory",
     "Problem",
+    "RandomFunctions",
     "empirical_nngp",
     "empirical_ntk",
     "mlp_kernel_diag",

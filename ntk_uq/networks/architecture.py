@@ -119,6 +119,14 @@ class BaseArchitecture(abc.ABC):
     def kernel_diag_block(self, x: jax.Array) -> Kernels:
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
 
+    def widened(self, width: int) -> "BaseArchitecture | None":
+        """The network at least so wide; None if nobody knows how it is widened.
+
+        Only of a network whose parameters all start as N(0, 1), and whose functions approach the
+        limit's law as it widens.
+        """
+        return None
+
     def dot_product_kernels(self, s1: jax.Array, s2: jax.Array, h: jax.Array) -> Kernels:
         """Kernels from what a dot-product kernel knows of its inputs.
 

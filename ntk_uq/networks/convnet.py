@@ -142,6 +142,10 @@ class ConvNet(BaseArchitecture):
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
         return stax_kernel_diag(_conv_kernel_fn(replace(self, width=1)), x)
 
+    def widened(self, width: int) -> "ConvNet":
+        """The network with at least so many channels."""
+        return replace(self, width=max(width, self.width))
+
     def tile_rows(self, point: np.ndarray) -> int:
         """Points on a side of a kernel's block that is computed at once."""
         height, width, _ = point.shape

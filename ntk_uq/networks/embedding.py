@@ -16,7 +16,7 @@ it has interactions. See docs/theory: "An embedding of each feature".
 import functools
 import math
 import numbers
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -154,6 +154,11 @@ class FeatureEmbedding(BaseArchitecture):
     @property
     def _standard_normal(self) -> bool:  # type: ignore[override]
         return self.network._standard_normal
+
+    def widened(self, width: int) -> "FeatureEmbedding | None":
+        """The network behind the embedding at least so wide, if that can be widened."""
+        network = self.network.widened(width)
+        return None if network is None else replace(self, network=network)
 
     def module(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
         """Build one randomly initialised network."""

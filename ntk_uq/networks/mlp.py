@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import jax
@@ -141,6 +141,10 @@ class MLP(BaseArchitecture):
         left = _factors(params, x1)
         right = left if x2 is None else _factors(params, x2)
         return _gram_products(params, left, right, trace)
+
+    def widened(self, width: int) -> "MLP":
+        """The network at least so wide."""
+        return replace(self, width=max(width, self.width))
 
     @property
     def _limit(self) -> dict[str, Any]:

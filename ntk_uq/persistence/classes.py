@@ -30,12 +30,12 @@ _ARCHITECTURES = _held_as_data(networks, BaseArchitecture)
 # All classes that a file may name. Building one assigns or checks values and does nothing else.
 CLASSES = {
     "ntk_uq.architectures": _ARCHITECTURES,
-    "ntk_uq.networks": ("FunctionPrior",),
+    "ntk_uq.networks": ("FunctionPrior", "RandomFunctions"),
     "ntk_uq.likelihoods": _held_as_data(likelihoods),
     "ntk_uq.analytic": (
         "Discrepancy", "ExactPredictor", "FittedInfiniteEnsemble", "FittedLinearized",
-        "FittedProcess", "GaussianPredictor", "TangentDraws", "TangentGaussian", "_PerOutput",
-        "_Shared",
+        "FittedProcess", "GaussianPredictor", "NetworkDraws", "TangentDraws", "TangentGaussian",
+        "_PerOutput", "_Shared",
     ),
     "ntk_uq.ensemble": ("FittedEnsemble", "TrainedEnsemble"),
     "ntk_uq.bayes": (

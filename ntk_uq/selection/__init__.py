@@ -5,11 +5,13 @@ r"""Choosing the regularisation, and the kernel, from the training data alone.
 - `cross_validate`: log predictive density of held-out points, along a path of regularisations.
 - `choose`: an architecture's regularisation by either, with its depth, scales and noise.
 - `learn_metric`: how much each feature counts, from the gradients of the mode.
+- `reg_of_all_points`: what many points say of a regularisation that few of them have chosen.
 - `cross_validate_posterior`: the regularisation whose posterior predicts best, by its draws.
 
 Everything follows the dtype of the kernels.
 """
 
+from ntk_uq.selection.all_points import reg_of_all_points
 from ntk_uq.selection.choice import Choice, choose
 from ntk_uq.selection.cross_validation import cross_validate
 from ntk_uq.selection.curve import RegCurve
@@ -31,4 +33,5 @@ __all__ = [
     "log_evidence",
     "maximise_evidence",
     "mean_squared_gradients",
+    "reg_of_all_points",
 ]

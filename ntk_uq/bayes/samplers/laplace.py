@@ -143,8 +143,9 @@ def _first_order_error(mode: Array, posterior: Whitened) -> Discrepancy:
     )
     targets = jnp.asarray(targets, mode.dtype)
     problem = (kernel, 1.0, targets, prior, likelihood)
-    how = {"tol": CHECK_TOLERANCE, "max_iter": CHECK_ITERATIONS}
-    solution = solve_dual(*problem, linear=label_noise, start=start, **how)
+    solution = solve_dual(
+        *problem, linear=label_noise, start=start, tol=CHECK_TOLERANCE, max_iter=CHECK_ITERATIONS
+    )
     return compare_draws(first_order, solution.latents, likelihood)
 
 

@@ -1,0 +1,131 @@
+"""A symmetric matrix in tiles: one triangle of it, in memory or in a file."""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ntk_uq._common.machine import cores, numbers_in, one_blas_thread
+from ntk_uq._common.progress import Progress
+from ntk_uq._common.side_by_side import side_by_side
+
+__all__ = ["TILE_ROWS", "SymmetricTiles", "tiled_bytes"]
+
+# Rows of a tile: products with fewer are slower, and more store more of the diagonal's other half.
+TILE_ROWS = 1024
+
+
+class SymmetricTiles:
+    """A symmetric matrix [n, n] of which one triangle is stored, in tiles.
+
+    A product uses each tile twice, as it is and transposed. In single precision an entry is rounded
+    once: `rounding` is its relative standard deviation.
+
+    Parameters
+    ----------
+    n : int
+        Rows.
+    dtype : dtype
+        Of the entries.
+    directory : path, optional
+        Where a file for the tiles is made, which lasts as long as the matrix. None keeps them in
+        memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> matrix = np.array([[2.0, 1.0], [1.0, 3.0]])
+    >>> tiles = SymmetricTiles(2).fill(lambda rows, columns: matrix[rows, columns])
+    >>> tiles.product(np.ones((2, 1), np.float32))
+    array([[3.],
+           [4.]], dtype=float32)
+    """
+
+    def __init__(
+        self, n: int, dtype: DTypeLike = np.float32, directory: str | os.PathLike | None = None
+    ):
+        self.dtype = np.dtype(dtype)
+        starts = range(0, n, TILE_ROWS)
+        self._rows = [slice(start, min(start + TILE_ROWS, n)) for start in starts]
+        self.shape = (n, n)
+        numbers = numbers_in(tiled_bytes(n, self.dtype), self.dtype, directory)
+        self._tiles: dict[tuple[int, int], NDArray] = {}
+        begin = 0
+        for i, j in self._places():
+            shape = self._length(i), self._length(j)
+            end = begin + shape[0] * shape[1]
+            self._tiles[i, j] = numbers[begin:end].reshape(shape)
+            begin = end
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def rounding(self) -> float:
+        """Standard deviation of an entry's rounding, relative to the entry."""
+        return 0.0 if self.dtype == np.float64 else float(np.finfo(self.dtype).eps) / 4
+
+    def fill(
+        self, block: Callable[[slice, slice], Any], progress: Progress | None = None
+    ) -> "SymmetricTiles":
+        """Compute the tiles.
+
+        Parameters
+        ----------
+        block : callable
+            ``block(rows, columns)`` gives a tile; where both are the same, a symmetric one.
+        progress : callable, optional
+            ``progress(done, total)`` is told tiles.
+        """
+        for done, (i, j) in enumerate(self._places()):
+            self._tiles[i, j][...] = block(self._rows[i], self._rows[j])
+            if progress is not None:
+                progress(done + 1, len(self._tiles))
+        return self
+
+    def product(self, v: NDArray) -> NDArray:
+        """The matrix times v [n, k], in the precision of v.
+
+        Each thread has a part of the tiles, and a sum of its own. The library's own threads would
+        wait for one another at every tile, which takes most of the time where others need cores.
+        """
+        places = list(self._places())
+        threads = min(cores(), len(places))
+        parts = [places[k::threads] for k in range(threads)]
+        with one_blas_thread():
+            sums = side_by_side(partial(self._part, v), parts, threads)
+        for part in sums[1:]:
+            sums[0] += part
+        return sums[0]
+
+    def _part(self, v: NDArray, places: list[tuple[int, int]]) -> NDArray:
+        """What some tiles add to the product."""
+        out = np.zeros_like(v)
+        for i, j in places:
+            rows, columns = self._rows[i], self._rows[j]
+            tile = self._tiles[i, j].astype(v.dtype, copy=False)
+            out[rows] += tile @ v[columns]
+            if i != j:
+                out[columns] += tile.T @ v[rows]
+        return out
+
+    def diagonal(self) -> NDArray:
+        """The diagonal [n], in double precision."""
+        tiles = [self._tiles[i, i] for i in range(len(self._rows))]
+        return np.concatenate([np.diagonal(tile) for tile in tiles]).astype(np.float64)
+
+    def _places(self) -> Iterator[tuple[int, int]]:
+        return ((i, j) for i in range(len(self._rows)) for j in range(i + 1))
+
+    def _length(self, i: int) -> int:
+        return self._rows[i].stop - self._rows[i].start
+
+
+def tiled_bytes(n: int, dtype: DTypeLike = np.float32) -> int:
+    """Bytes that the tiles of a symmetric matrix of n rows take."""
+    whole, rest = divmod(n, TILE_ROWS)
+    entries = TILE_ROWS**2 * whole * (whole + 1) // 2 + rest * (whole * TILE_ROWS + rest)
+    return entries * np.dtype(dtype).itemsize

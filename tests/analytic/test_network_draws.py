@@ -1,0 +1,195 @@
+"""Draws whose prior functions are networks, and Theta in tiles, against dense solutions."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import ntk_uq as nuq
+from ntk_uq import MLP, Bernoulli, Categorical, Gaussian, Poisson
+from ntk_uq._common.rules import own_rules
+from ntk_uq._common.solver import solve_dual
+from ntk_uq.analytic import InfiniteEnsemble, estimate_memory
+from ntk_uq.analytic.exact import _standard_normal
+from ntk_uq.networks import Problem
+
+RNG = np.random.default_rng(0)
+N, C = 40, 2
+X, X_TEST = RNG.standard_normal((N, 3)), RNG.standard_normal((5, 3))
+NET = MLP(width=32, depth=1)
+NOISY = X[:, :C] + 0.5 * RNG.standard_normal((N, C))
+TARGETS = {
+    Categorical(): np.eye(C)[np.argmax(NOISY, axis=1)],
+    Bernoulli(): (NOISY > 0).astype(float),
+    Gaussian(0.3): NOISY,
+    Poisson(): RNG.poisson(1.0, (N, C)).astype(float),
+}
+TOL = 0.005
+
+
+@pytest.fixture(autouse=True)
+def _small_tiles(monkeypatch):
+    monkeypatch.setattr("ntk_uq._common.tiles.TILE_ROWS", 16)
+    monkeypatch.setattr("ntk_uq.analytic.network_draws.PRIOR_WIDTH", 32)
+
+
+def problem(likelihood, reg=0.1, weights=None, key=0):
+    targets = TARGETS[likelihood]
+    return Problem(X, targets, likelihood, reg, jax.random.key(key), NET, weights)
+
+
+def distance(task, found, exact):
+    """How far latents may be from the solution, in posterior standard deviations: [S].
+
+    The root of the Hessian's quadratic form, whose inverse is the posterior's covariance.
+    """
+    ntk, difference = NET.kernels(X).ntk, found - exact.alpha
+    pull = task.reg * np.einsum("sic,ij,sjc->s", difference, ntk, difference)
+    moved = np.einsum("ij,sjc->sic", ntk, difference)
+    curvature = jax.vmap(lambda f: task.loss.curvature(f, task.targets))(exact.latents)
+    bent = jax.vmap(lambda w, v: w.matvec(v))(curvature, moved)
+    return np.sqrt(pull + np.einsum("sic,sic->s", moved, bent))
+
+
+@pytest.mark.cases(5)
+@pytest.mark.parametrize("uncertainty", ["initialization", "posterior", "none"])
+@pytest.mark.parametrize("likelihood", TARGETS, ids=lambda like: type(like).__name__)
+@pytest.mark.parametrize("weights", [None, RNG.uniform(0.5, 2.0, N)], ids=["alike", "weighted"])
+def test_draws_are_the_dense_solutions(tmp_path, likelihood, uncertainty, weights):
+    task, draws = problem(likelihood, weights=weights), range(3)
+    ensemble = InfiniteEnsemble(
+        uncertainty, n_draws=3, prior_functions="networks", tol=TOL, storage=tmp_path
+    )
+    found = ensemble.fit(task).predictor
+    with own_rules(), jax.enable_x64(True):
+        y = jnp.asarray(task.targets)
+        f0 = jnp.zeros((1, N, C)) if found.prior is None else jnp.asarray(found.prior(draws, X))
+        f0, linear = f0.astype(float), 0.0
+        solve = lambda *args, **kwargs: solve_dual(  # noqa: E731
+            jnp.asarray(NET.kernels(X).ntk), task.reg, y, *args, task.loss, **kwargs
+        )
+        if uncertainty == "posterior":
+            key = jax.random.fold_in(task.key, 3)
+            (z,) = _standard_normal(key, draws, (N, C), dtype=np.float32)
+            mode = solve(jnp.zeros((1, N, C))).latents[0]
+            linear = task.loss.curvature(mode, y).sqrt_matvec(z.astype(float))
+        exact = solve(f0, linear=linear)
+        assert found.converged.all()
+        # The label noise too is of a mode that is known to the tolerance.
+        assert np.all(distance(task, np.asarray(found.alpha, float), exact) < 2 * TOL)
+
+
+def test_predictions_have_the_law_of_exact_prior_functions(monkeypatch):
+    """Means, spread and distribution of each latent, in standard errors."""
+    monkeypatch.setattr("ntk_uq.analytic.network_draws.PRIOR_WIDTH", 256)
+    task = problem(Categorical())
+    few = {name: InfiniteEnsemble(n_draws=300, prior_functions=name) for name in
+           ("networks", "exact")}  # fmt: skip
+    ours = few["networks"].fit(task).latents(X_TEST).samples[..., 0]
+    exact = few["exact"].fit(replace(task, key=jax.random.key(1))).latents(X_TEST).samples[..., 0]
+    level = stats.norm.isf(1e-4 / len(X_TEST))
+    error = np.sqrt((ours.var(0) + exact.var(0)) / 300)
+    assert np.all(np.abs(ours.mean(0) - exact.mean(0)) < level * error)
+    ratio = np.log(ours.std(0) / exact.std(0))
+    assert np.all(np.abs(ratio) < level * np.sqrt(1 / 300))
+    for a, b in zip(ours.T, exact.T, strict=True):
+        assert stats.ks_2samp(a, b).pvalue > 1e-5
+
+
+def test_draws_are_functions(tmp_path):
+    labels = np.argmax(TARGETS[Categorical()], axis=1)
+    settings = {"reg": 0.1, "n_draws": 3, "prior_functions": "networks"}
+    model = nuq.NTKClassifier(NET, **settings).fit(X, labels)
+    joint = model.predict_distribution(X_TEST, joint=True)
+    assert joint.joint
+    single = model.predict_distribution(X_TEST[2:]).samples
+    np.testing.assert_allclose(joint.samples[:, 2:], single, atol=1e-5)
+    functions = model.sample_functions()
+    np.testing.assert_allclose(functions(X_TEST[:2]), joint.samples[:, :2], atol=1e-5)
+    nuq.save(model, tmp_path / "model")
+    again = nuq.load(tmp_path / "model").predict_distribution(X_TEST).samples
+    np.testing.assert_allclose(again, joint.samples, atol=1e-5)
+    more = nuq.NTKClassifier(NET, **{**settings, "n_draws": 5}).fit(X, labels)
+    np.testing.assert_allclose(more.predict_distribution(X_TEST).samples[:3], again, atol=0.1)
+
+
+def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("ntk_uq.analytic.network_draws._draws_at_once_of_tiles", lambda *_: 2)
+    ensemble = InfiniteEnsemble(n_draws=5, prior_functions="networks", checkpoint=tmp_path / "run")
+    task = problem(Categorical())
+    whole = replace(ensemble, checkpoint=None).fit(task).predictor.alpha
+    solve, solved = solve_dual, []
+
+    def killed(*args, **kwargs):
+        solved.append(len(args[3]))
+        if len(solved) == 2:
+            raise KeyboardInterrupt
+        return solve(*args, **kwargs)
+
+    monkeypatch.setattr("ntk_uq.analytic.network_draws.solve_dual", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ensemble.fit(task)
+    again = ensemble.fit(task).predictor.alpha
+    assert solved == [2, 2, 2, 1]
+    np.testing.assert_array_equal(again, whole)
+    with pytest.raises(ValueError, match="checkpoint of another run"):
+        ensemble.fit(problem(Categorical(), reg=0.2))
+
+
+def test_inducing_points_come_nearer_to_the_solution_as_they_grow(tmp_path):
+    """And are the solution where they are all points."""
+    task = problem(Categorical())
+    kernel_and_prior = {"n_draws": 3, "tol": TOL}
+    exact = InfiniteEnsemble(prior_functions="networks", **kernel_and_prior).fit(task)
+    wanted = exact.latents(X_TEST).samples
+    off = []
+    for m in (2, 10, 20, N):
+        ensemble = InfiniteEnsemble(
+            method="nystrom", n_inducing=m, storage=tmp_path, **kernel_and_prior
+        )
+        found = ensemble.fit(task)
+        assert found.predictor.alpha.shape == (3, m, C)
+        off.append(np.sqrt(np.mean((found.latents(X_TEST).samples - wanted) ** 2)))
+    assert off[0] > off[1] > off[2] > off[3]
+    # Both are solutions up to their tolerance; prior standard deviations are of size one.
+    assert off[3] < 2 * TOL * np.sqrt(np.max(NET.kernel_diag(X_TEST).ntk) / task.reg)
+    assert off[3] < 0.02 * off[0]
+
+
+def test_inducing_points_see_what_the_definition_says():
+    """Theta_XZ Theta_ZZ^-1 Theta_ZX, and its coefficients."""
+    task = problem(Categorical())
+    kernel = InfiniteEnsemble(method="nystrom", n_inducing=10).kernel_products(task)
+    cross, inner = NET.kernels(X, kernel.points).ntk, NET.kernels(kernel.points).ntk
+    expected = cross @ np.linalg.solve(inner, cross.T)
+    found = kernel.ntk.product(np.eye(N))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(kernel.ntk.diagonal(), np.diag(expected), atol=1e-5)
+    alpha = RNG.standard_normal((3, N, C)).astype(np.float32)
+    beta = kernel.coefficients(alpha)
+    trained = np.einsum("im,smc->sic", cross, beta)
+    np.testing.assert_allclose(trained, np.einsum("ij,sjc->sic", expected, alpha), atol=1e-3)
+
+
+def test_what_networks_cannot_do_is_refused():
+    task = problem(Categorical())
+    ensemble = InfiniteEnsemble(prior_functions="networks")
+    with pytest.raises(ValueError, match="n_trajectories=0"):
+        replace(ensemble, uncertainty="posterior", n_trajectories=1).fit(task)
+    with pytest.raises(ValueError, match="take reg > 0"):
+        ensemble.fit(replace(task, reg=0.0))
+    own = replace(task, architecture=nuq.Architecture(lambda *a, rngs: None, lambda *a, **k: None))
+    assert not InfiniteEnsemble().takes_networks(own)
+    with pytest.raises(ValueError, match="how it is widened"):
+        ensemble.fit(own)
+
+
+def test_predicted_memory_is_that_of_one_triangle():
+    """60,000 points of 10 classes: 1.2 times the packed triangle of single precision."""
+    needed = estimate_memory(60_000, 10, 64, "exact", "initialization", "networks")
+    assert needed < 1.35 * 4 * 60_000**2 / 2
+    in_a_file = estimate_memory(60_000, 10, 64, "exact", "initialization", "networks", False)
+    assert in_a_file < 0.35 * 4 * 60_000**2 / 2
