@@ -91,10 +91,15 @@ def automatic():
 def test_without_arguments_network_and_reg_are_cross_validated(automatic):
     curve = automatic.reg_curve_
     assert curve.criterion == "cv"
-    assert curve.scores.shape == (12, 13)
-    k, r = np.unravel_index(np.nanargmax(curve.scores), curve.scores.shape)
+    # Twelve networks, and rounds of learning the scales of the best.
+    assert curve.scores.shape == (len(curve.names), 13)
+    assert sum("scales" not in name for name in curve.names) == 12
+    learnt = not np.all(automatic.feature_scales_ == 1)
+    eligible = np.array([("scales" in name) == learnt for name in curve.names])
+    scores = np.where(eligible[:, None], curve.scores, np.nan)
+    k, r = np.unravel_index(np.nanargmax(scores), scores.shape)
     assert automatic.reg_ == curve.reg == curve.regs[r]
-    network, name = automatic.architecture_, curve.names[k]
+    network, name = automatic.architecture_, curve.names[k].split(", scales learnt")[0]
     if isinstance(network, FeatureEmbedding):
         assert name == f"depth {network.network.depth}, features embedded at {network.frequency}"
     else:
@@ -108,7 +113,7 @@ def test_curve_is_drawn(automatic):
     best = np.argsort(-np.nanmax(curve.scores, axis=1), kind="stable")[:4]
     for k in best:
         np.testing.assert_array_equal(drawn[curve.names[k]], curve.scores[k])
-    assert len(ax.get_lines()) == 13
+    assert len(ax.get_lines()) == len(curve.names) + 1
     assert ax.get_lines()[-1].get_xdata()[0] == automatic.reg_
 
 

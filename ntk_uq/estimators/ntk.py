@@ -19,6 +19,7 @@ from ntk_uq._common.machine import memory_limit
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import Products
+from ntk_uq.estimators.criterion import check_criterion
 from ntk_uq.estimators.first_order import warn_of_first_order
 from ntk_uq.estimators.tasks import (
     Classifier,
@@ -26,7 +27,6 @@ from ntk_uq.estimators.tasks import (
     Prediction,
     Regressor,
     SmoothedClassifier,
-    check_reg,
     of_fitted,
 )
 from ntk_uq.estimators.weights import distinct
@@ -60,7 +60,6 @@ class _NTK(Estimator):
     # How reg is chosen when nothing is said, and what else may be.
     _criterion: Literal["evidence", "cv"]
     _automatic: tuple[str, ...]
-    _tunable = ("depth", "embedding", "w_std", "b_std", "scales")
     _n_corrections = 0  # a regressor's draws are exact
     _takes_linearized = True
 
@@ -294,7 +293,12 @@ class _NTK(Estimator):
             raise ValueError(
                 "Give an architecture, whose kernels are known, or a kernel: both were given."
             )
-        self._check_criterion()
+        check_criterion(self.reg, self.tune, self._network, self._given is not None)
+        if self.reg == "evidence" and self._is_smoothed:
+            raise ValueError(
+                'reg="evidence" needs labels as they are: of smoothed ones there is no probability '
+                'of the data. Use reg="cv", or label_smoothing=0.'
+            )
         self._check_task()
         checks.uncertainty(self.uncertainty)
         self._check_time()
@@ -354,60 +358,6 @@ class _NTK(Estimator):
                     f"{name} is for networks of infinite width; Linearized is of one network as it "
                     f"is. Leave {name} out."
                 )
-
-    def _check_criterion(self) -> None:
-        if isinstance(self.tune, str) or not isinstance(self.tune, Sequence):
-            raise ValueError(
-                f'tune takes a tuple of names, ("depth",) for example; got {self.tune!r}.'
-            )
-        tune = tuple(self.tune)
-        unknown = [name for name in tune if name not in self._tunable]
-        if unknown:
-            raise ValueError(f"tune takes names among {self._tunable}; got {unknown[0]!r}.")
-        if self.reg is None and self._given is None and not tune:
-            return
-        if not isinstance(self.reg, str):
-            if tune:
-                raise ValueError(
-                    f'tune={tune} needs a criterion: reg="cv", or reg="evidence"; got '
-                    f"reg={self.reg!r}."
-                )
-            if self.reg is not None:
-                check_reg(self.reg)
-            return
-        if self.reg not in ("evidence", "cv"):
-            raise ValueError(f'reg must be a number, "evidence" or "cv"; got {self.reg!r}.')
-        climbed = [name for name in tune if name in ("w_std", "b_std")]
-        if self.reg == "cv" and climbed:
-            raise ValueError(
-                f'reg="cv" does not tune {climbed[0]}: it is found by a gradient, that of '
-                'reg="evidence".'
-            )
-        if "embedding" in tune and climbed:
-            raise ValueError(
-                f'tune takes no {climbed[0]} with "embedding"; got {tune}. Choose the embedding '
-                "first, and tune the rest of the architecture_ that it finds."
-            )
-        self._check_tunable(self._network, tune)
-        if self.reg == "evidence" and self._is_smoothed:
-            raise ValueError(
-                'reg="evidence" needs labels as they are: of smoothed ones there is no probability '
-                'of the data. Use reg="cv", or label_smoothing=0.'
-            )
-
-    def _check_tunable(self, network: Any, tune: tuple[str, ...]) -> None:
-        of_any: tuple[str, ...] = ("scales", "embedding") if network.ndim == 2 else ("scales",)
-        if isinstance(network, KernelFunction):  # nothing is known of its derivatives
-            of_any = ()
-        missing = [name for name in tune if name not in (*of_any, *network.tunable)]
-        if missing:
-            raise ValueError(
-                f"{type(network).__name__} has no {missing[0]} to tune; an MLP "
-                "has depth, w_std and b_std, any architecture can have scales tuned, and one for "
-                "tables an embedding of its features."
-            )
-        if "b_std" in tune and network.b_std == 0:
-            raise ValueError("b_std=0 stays 0 on a logarithmic scale: start from 0.1, or so.")
 
 
 class NTKClassifier(_NTK, SmoothedClassifier):

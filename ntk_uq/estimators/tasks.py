@@ -181,7 +181,7 @@ class Estimator(BaseEstimator):
     ) -> tuple[Floats, Floats, Floats | None]:
         """Validated points that count, targets, and how much they count; None if all alike."""
         self._scaler = self._tails = self.encoder_ = None
-        if self.architecture is None:
+        if self._given is None:
             self.encoder_ = TableEncoder(self.categorical_features)
             X = self.encoder_.learn_categories(X)
         weights = None
@@ -222,7 +222,7 @@ class Estimator(BaseEstimator):
             raise ValueError(f"progress must be True, False or None; got {self.progress!r}.")
         check_random_state(self.random_state)
         chosen = self.categorical_features
-        if self.architecture is not None and not (
+        if self._given is not None and not (
             chosen is None or (isinstance(chosen, str) and chosen == "from_dtype")
         ):
             raise ValueError(
@@ -308,7 +308,7 @@ class Estimator(BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = tags.input_tags.categorical = self.architecture is None
+        tags.input_tags.allow_nan = tags.input_tags.categorical = self._given is None
         return tags
 
     @property
@@ -572,7 +572,7 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
 
     def _warn_of_size(self, targets: Floats, points: Floats, reg: float) -> None:
         """Of raw targets far beyond what a network that is given expects."""
-        if self.architecture is None or isinstance(self.reg, str):
+        if self._given is None or isinstance(self.reg, str):
             return
         try:
             variance = float(np.max(self._noise_prior(reg).variance(points[:_EXPECTED_AT])))
