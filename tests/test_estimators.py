@@ -149,7 +149,7 @@ def test_bad_data(name, data, labels, message):
         (BayesianClassifier(reg=0), "no prior"),
         (NTKClassifier(label_smoothing=1.0), "label_smoothing must be below 1"),
         (NTKClassifier(label_smoothing=-0.1), "label_smoothing must be at least 0"),
-        (NTKClassifier(method="approximate"), 'method must be "exact" or "gaussian"'),
+        (NTKClassifier(method="approximate"), 'method must be "exact", "gaussian" or "nystrom"'),
         (NTKClassifier(uncertainty="epistemic"), "uncertainty must be"),
         (EnsembleClassifier(uncertainty="all"), "uncertainty must be"),
         (NTKClassifier(n_draws=0), "n_draws must be an integer, at least 1"),

@@ -22,7 +22,8 @@ from ntk_uq.persistence.tree import Reader, Writer
 ABOVE = ("cli", "compare", "datasets", "distances", "lazy", "metrics", "plots", "report")
 # And results, settings and steps of the rooms below that none of them holds.
 NOT_HELD = {
-    "Architecture",  # functions: left out, and given to `load`
+    "Architecture", "KernelFunction", "Linearized",  # functions: left out, and given to `load`
+    "LinearizedEnsemble", "GradientFlow", "Tangent", "TangentProducts",
     "Batches", "GaussianPrediction", "SamplePrediction", "RejectionRule", "ModelFrame",
     "DecisionPlan",
     "CostEstimate", "ConjugateGradients", "Optax", "Problem",

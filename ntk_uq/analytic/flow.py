@@ -69,6 +69,15 @@ def follow_flow(
     ------
     ValueError
         If steps become too small to reach the times.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from ntk_uq import Gaussian
+    >>> theta, y = 2.0 * jnp.eye(1), jnp.ones((1, 1))
+    >>> flow = follow_flow(theta, y, jnp.zeros((1, 1, 1)), 0.0, Gaussian(1.0), [0.5, 1.0])
+    >>> [round(float(f[0, 0, 0]), 2) for _, f in flow]  # 1 - exp(-2 t)
+    [0.63, 0.86]
     """
     operator = as_operator(theta)
     alpha = jnp.zeros_like(f0)
@@ -159,6 +168,15 @@ def exact_predictor_until(
     -------
     ExactPredictor
         Its `gap` is zero: there is no minimum to be near to.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import MLP, Categorical
+    >>> net, X = MLP(depth=1), jnp.array([[-1.0], [1.0]])
+    >>> problem = net.kernel_block(X), jnp.eye(2), 0.0, Categorical(), "none", 1
+    >>> exact_predictor_until(jax.random.key(0), *problem, time=0.5).alpha.shape
+    (1, 2, 2)
     """
     check_time(time, uncertainty)
     if uncertainty == "none":
@@ -183,10 +201,19 @@ def exact_predictor_until(
 def check_time(time: Any, uncertainty: str) -> None:
     """Refuse what is no time, and a time of a posterior.
 
+    Parameters
+    ----------
+    time, uncertainty
+        As the estimators take them.
+
     Raises
     ------
     ValueError
         Says what to do.
+
+    Examples
+    --------
+    >>> check_time(0.5, "initialization")  # says nothing
     """
     if time is not None and (
         isinstance(time, bool) or not isinstance(time, numbers.Real) or not float(time) >= 0

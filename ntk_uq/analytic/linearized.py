@@ -88,6 +88,10 @@ def check_linearized(uncertainty: Uncertainty, reg: Any, time: Any = None) -> No
     ------
     ValueError
         Says what to use instead.
+
+    Examples
+    --------
+    >>> check_linearized("posterior", 1.0)  # says nothing
     """
     if uncertainty == "initialization":
         raise ValueError(
