@@ -228,12 +228,12 @@ class _NTK(Estimator):
             raise ValueError(
                 "Give an architecture, whose kernels are known, or a kernel: both were given."
             )
+        if isinstance(self._network, Linearized):
+            self._check_linearized()
         self._check_criterion()
         self._check_task()
         checks.uncertainty(self.uncertainty)
         self._check_time()
-        if isinstance(self._network, Linearized):
-            self._check_linearized()
         if self.uncertainty == "posterior" and self.reg == 0:
             raise ValueError(
                 'uncertainty="posterior" belongs to the prior GP(0, Theta / reg), whose variance '
@@ -264,6 +264,7 @@ class _NTK(Estimator):
             )
 
     def _check_linearized(self) -> None:
+        analytic.check_time(self.time, self.uncertainty)
         analytic.check_linearized(self.uncertainty, self.reg, self._stop)
         for name, value in (("tune", self.tune), ("n_trajectories", self._n_corrections)):
             if value:
@@ -271,6 +272,20 @@ class _NTK(Estimator):
                     f"{name} is for networks of infinite width; Linearized is of one network as it "
                     f"is. Leave {name} out."
                 )
+        # Both are chosen by the marginal likelihood or held-out points of a kernel that outputs
+        # share.
+        if not isinstance(self.reg, numbers.Real):
+            raise ValueError(
+                f"Linearized needs a number for reg; got {self.reg!r}. With "
+                'prior_mean="zero" it is the weight decay of the summed loss; for data that the '
+                "network has not seen, compare a few by scikit-learn's "
+                'GridSearchCV(estimator, {"reg": [0.1, 1.0, 10.0]}).'
+            )
+        if getattr(self, "noise", 1.0) is None:
+            raise ValueError(
+                "Linearized needs the noise: its standard deviation is not chosen by the data. "
+                "That of the network's errors at points it has not seen is a first value."
+            )
 
     def _check_criterion(self) -> None:
         if isinstance(self.tune, str) or not isinstance(self.tune, Sequence):
