@@ -293,6 +293,8 @@ class _NTK(Estimator):
             raise ValueError(
                 "Give an architecture, whose kernels are known, or a kernel: both were given."
             )
+        if isinstance(self._network, Linearized):
+            self._check_linearized()
         check_criterion(self.reg, self.tune, self._network, self._given is not None)
         if self.reg == "evidence" and self._is_smoothed:
             raise ValueError(
@@ -302,8 +304,6 @@ class _NTK(Estimator):
         self._check_task()
         checks.uncertainty(self.uncertainty)
         self._check_time()
-        if isinstance(self._network, Linearized):
-            self._check_linearized()
         if self.uncertainty == "posterior" and self.reg == 0:
             raise ValueError(
                 'uncertainty="posterior" belongs to the prior GP(0, Theta / reg), whose variance '
@@ -346,6 +346,7 @@ class _NTK(Estimator):
             )
 
     def _check_linearized(self) -> None:
+        analytic.check_time(self.time, self.uncertainty)
         analytic.check_linearized(self.uncertainty, self.reg, self._stop)
         at_size = self.method == "nystrom" or self.prior_functions == "networks"
         for name, value in (
@@ -358,6 +359,20 @@ class _NTK(Estimator):
                     f"{name} is for networks of infinite width; Linearized is of one network as it "
                     f"is. Leave {name} out."
                 )
+        # Both are chosen by the marginal likelihood or held-out points of a kernel that outputs
+        # share.
+        if isinstance(self.reg, str):
+            raise ValueError(
+                f"Linearized needs a number for reg, or None, which is 1; got {self.reg!r}. With "
+                'prior_mean="zero" it is the weight decay of the summed loss; for data that the '
+                "network has not seen, compare a few by scikit-learn's "
+                'GridSearchCV(estimator, {"reg": [0.1, 1.0, 10.0]}).'
+            )
+        if getattr(self, "noise", 1.0) is None:
+            raise ValueError(
+                "Linearized needs the noise: its standard deviation is not chosen by the data. "
+                "That of the network's errors at points it has not seen is a first value."
+            )
 
 
 class NTKClassifier(_NTK, SmoothedClassifier):

@@ -11,9 +11,9 @@ from sklearn.datasets import make_moons
 import ntk_uq as nuq
 from ntk_uq import ensemble
 
-X, y = make_moons(16, noise=0.2, random_state=0)
+X, y = make_moons(10, noise=0.2, random_state=0)
 Y = np.eye(2)[y]
-NET = nuq.MLP(width=16, depth=1, activation="erf")
+NET = nuq.MLP(width=8, depth=1, activation="erf")
 KEY = jax.random.key(0)
 
 
@@ -68,7 +68,7 @@ def test_estimators():
     assert clf.converged_.all()
     samples = clf.predict_distribution(X).samples
     reg = nuq.EnsembleRegressor(NET, noise=0.5, time=1.0, **settings).fit(X, X[:, 0])
-    assert reg.predict(X).shape == (16,)
+    assert reg.predict(X).shape == (10,)
     np.testing.assert_array_equal(
         nuq.EnsembleClassifier(NET, reg=0, time=1.0, **settings)
         .fit(X, y)

@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 from sklearn.base import clone
 from sklearn.datasets import make_moons
+from sklearn.model_selection import GridSearchCV
 from trained_networks import ConvolutionalNetwork
 
 import ntk_uq as nuq
@@ -97,6 +98,14 @@ def test_sklearn(model):
     assert again.score(X_TEST, np.where(Y_TEST == 1, "upper", "lower")) > 0.9
 
 
+def test_reg_by_refits(model):
+    """What the error about reg="cv" advises."""
+    clf = nuq.NTKClassifier(nuq.Linearized(model), uncertainty="none", progress=False)
+    search = GridSearchCV(clf, {"reg": [0.1, 10.0]}, scoring="neg_log_loss", cv=2).fit(X, y)
+    assert search.best_estimator_.reg_ == search.best_params_["reg"]
+    assert search.best_score_ > np.log(0.5)  # better than a guess
+
+
 def test_images():
     images = np.random.default_rng(0).standard_normal((9, 6, 6, 2))
     net = nuq.Linearized(ConvolutionalNetwork(nnx.Rngs(0)))
@@ -112,6 +121,13 @@ def test_refusals(model):
         nuq.NTKClassifier(net, reg=0, uncertainty="none", label_smoothing=0.1).fit(X, y)
     with pytest.raises(ValueError, match="Leave tune out"):
         nuq.NTKClassifier(net, reg="evidence", uncertainty="none", tune=("scales",)).fit(X, y)
+    for reg in (None, "cv", "evidence"):
+        with pytest.raises(ValueError, match=r"number for reg.*GridSearchCV"):
+            nuq.NTKClassifier(net, reg=reg, uncertainty="none").fit(X, y)
+    with pytest.raises(ValueError, match="needs the noise"):
+        nuq.NTKRegressor(net, reg=1.0, uncertainty="none").fit(X, X)
+    with pytest.raises(ValueError, match="both were given"):
+        nuq.NTKClassifier(net, kernel=nuq.MLP().kernels, reg=1.0, uncertainty="none").fit(X, y)
     with pytest.raises(ValueError, match="Leave n_trajectories out"):
         nuq.NTKClassifier(net, reg=1.0, uncertainty="posterior", n_trajectories=1).fit(X, y)
     with pytest.raises(ValueError, match="2 outputs, and the targets 3"):
