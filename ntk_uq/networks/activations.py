@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-__all__ = ["ACTIVATIONS", "ratio", "safe_sqrt"]
+from ntk_uq.networks import hermite
+
+__all__ = ["ACTIVATIONS", "Activation", "activation_of", "dual_of", "ratio", "safe_sqrt"]
 
 # Infinite width, closed forms. The recursion over layers carries, for two centred Gaussian
 # variables (a unit's inputs at two points), their standard deviations s1 [n1, 1] and s2 [1, n2],
@@ -128,20 +130,161 @@ def _gelu_derivative(v1: jax.Array, v2: jax.Array, c: jax.Array, d: jax.Array) -
     return 1 / 4 + (_arcsine(c / jnp.sqrt(both)) + smooth_part) / (2 * jnp.pi)
 
 
-class _Activation(NamedTuple):
+def _broken_line(right: float, left: float) -> _Dual:
+    """Dual of right * u for u > 0 and left * u below: relu, leaky relu, the absolute value.
+
+    It is a line and a multiple of the absolute value, whose moments with each other vanish.
+    """
+    line, kink = ((right + left) / 2) ** 2, ((right - left) / 2) ** 2
+
+    def pair(s1: jax.Array, s2: jax.Array, h: jax.Array) -> tuple[jax.Array, jax.Array]:
+        angle, loss = _angle_and_loss(h)
+        share = kink / (line + kink)
+        return h - share * (2 / math.pi) * loss, line + kink * (1 - 2 * angle / math.pi)
+
+    return _Dual(lambda s: math.sqrt(line + kink) * s, pair)
+
+
+def _wave(size: float, frequency: float, phase: float) -> _Dual:
+    """Dual of size * sin(frequency u + phase)."""
+
+    def parts(v1: jax.Array, v2: jax.Array, c: jax.Array, sign: float) -> jax.Array:
+        f2 = frequency**2
+        falling = jnp.exp(-f2 * (v1 + v2 - 2 * c) / 2)
+        rising = jnp.exp(-f2 * (v1 + v2 + 2 * c) / 2)
+        return size**2 * (falling - sign * math.cos(2 * phase) * rising) / 2
+
+    def product(v1: jax.Array, v2: jax.Array, c: jax.Array, d: jax.Array) -> jax.Array:
+        return parts(v1, v2, c, 1.0)
+
+    def derivative(v1: jax.Array, v2: jax.Array, c: jax.Array, d: jax.Array) -> jax.Array:
+        return frequency**2 * parts(v1, v2, c, -1.0)
+
+    return _smooth(product, derivative)
+
+
+def _exponential(size: float, rate: float) -> _Dual:
+    """Dual of size * exp(rate u)."""
+
+    def product(v1: jax.Array, v2: jax.Array, c: jax.Array, d: jax.Array) -> jax.Array:
+        return size**2 * jnp.exp(rate**2 * (v1 + v2 + 2 * c) / 2)
+
+    return _smooth(product, lambda *moments: rate**2 * product(*moments))
+
+
+def _scaled(dual: _Dual, outer: float, inner: float) -> _Dual:
+    """Dual of outer * a(inner u), from that of a."""
+
+    def pair(s1: jax.Array, s2: jax.Array, h: jax.Array) -> tuple[jax.Array, jax.Array]:
+        complement, derivative = dual.pair(abs(inner) * s1, abs(inner) * s2, h)
+        return complement, (outer * inner) ** 2 * derivative
+
+    return _Dual(lambda s: abs(outer) * dual.spread(abs(inner) * s), pair)
+
+
+def _by_series(function: Callable[[jax.Array], jax.Array]) -> _Dual:
+    """Dual of any function, by its expansion in Hermite polynomials."""
+    slope = hermite.derivative(function)
+
+    def spread(s: jax.Array) -> jax.Array:
+        return safe_sqrt(hermite.coefficients(function, s).square)
+
+    def pair(s1: jax.Array, s2: jax.Array, h: jax.Array) -> tuple[jax.Array, jax.Array]:
+        both = []
+        for f in (function, slope):
+            a, b = hermite.coefficients(f, s1), hermite.coefficients(f, s2)
+            both.append((hermite.series(f, f, a, b, 1 - h), a.square, b.square))
+        (value, square1, square2), (derivative, _, _) = both
+        size = safe_sqrt(square1) * safe_sqrt(square2)
+        return 1 - value * ratio(1, size), derivative
+
+    return _Dual(spread, pair)
+
+
+@functools.lru_cache(maxsize=256)
+def dual_of(function: Callable[[jax.Array], jax.Array]) -> _Dual:
+    """What a function does to a pair of centred Gaussian variables.
+
+    In closed form where its values are those of a function that has one, whatever operations it is
+    composed of; else by its expansion in Hermite polynomials.
+    """
+    u = np.concatenate([-np.geomspace(8.0, 1e-3, 60), np.geomspace(1e-3, 8.0, 60)])
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        f = np.asarray(function(jnp.asarray(u)), np.float64)
+        # Numbers in modules may be of float32.
+        rounding = 1e-6
+
+        def equal(other: Any) -> bool:
+            size = np.abs(f).max()
+            return bool(size > 0 and np.abs(f - np.asarray(other)).max() <= rounding * size)
+
+        if not np.isfinite(f).all():
+            return _by_series(function)
+        right, left = f[-1] / u[-1], f[0] / u[0]
+        if equal(np.where(u > 0, right, left) * u):
+            return _broken_line(*(round(float(value), 9) for value in (right, left)))
+        for name in ("erf", "gelu"):
+            known = ACTIVATIONS[name]
+            top = f[-1] / float(known.function(jnp.asarray(u[-1])))
+            if equal(top * np.asarray(known.function(jnp.asarray(u)))):
+                return _scaled(known.dual, float(top), 1.0)
+        value, slope = (
+            float(g(jnp.asarray(0.0))) for g in (function, hermite.derivative(function))
+        )
+        curvature = float(hermite.derivative(hermite.derivative(function))(jnp.asarray(0.0)))
+        if value and equal(value * np.exp(slope / value * u)):
+            return _exponential(value, slope / value)
+        third = hermite.derivative(hermite.derivative(hermite.derivative(function)))
+        bends = [-curvature / value] if value else []
+        if slope:
+            bends.append(-float(third(jnp.asarray(0.0))) / slope)
+        for bend in bends:
+            if bend > 0:
+                frequency = math.sqrt(bend)
+                size, phase = math.hypot(value, slope / frequency), math.atan2(
+                    value, slope / frequency
+                )
+                if equal(size * np.sin(frequency * u + phase)):
+                    return _wave(size, frequency, phase)
+    return _by_series(function)
+
+
+class Activation(NamedTuple):
     """An activation: the function, its dual, and the name of its layer in `ntk_uq.stax`."""
 
     function: Callable[[jax.Array], jax.Array]
     dual: _Dual
-    stax_layer: str
+    stax_layer: str | None = None
 
 
 ACTIVATIONS = {
-    "relu": _Activation(jax.nn.relu, _Dual(lambda s: s / math.sqrt(2), _relu_pair), "Relu"),
-    "erf": _Activation(lax.erf, _smooth(_erf_product, _erf_derivative), "Erf"),
-    "gelu": _Activation(
+    "relu": Activation(jax.nn.relu, _Dual(lambda s: s / math.sqrt(2), _relu_pair), "Relu"),
+    "erf": Activation(lax.erf, _smooth(_erf_product, _erf_derivative), "Erf"),
+    "gelu": Activation(
         functools.partial(jax.nn.gelu, approximate=False),
         _smooth(_gelu_product, _gelu_derivative),
         "Gelu",
     ),
 }
+
+# Others by name; their duals are found when they are first used.
+NAMED = {
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "softplus": jax.nn.softplus,
+    "mish": jax.nn.mish,
+    "elu": jax.nn.elu,
+    "leaky_relu": jax.nn.leaky_relu,
+    "sin": jnp.sin,
+    "cos": jnp.cos,
+}
+
+
+def activation_of(activation: str | Callable[[jax.Array], jax.Array]) -> Activation:
+    """The activation of a name, or of a function."""
+    if isinstance(activation, str) and activation in ACTIVATIONS:
+        return ACTIVATIONS[activation]
+    function = NAMED[activation] if isinstance(activation, str) else activation
+    return Activation(function, dual_of(function))
