@@ -9,10 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from scipy import special
 
 from ntk_uq.networks import hermite
 
-__all__ = ["ACTIVATIONS", "Activation", "activation_of", "dual_of", "ratio", "safe_sqrt"]
+__all__ = [
+    "ACTIVATIONS",
+    "NAMED",
+    "Activation",
+    "activation_of",
+    "dual_of",
+    "function_of",
+    "ratio",
+    "safe_sqrt",
+]
 
 # Infinite width, closed forms. The recursion over layers carries, for two centred Gaussian
 # variables (a unit's inputs at two points), their standard deviations s1 [n1, 1] and s2 [1, n2],
@@ -208,44 +218,43 @@ def dual_of(function: Callable[[jax.Array], jax.Array]) -> _Dual:
     In closed form where its values are those of a function that has one, whatever operations it is
     composed of; else by its expansion in Hermite polynomials.
     """
-    u = np.concatenate([-np.geomspace(8.0, 1e-3, 60), np.geomspace(1e-3, 8.0, 60)])
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        f = np.asarray(function(jnp.asarray(u)), np.float64)
+    away = np.geomspace(1e-3, 8.0, 60)
+    u = np.concatenate([-away[::-1], [0.0], away])
+    slope = hermite.derivative(function)
+    bend = hermite.derivative(slope)
+    f, *slopes = hermite.values_at(u, function, slope, bend, hermite.derivative(bend))
+    size = np.abs(f).max()
+    if not (np.isfinite(f).all() and size > 0):
+        return _by_series(function)
+
+    def equal(other: np.ndarray) -> bool:
         # Numbers in modules may be of float32.
-        rounding = 1e-6
+        return bool(np.abs(f - other).max() <= 1e-6 * size)
 
-        def equal(other: Any) -> bool:
-            size = np.abs(f).max()
-            return bool(size > 0 and np.abs(f - np.asarray(other)).max() <= rounding * size)
-
-        if not np.isfinite(f).all():
-            return _by_series(function)
-        right, left = f[-1] / u[-1], f[0] / u[0]
-        if equal(np.where(u > 0, right, left) * u):
-            return _broken_line(*(round(float(value), 9) for value in (right, left)))
-        for name in ("erf", "gelu"):
-            known = ACTIVATIONS[name]
-            top = f[-1] / float(known.function(jnp.asarray(u[-1])))
-            if equal(top * np.asarray(known.function(jnp.asarray(u)))):
-                return _scaled(known.dual, float(top), 1.0)
-        value, slope = (
-            float(g(jnp.asarray(0.0))) for g in (function, hermite.derivative(function))
-        )
-        curvature = float(hermite.derivative(hermite.derivative(function))(jnp.asarray(0.0)))
-        if value and equal(value * np.exp(slope / value * u)):
-            return _exponential(value, slope / value)
-        third = hermite.derivative(hermite.derivative(hermite.derivative(function)))
-        bends = [-curvature / value] if value else []
-        if slope:
-            bends.append(-float(third(jnp.asarray(0.0))) / slope)
-        for bend in bends:
-            if bend > 0:
-                frequency = math.sqrt(bend)
-                size, phase = math.hypot(value, slope / frequency), math.atan2(
-                    value, slope / frequency
-                )
-                if equal(size * np.sin(frequency * u + phase)):
-                    return _wave(size, frequency, phase)
+    right, left = (round(float(f[i] / u[i]), 9) for i in (-1, 0))
+    if equal(np.where(u > 0, right, left) * u):
+        return _broken_line(right, left)
+    at_zero, first, second, third = (float(values[len(away)]) for values in (f, *slopes))
+    if first * third < 0:
+        inner = math.sqrt(-third / (2 * first))
+        top = first * math.sqrt(math.pi) / (2 * inner)
+        if equal(top * special.erf(inner * u)):
+            return _scaled(ACTIVATIONS["erf"].dual, top, inner)
+    if first * second > 0:
+        inner = second * math.sqrt(math.pi / 2) / (2 * first)
+        if equal(2 * first * u * special.ndtr(inner * u)):
+            return _scaled(ACTIVATIONS["gelu"].dual, 2 * first / inner, inner)
+    if at_zero and equal(at_zero * np.exp(first / at_zero * u)):
+        return _exponential(at_zero, first / at_zero)
+    for square in ((-second / at_zero,) if at_zero else ()) + ((-third / first,) if first else ()):
+        if square > 0:
+            frequency = math.sqrt(square)
+            size_, phase = (
+                math.hypot(at_zero, first / frequency),
+                math.atan2(at_zero, first / frequency),
+            )
+            if equal(size_ * np.sin(frequency * u + phase)):
+                return _wave(size_, frequency, phase)
     return _by_series(function)
 
 
@@ -282,9 +291,18 @@ NAMED = {
 }
 
 
+def function_of(
+    activation: str | Callable[[jax.Array], jax.Array],
+) -> Callable[[jax.Array], jax.Array]:
+    """The function of a name, or the function itself."""
+    if not isinstance(activation, str):
+        return activation
+    return ACTIVATIONS[activation].function if activation in ACTIVATIONS else NAMED[activation]
+
+
 def activation_of(activation: str | Callable[[jax.Array], jax.Array]) -> Activation:
     """The activation of a name, or of a function."""
     if isinstance(activation, str) and activation in ACTIVATIONS:
         return ACTIVATIONS[activation]
-    function = NAMED[activation] if isinstance(activation, str) else activation
+    function = function_of(activation)
     return Activation(function, dual_of(function))

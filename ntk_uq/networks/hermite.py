@@ -31,6 +31,7 @@ __all__ = [
     "expected",
     "is_odd",
     "series",
+    "values_at",
 ]
 
 Function = Callable[[jax.Array], jax.Array]
@@ -38,9 +39,11 @@ Function = Callable[[jax.Array], jax.Array]
 # Terms for a function with a kink, of which no number is enough; smooth ones stop where rounding
 # is reached at standard deviations up to _WIDEST.
 MOST_TERMS = 128
-_TERMS = (16, 32, 64, 96)
+_TERMS = (16, 32, 48, 64, 96)
 _WIDEST = 2.0
-_ROUNDING = 1e-13
+_ROUNDING = 1e-11
+# Functions of unit standard deviation that leave more than this have a kink.
+_KINK = 1e-8
 
 
 class Coefficients(NamedTuple):
@@ -105,9 +108,14 @@ def is_odd(function: Function) -> bool:
     return all(k % 2 for k in _rule(function).powers)
 
 
-def _values(function: Function, u: np.ndarray) -> np.ndarray:
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        return np.asarray(function(jnp.asarray(u, jnp.float64)), np.float64)
+def values_at(u: np.ndarray, *functions: Function) -> list[np.ndarray]:
+    """Values of functions in float64, as numbers also where JAX is tracing."""
+    with jax.enable_x64(True):
+        like = jax.ShapeDtypeStruct(u.shape, jnp.float64)
+        together = jax.jit(lambda u: [jnp.broadcast_to(f(u), u.shape) for f in functions])
+        program = together.lower(like).compile()
+        with jax.ensure_compile_time_eval():
+            return [np.asarray(values, np.float64) for values in program(u)]
 
 
 @functools.lru_cache(maxsize=256)
@@ -115,20 +123,21 @@ def _rule(function: Function) -> _Rule:
     """The shortest rule that is exact to rounding for a function, or the longest there is."""
     z, w = _dense_quadrature()
     basis = _polynomials(z, MOST_TERMS) * w[:, None]
-    scales = np.array([0.3, 1.0, _WIDEST])
+    scales = np.array([1.0, 0.3, _WIDEST])
     with np.errstate(all="ignore"):
-        values = _values(function, scales[:, None] * z)
+        (values,) = values_at(scales[:, None] * z, function)
     usable = np.isfinite(values)
     values = np.where(usable, values, 0.0)
     a = values @ basis
     square = (values**2) @ w
-    smooth, terms = False, MOST_TERMS
-    for count in _TERMS:
+    slopes = np.arange(MOST_TERMS) * a**2
+    terms = MOST_TERMS
+    smooth = bool(slopes[0, 96:].sum() <= _KINK * square[0])
+    for count in reversed(_TERMS) if smooth else ():
         rest = square - np.sum(a[:, :count] ** 2, axis=1)
-        slope = np.sum(np.arange(MOST_TERMS)[count:] * a[:, count:] ** 2, axis=1)
-        if np.all(np.maximum(rest, slope) <= _ROUNDING * square):
-            smooth, terms = True, count
-            break
+        left = np.maximum(rest, slopes[:, count:].sum(axis=1))
+        if np.all(left <= _ROUNDING * square):
+            terms = count
     size = np.sqrt(np.max(square))
     negligible = np.all(np.abs(a[:, :terms]) <= 1e-15 * size, axis=0)
     # Even and odd functions have every other coefficient; single zeros are chance.
@@ -152,9 +161,7 @@ def derivative(function: Function) -> Function:
     return slope
 
 
-def coefficients(
-    function: Function, s: jax.Array, mean: jax.Array | float = 0.0
-) -> Coefficients:
+def coefficients(function: Function, s: jax.Array, mean: jax.Array | float = 0.0) -> Coefficients:
     """Expansion of ``function(mean + s x)`` for standard normal x, at each s."""
     rule = _rule(function)
     nodes, weights, basis = (jnp.asarray(part, s.dtype) for part in rule[1:4])

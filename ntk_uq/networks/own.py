@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self
@@ -26,8 +25,6 @@ __all__ = ["Architecture", "EmpiricalKernels"]
 
 # Networks whose mean the empirical kernels are, and outputs of each.
 _NETWORKS, _OUTPUTS = 64, 8
-# Covariances between all positions of two images, of the pairs in a block.
-_TILE_BYTES = 2**26
 
 
 class EmpiricalKernels(Kernels):
@@ -229,9 +226,8 @@ class Architecture(BaseArchitecture):
         found = super().kernels(X1, X2, progress=progress)
         if self.n_networks is None:
             return found
-        errors = _with_errors(self)
         result = EmpiricalKernels(*found)
-        result.standard_error = BaseArchitecture.kernels(errors, X1, X2)
+        result.standard_error = _Errors(self).kernels(X1, X2)
         return result
 
     def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
@@ -240,7 +236,7 @@ class Architecture(BaseArchitecture):
             return stax_kernels(self.kernel_fn, x1, x2)
         if self.n_networks is not None:
             return _mean_kernels(self, x1, x2)[0]
-        return _read_kernels(self, x1, x2)
+        return read_off.read_kernels(self, x1, x2)
 
     def kernel_diag_block(self, x: jax.Array) -> Kernels:
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
@@ -248,14 +244,13 @@ class Architecture(BaseArchitecture):
             return stax_kernel_diag(self.kernel_fn, x)
         if self.n_networks is not None:
             return Kernels(*(jnp.diagonal(kernel) for kernel in self.kernel_block(x)))
-        return _read_diagonals(self, x)
+        return read_off.read_kernel_diag(self, x)
 
     def tile_rows(self, point: np.ndarray) -> int:
         """Points on a side of a kernel's block that is computed at once."""
-        if self.kernel_fn is not None or self.n_networks is not None or point.ndim == 1:
+        if self.kernel_fn is not None or self.n_networks is not None:
             return TILE
-        positions = math.prod(point.shape[:-1])
-        return int(np.clip(math.isqrt(_TILE_BYTES // (8 * positions**2)), 1, TILE))
+        return read_off.rows_at_once(point)
 
 
 def _check_width(module: Any) -> None:
@@ -293,30 +288,6 @@ def _check_state(module: Any) -> None:
             "batch, or on fresh noise, is no function of parameters and input, and has no "
             "tangent kernel: take these layers out."
         )
-
-
-# --- Read off -------------------------------------------------------------------------------------
-
-
-def _output(architecture: Architecture, x1: jax.Array, x2: jax.Array | None) -> Any:
-    shape = x1.shape[1:]
-    in_features = shape[0] if len(shape) == 1 else shape
-    factory = architecture._factory
-    module = nnx.eval_shape(lambda: factory(in_features, _OUTPUTS, rngs=nnx.Rngs(0)))
-    _check_state(module)
-    laws = architecture.laws(in_features, _OUTPUTS)
-    return read_off.read_off(module, laws, x1, x2, own=architecture.parameterization == "own")
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _read_kernels(architecture: Architecture, x1: jax.Array, x2: jax.Array | None) -> Kernels:
-    shape = len(x1), len(x1 if x2 is None else x2)
-    return read_off.kernels(_output(architecture, x1, x2), shape, "12")
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _read_diagonals(architecture: Architecture, x: jax.Array) -> Kernels:
-    return read_off.kernels(_output(architecture, x, None), (len(x),), "11")
 
 
 # --- Empirical ------------------------------------------------------------------------------------
@@ -365,7 +336,3 @@ class _Errors(BaseArchitecture):
 
     def kernel_diag_block(self, x: jax.Array) -> Kernels:
         return Kernels(*(jnp.diagonal(kernel) for kernel in self.kernel_block(x)))
-
-
-def _with_errors(architecture: Architecture) -> BaseArchitecture:
-    return _Errors(architecture)

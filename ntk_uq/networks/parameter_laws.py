@@ -24,7 +24,7 @@ from scipy import special
 
 from ntk_uq._common.rules import own_rules
 
-__all__ = ["ParameterLaw", "parameter_laws"]
+__all__ = ["ParameterLaw", "parameter_laws", "parameter_names"]
 
 # Seeds over which an unknown law is measured.
 _SEEDS = 32
@@ -108,7 +108,7 @@ def parameter_laws(
 
     with own_rules(), jax.enable_x64(False):
         like = nnx.eval_shape(lambda: module(in_features, out_features, rngs=nnx.Rngs(0)))
-        paths = [_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(like)[0]]
+        paths = parameter_names(like)
         runs = _with_even_bits(leaves)
         laws = []
         for i, path in enumerate(paths):
@@ -128,10 +128,18 @@ def parameter_laws(
     return tuple(laws)
 
 
+def parameter_names(module: nnx.Module) -> list[str]:
+    """The path of each parameter, layers[0].kernel, in the order of the leaves."""
+    return [_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(module)[0]]
+
+
 def _name(path: Sequence[Any]) -> str:
     """A parameter's path as one writes it, layers[0].kernel."""
-    parts = [str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path]
+    parts = [
+        str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path
+    ]
     parts = [part for part in parts if part not in ("value", "_pytree__nodes")]
+    parts = parts[1:] if parts[0] == "network" else parts
     text = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in parts)
     return text.removeprefix(".")
 

@@ -2,8 +2,11 @@
 
 # ruff: noqa: I001  (in the order in which data flows)
 from ntk_uq.networks.read_off.values import Given, Layer, NoLimitError, Weights
-from ntk_uq.networks.read_off.rules import RULES, Operation, elementwise, rule
-from ntk_uq.networks.read_off.reader import UnreadableError, kernels, read_off
+from ntk_uq.networks.read_off.rules import RULES, Operation, rule
+from ntk_uq.networks.read_off.elementwise import elementwise
+from ntk_uq.networks.read_off import shapes, sums, products  # noqa: F401  (their rules)
+from ntk_uq.networks.read_off.reader import UnreadableError, read_off
+from ntk_uq.networks.read_off.reader import read_kernel_diag, read_kernels, rows_at_once
 
 __all__ = [
     "RULES",
@@ -14,7 +17,9 @@ __all__ = [
     "UnreadableError",
     "Weights",
     "elementwise",
-    "kernels",
+    "read_kernel_diag",
+    "read_kernels",
     "read_off",
+    "rows_at_once",
     "rule",
 ]

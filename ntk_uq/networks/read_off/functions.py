@@ -1,13 +1,10 @@
 """Elementwise functions that are gathered from a module's operations, and what is known of them."""
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 __all__ = ["IDENTITY", "Function", "affine", "composed"]
 

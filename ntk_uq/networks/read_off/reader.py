@@ -1,6 +1,7 @@
 """Kernels of an infinitely wide module, by carrying out its forward pass on covariances."""
 
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,17 +14,19 @@ from flax import nnx
 from jax.extend import core
 
 from ntk_uq._common.rules import own_rules
-from ntk_uq.networks.architecture import Kernels
-from ntk_uq.networks.parameter_laws import ParameterLaw
-from ntk_uq.networks.read_off import fields
+from ntk_uq.networks.architecture import TILE, Kernels
+from ntk_uq.networks.parameter_laws import ParameterLaw, parameter_names
+from ntk_uq.networks.read_off import fields, moments
 from ntk_uq.networks.read_off.rules import REASONS, RULES, Operation, on_given
 from ntk_uq.networks.read_off.values import Given, Layer, NoLimitError, Weights, gaussian_of
 
-__all__ = ["UnreadableError", "read_off"]
+__all__ = ["UnreadableError", "read_kernel_diag", "read_kernels", "read_off", "rows_at_once"]
 
-_LIBRARIES = tuple(
-    f"{Path(package.__file__).parent}/" for package in (jax, flax, np)  # type: ignore[arg-type]
-) + (f"{Path(__file__).parents[2]}/", "<frozen")
+_LIBRARIES = (
+    *(f"{Path(str(package.__file__)).parent}/" for package in (jax, flax, np)),
+    f"{Path(__file__).parents[2]}/",
+    "<frozen",
+)
 _ADVICE = (
     'Give Architecture a kernel_fn=, or kernels="empirical", the mean over finite networks; or '
     "train finite ensembles, which need no kernel."
@@ -37,12 +40,12 @@ class UnreadableError(ValueError):
 class Output(NamedTuple):
     """What a network's output is: a Gaussian field, and the moments that know it."""
 
-    moments: fields.Moments
+    moments: moments.Moments
     field: fields.Field
 
 
 def read_off(
-    module: Any, laws: Sequence[ParameterLaw], x1: jax.Array, x2: jax.Array | None, *, own: bool
+    module: Any, laws: Sequence[ParameterLaw] | None, x1: jax.Array, x2: jax.Array | None
 ) -> Output:
     """The output of an infinitely wide module at two sets of points.
 
@@ -50,12 +53,10 @@ def read_off(
     ----------
     module : nnx.Module
         The network, its parameters abstract.
-    laws : sequence of ParameterLaw
-        Of its parameters.
+    laws : sequence of ParameterLaw, optional
+        Of its parameters. Without them all start as N(0, 1).
     x1, x2 : arrays of shape [n, *shape]
         Points. Without `x2` those of `x1`.
-    own : bool
-        Whether parameters are the module's own, else standard normal numbers.
 
     Raises
     ------
@@ -63,7 +64,7 @@ def read_off(
         If an operation has no limit, or none that is known.
     """
     leaves, structure = jax.tree.flatten(module)
-    name = type(module).__name__
+    name = type(getattr(module, "network", module)).__name__
 
     def forward(leaves: list[Any], point: jax.Array) -> jax.Array:
         return jnp.squeeze(jax.tree.unflatten(structure, leaves)(point[None]), 0)
@@ -72,14 +73,22 @@ def read_off(
     point = jax.ShapeDtypeStruct(x1.shape[1:], x1.dtype)
     with own_rules():
         closed = jax.make_jaxpr(forward)(like, point)
-        parameters = [_parameter(law, leaf, own) for law, leaf in zip(laws, leaves, strict=True)]
-        moments = fields.Moments(x2 is None)
+        if laws is None:
+            parameters = [
+                _parameter(path, 0.0, 1.0, leaf)
+                for path, leaf in zip(parameter_names(module), leaves, strict=True)
+            ]
+        else:
+            parameters = [
+                _parameter(law.path, law.mean, law.scale, leaf)
+                for law, leaf in zip(laws, leaves, strict=True)
+            ]
+        of_fields = moments.Moments(x2 is None)
         right = x1 if x2 is None else x2
-        outputs = closed.out_avals[0].shape
-        known: dict[Any, Any] = {"own": own, "outputs": _output_size(outputs, like)}
-        run = _Run(moments, known, name)
+        known: dict[Any, Any] = {"outputs": _output_size(closed.out_avals[0].shape, like)}
+        run = _Run(of_fields, known, name)
         (out,) = run.evaluate(closed.jaxpr, closed.consts, [*parameters, Given(x1, right)])
-    return Output(moments, _output_field(out, name))
+    return Output(of_fields, _output_field(out, name))
 
 
 def _output_size(shape: tuple[int, ...], like: list[Any]) -> Any:
@@ -88,12 +97,9 @@ def _output_size(shape: tuple[int, ...], like: list[Any]) -> Any:
     return size if sum(size in leaf.shape for leaf in like) <= 2 else None
 
 
-def _parameter(law: ParameterLaw, leaf: Any, own: bool) -> Any:
-    if law.scale == 0 and not own:
-        constant = np.full((1, *leaf.shape), law.mean)
-        return Given(constant, constant, True)
+def _parameter(path: str, mean: float, scale: float, leaf: Any) -> Weights:
     axes = tuple(((k, size),) for k, size in enumerate(leaf.shape))
-    return Weights(law.path, law.mean, law.scale, 1.0 if own else law.scale, axes)
+    return Weights(path, mean, scale, 1.0, axes)
 
 
 def _output_field(out: Any, name: str) -> fields.Field:
@@ -112,7 +118,7 @@ def _output_field(out: Any, name: str) -> fields.Field:
 class _Run(NamedTuple):
     """Evaluation of a jaxpr on given numbers, parameters and random layers."""
 
-    moments: fields.Moments
+    moments: moments.Moments
     known: dict[Any, Any]
     name: str
 
@@ -190,14 +196,47 @@ def _line(eqn: Any) -> str:
     return "in a library"
 
 
-def kernels(output: Output, shape: tuple[int, ...], pairs: fields.Pairs) -> Kernels:
+# Outputs of the module that is read: a number that is no hidden layer's.
+_OUTPUTS = 89
+
+
+def _of_architecture(architecture: Any, x1: jax.Array, x2: jax.Array | None) -> Output:
+    shape = x1.shape[1:]
+    in_features = shape[0] if len(shape) == 1 else shape
+    module = nnx.eval_shape(lambda: architecture.build(in_features, _OUTPUTS, rngs=nnx.Rngs(0)))
+    laws = None
+    if not architecture._standard_normal:
+        laws = architecture.laws(in_features, _OUTPUTS)
+    return read_off(module, laws, x1, x2)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def read_kernels(architecture: Any, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
+    """Kernels [n1, n2] of an architecture, read off its module."""
+    shape = len(x1), len(x1 if x2 is None else x2)
+    return _kernels(_of_architecture(architecture, x1, x2), shape, "12")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def read_kernel_diag(architecture: Any, x: jax.Array) -> Kernels:
+    """Diagonals [n] of the kernels of an architecture, read off its module."""
+    return _kernels(_of_architecture(architecture, x, None), (len(x),), "11")
+
+
+def rows_at_once(point: np.ndarray, bytes_: int = 2**26) -> int:
+    """Points on a side of a block: of images, covariances between all positions of each pair."""
+    positions = math.prod(point.shape[:-1]) if point.ndim > 1 else 1
+    return int(np.clip(math.isqrt(bytes_ // (8 * positions**2)), 1, TILE))
+
+
+def _kernels(output: Output, shape: tuple[int, ...], pairs: moments.Pairs) -> Kernels:
     """NNGP kernel and NTK of the outputs, [n1, n2] or, of each point with itself, [n]."""
     try:
         found = [
             moment(output.field, output.field, pairs, False)
             for moment in (output.moments.second, output.moments.tangent)
         ]
-    except fields.DependentError:
+    except moments.DependentError:
         raise UnreadableError(
             "The kernels cannot be read off: products of layers that depend on one another meet "
             f"in one layer. {_ADVICE}"

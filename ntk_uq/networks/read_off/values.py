@@ -34,6 +34,7 @@ __all__ = [
     "added",
     "applied",
     "as_field",
+    "combination",
     "gaussian_of",
     "mapped",
     "multiplied",
@@ -202,11 +203,23 @@ def added(one: Elementwise, other: Elementwise) -> Elementwise:
         parts = tuple((a, u) for u, a, _ in gaussians)
         for _, _, b in gaussians:
             constant = _plus(constant, b)
-        return single(Combination(parts[0][1].positions, True, parts, constant))
+        return single(combination(parts, constant))
     if len(gaussians) == 1 and gaussians[0] and isinstance(constant, Coefficient):
         u, a, b = gaussians[0]
-        return single(Combination(u.positions, True, ((a, u),), _plus(constant, b)))
+        return single(combination(((a, u),), _plus(constant, b)))
     return result
+
+
+def combination(parts: tuple[tuple[float, Field], ...], constant: Any) -> Field:
+    """A sum of multiples of Gaussian fields."""
+    positions = parts[0][1].positions
+    if isinstance(constant, Coefficient):
+        return Combination(positions, True, parts, constant)
+    # In one order: the sum is the same field whichever of them came first.
+    parts = tuple(sorted(parts, key=lambda part: id(part[1])))
+    return parts[0][1].once(
+        ("sum", parts, constant), lambda: Combination(positions, True, parts, constant)
+    )
 
 
 def _joined(one: Term, other: Term) -> Term:
@@ -252,7 +265,7 @@ def as_field(value: Elementwise) -> Field:
         u, a, b = gaussian
         if a == 1 and _is_zero(b):
             return u
-        return Combination(u.positions, True, ((a, u),), b)
+        return combination(((a, u),), b)
     if value.alone and value.alone[1] is IDENTITY:
         return value.alone[0]
     positions = value.terms[0].factors[0][0].positions
@@ -300,7 +313,7 @@ def _product(s: Any, t: Any) -> Elementwise:
 
 
 def applied(function: Callable[..., Any], values: Sequence[Any]) -> Elementwise:
-    """An elementwise function of values that are functions of one Gaussian field, and of numbers."""
+    """An elementwise function of values that are functions of one Gaussian field, or numbers."""
     base: Field | None = None
     inner: list[Any] = []
     if all(not isinstance(v, Elementwise) or not v.terms for v in values):
@@ -347,10 +360,13 @@ def applied(function: Callable[..., Any], values: Sequence[Any]) -> Elementwise:
 
 # --- Positions ------------------------------------------------------------------------------------
 
-def mapped(value: Elementwise, map_: PositionMap, known: dict[Any, Any]) -> Elementwise:
-    """A linear map of positions; `known` keeps one field for what is mapped alike."""
+
+def mapped(value: Elementwise, map_: PositionMap) -> Elementwise:
+    """A linear map of positions."""
     if isinstance(value.constant, Coefficient):
-        constant: Any = value.constant.map(lambda c: map_(jnp.broadcast_to(c, (len(c), *map_.before)), 1))
+        constant: Any = value.constant.map(
+            lambda c: map_(jnp.broadcast_to(c, (len(c), *map_.before)), 1)
+        )
     elif value.constant == 0 or map_.picks:
         constant = value.constant
     else:
@@ -359,8 +375,7 @@ def mapped(value: Elementwise, map_: PositionMap, known: dict[Any, Any]) -> Elem
     if map_.picks:
         return Elementwise(
             tuple(
-                Term(tuple((_moved(u, map_, known), f) for u, f in term.factors))
-                for term in value.terms
+                Term(tuple((_moved(u, map_), f) for u, f in term.factors)) for term in value.terms
             ),
             constant,
         )
@@ -370,41 +385,38 @@ def mapped(value: Elementwise, map_: PositionMap, known: dict[Any, Any]) -> Elem
         gaussian = gaussian_of(Elementwise((term,)))
         if gaussian and _is_zero(gaussian[2]):
             u, a, _ = gaussian
-            result = added(result, single(_moved(u, map_, known), affine(a, 0.0)))
+            result = added(result, single(_moved(u, map_), affine(a, 0.0)))
         else:
             rest.append(term)
     if rest:
         hidden = as_field(Elementwise(tuple(rest)))
-        result = added(result, single(_moved(hidden, map_, known)))
+        result = added(result, single(_moved(hidden, map_)))
     return result
 
 
-def _moved(u: Field, map_: PositionMap, known: dict[Any, Any]) -> Field:
-    key = id(u), map_.key, map_.after
-    if key not in known:
-        known[key] = Linear(map_.after, u.gaussian, map_, u), u
-    return known[key][0]
+def _moved(u: Field, map_: PositionMap) -> Field:
+    return u.once((map_.key, map_.after), lambda: Linear(map_.after, u.gaussian, map_, u))
 
 
-def share(value: Elementwise, start: int, known: dict[Any, Any]) -> Elementwise:
+def share(value: Elementwise, start: int) -> Elementwise:
     """Some of the units, from `start` on."""
 
     def part(u: Field) -> Field:
-        key = id(u), "share", start
-        if key not in known:
-            known[key] = Share(u.positions, u.gaussian, start, u), u
-        return known[key][0]
+        return u.once(("share", start), lambda: Share(u.positions, u.gaussian, start, u))
 
     terms = tuple(Term(tuple((part(u), f) for u, f in t.factors)) for t in value.terms)
     return Elementwise(terms, value.constant)
 
 
-def parameter_field(weights: Weights, positions: tuple[int, ...], apart: bool) -> Elementwise:
-    """A parameter as units of a layer."""
+def parameter_field(
+    weights: Weights, positions: tuple[int, ...], apart: bool, known: dict[Any, Any]
+) -> Elementwise:
+    """A parameter as units of a layer; `known` has those of other layers."""
     if weights.rate == 0:
         return Elementwise((), weights.mean)
-    return single(
-        Parameter(
+    key = weights.path, weights.mean, weights.scale, positions, apart
+    if key not in known:
+        known[key] = Parameter(
             positions, True, weights.path, weights.mean, weights.scale, weights.rate, apart
         )
-    )
+    return single(known[key])
