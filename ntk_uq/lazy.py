@@ -173,8 +173,8 @@ def measure_laziness(
     ----------
     key : Array
         PRNG key.
-    architecture : MLP or ConvNet
-        Has a `width`, which is replaced.
+    architecture : MLP, ConvNet or Architecture
+        Has a `width`, which is replaced; an `Architecture` where its module has that argument.
     X, y, likelihood, reg, tol, max_iter
         As in `train_ensemble`.
     widths : sequence of int

@@ -83,7 +83,7 @@ def test_rate_is_that_of_the_power_law_within_its_interval():
 
 
 def test_no_width_to_vary():
-    with pytest.raises(ValueError, match="Architecture has no width to vary"):
+    with pytest.raises(ValueError, match="takes no width"):
         measure(reg=1.0, net=Architecture(NET.module))
 
 

@@ -231,7 +231,7 @@ def dual_of(function: Callable[[jax.Array], jax.Array]) -> _Dual:
         # Numbers in modules may be of float32.
         return bool(np.abs(f - other).max() <= 1e-6 * size)
 
-    right, left = (round(float(f[i] / u[i]), 9) for i in (-1, 0))
+    right, left = (float(f[i] / u[i]) for i in (-1, 0))
     if equal(np.where(u > 0, right, left) * u):
         return _broken_line(right, left)
     at_zero, first, second, third = (float(values[len(away)]) for values in (f, *slopes))

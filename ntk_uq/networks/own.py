@@ -254,8 +254,9 @@ class Architecture(BaseArchitecture):
 
 
 def _check_width(module: Any) -> None:
+    call = module.__init__ if isinstance(module, type) else module
     try:
-        parameters = inspect.signature(module).parameters
+        parameters = inspect.signature(call).parameters
     except (TypeError, ValueError):
         return
     keywords = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())

@@ -127,7 +127,7 @@ def _over(
 ) -> list[Elementwise]:
     """A value over these axes: one for each part of the units."""
     positions = tuple(axis.size for dim in dims for axis in dim if not axis.units)
-    has_units = any(axis.units for dim in dims for axis in dim)
+    has_units = any(axis.units and axis.size > 1 for dim in dims for axis in dim)
     if isinstance(value, Given):
         return [Elementwise((), _coefficient(value, dims))] * len(split)
     if isinstance(value, Weights):
@@ -227,7 +227,7 @@ def _parameter_over(
     operation: Operation, value: Weights, dims: Any, positions: Any, split: list[int]
 ) -> list[Elementwise]:
     own = layer_dims(value)
-    has_units = any(axis.units for dim in dims for axis in dim)
+    has_units = any(axis.units and axis.size > 1 for dim in dims for axis in dim)
     ours_units, apart = False, []
     for dim, goal in zip(own, dims, strict=True):
         if not dim or goal == dim:

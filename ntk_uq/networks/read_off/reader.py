@@ -122,7 +122,14 @@ class _Run(NamedTuple):
     known: dict[Any, Any]
     name: str
 
-    def evaluate(self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
+    def evaluate(
+        self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any], site: Any = None
+    ) -> list[Any]:
+        """Results of a program; what it is called from stands at `site`.
+
+        JAX traces a function once and keeps where it was first called from: only an operation of
+        the module itself knows its line.
+        """
         values: dict[Any, Any] = {}
 
         def read(atom: Any) -> Any:
@@ -134,17 +141,17 @@ class _Run(NamedTuple):
             values[variable] = _constant(const)
         values.update(zip(jaxpr.invars, arguments, strict=True))
         for eqn in jaxpr.eqns:
-            outputs = self._equation(eqn, [read(atom) for atom in eqn.invars])
+            outputs = self._equation(eqn, [read(atom) for atom in eqn.invars], site or eqn)
             values.update(zip(eqn.outvars, outputs, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
-    def _equation(self, eqn: Any, inputs: list[Any]) -> list[Any]:
+    def _equation(self, eqn: Any, inputs: list[Any], site: Any) -> list[Any]:
         name = eqn.primitive.name
         given = all(isinstance(value, Given) for value in inputs)
         inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
         if inner is not None and name not in ("scan", "while", "cond"):
             inner = inner if isinstance(inner, core.ClosedJaxpr) else core.ClosedJaxpr(inner, ())
-            return self.evaluate(inner.jaxpr, inner.consts, inputs)
+            return self.evaluate(inner.jaxpr, inner.consts, inputs, site)
         operation = Operation(
             name,
             eqn.params,
@@ -162,7 +169,7 @@ class _Run(NamedTuple):
                 raise NoLimitError(REASONS.get(name, "is an operation without a rule"))
         except NoLimitError as error:
             raise UnreadableError(
-                f"The kernels of {self.name} cannot be read off: {name}, {_line(eqn)}, {error}. "
+                f"The kernels of {self.name} cannot be read off: {name}, {_line(site)}, {error}. "
                 f"{_ADVICE}"
             ) from None
         return list(out) if isinstance(out, (list, tuple)) else [out]

@@ -125,13 +125,14 @@ def random_steps(seed):
     rng = np.random.default_rng(seed)
 
     def scales():
-        return rng.uniform(0.7, 1.6), rng.choice([0.0, 0.3, 0.8])
+        # Variances that modules in float32 stand for exactly.
+        return float(rng.choice([0.5, 0.8, 1.2, 2.0])) ** 0.5, float(rng.choice([0.0, 0.3, 0.8]))
 
     def name():
         return str(rng.choice(list(ACTIVATIONS)))
 
     images = bool(seed % 2)
-    steps, side, gaussian = [], 6, False
+    steps, side = [], 6
     for _ in range(rng.integers(1, 4 if images else 5)):
         if images and side > 3:
             size, stride = int(rng.integers(1, 4)), int(rng.integers(1, 3))
@@ -148,8 +149,6 @@ def random_steps(seed):
         if rng.random() < 0.3:
             steps.append(("norm",))
         steps.append(("activation", name()))
-        gaussian = False
-    del gaussian
     if images:
         pooled = rng.random()
         steps.append(("mean",) if pooled < 0.5 else ("flat", side * side))

@@ -100,8 +100,8 @@ def strided(m, x):
 
 
 def positions(m, x):
-    h = jnp.sin(m.a(x) + m.place[...])
-    h = h + m.b(jnp.broadcast_to(h.mean((1, 2), keepdims=True), h.shape))
+    h = m.a(x) + m.place[...]
+    h = h + m.b(jnp.broadcast_to(jnp.sin(h + 1).mean((1, 2), keepdims=True), h.shape))
     return jnp.sum(nnx.relu(h)[:, 1:, ::2], (1, 2)) / 4
 
 
