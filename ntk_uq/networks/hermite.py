@@ -40,8 +40,8 @@ Function = Callable[[jax.Array], jax.Array]
 # is reached at standard deviations up to _WIDEST.
 MOST_TERMS = 128
 _TERMS = (16, 32, 48, 64, 96)
-_WIDEST = 2.0
-_ROUNDING = 1e-11
+_WIDEST = 1.5
+_ROUNDING = 1e-10
 # Functions of unit standard deviation that leave more than this have a kink.
 _KINK = 1e-8
 

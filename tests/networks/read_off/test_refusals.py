@@ -126,7 +126,7 @@ class LogSoftmax(Soft):
 
 
 def test_outputs_are_no_layer():
-    with pytest.raises(UnreadableError, match=r"reduce_max, .*log_softmax|LogSoftmax"):
+    with pytest.raises(UnreadableError, match=r"LogSoftmax cannot be read off: reduce_max, "):
         nuq.Architecture(LogSoftmax).kernels(X)
 
 
@@ -141,7 +141,7 @@ def test_a_rule_of_the_users():
             def __call__(self, x):
                 return self.readout(jnp.tanh(self.a(x)).mean((1, 2)))
 
-        with pytest.raises(UnreadableError, match="tanh, .*, is an operation without a rule"):
+        with pytest.raises(UnreadableError, match=r"tanh, .*, is an operation without a rule"):
             nuq.Architecture(Tanh).kernels(IMAGES)
 
         @rule("tanh")
