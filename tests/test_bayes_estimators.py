@@ -3,6 +3,7 @@
 import pickle
 
 import arviz as az
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from arviz_stats.base import array_stats
@@ -238,7 +239,7 @@ def without_a_limit(in_features, out_features, *, rngs):
 
 class Sorted(nnx.Linear):
     def __call__(self, x):
-        return jax.numpy.sort(super().__call__(x), axis=-1)
+        return jnp.sort(super().__call__(x), axis=-1)
 
 
 def test_finite_network_without_a_kernel():
