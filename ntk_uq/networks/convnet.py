@@ -171,7 +171,7 @@ def _conv_kernel_fn(net: ConvNet) -> Callable[..., Any]:
 
     scales = {"W_std": net.w_std, "b_std": net.b_std}
     window = (net.kernel_size, net.kernel_size)
-    activation = getattr(stax, ACTIVATIONS[net.activation].stax_layer)
+    activation = getattr(stax, str(ACTIVATIONS[str(net.activation)].stax_layer))
     layers = [
         layer
         for _ in range(net.depth)

@@ -17,7 +17,7 @@ See docs/theory: "Any activation".
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -205,7 +205,7 @@ def series(
     total, above, squared = jnp.zeros_like(c), None, c * c
     for k, product in reversed(terms):
         step = 0 if above is None else above - k
-        power = {0: 1.0, 1: c, 2: squared}.get(step)
+        power: Any = {0: 1.0, 1: c, 2: squared}.get(step)
         total = total * (c**step if power is None else power) + product
         above = k
     return total * c**above if above else total

@@ -203,8 +203,9 @@ class Architecture(BaseArchitecture):
         return parameter_laws(self._factory, in_features, out_features, b_std)
 
     @property
-    def _factory(self) -> ModuleFactory:
-        return _with_width(self.module, self.width)
+    def _factory(self) -> Any:
+        module: Any = self.module
+        return _with_width(module, self.width)
 
     def build(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
         """Build one network; in NTK parameterisation its parameters are the standard normal."""
@@ -254,7 +255,7 @@ class Architecture(BaseArchitecture):
 
 
 def _check_width(module: Any) -> None:
-    call = module.__init__ if isinstance(module, type) else module
+    call = module.__init__ if isinstance(module, type) else module  # type: ignore[misc]
     try:
         parameters = inspect.signature(call).parameters
     except (TypeError, ValueError):
@@ -269,7 +270,7 @@ def _check_width(module: Any) -> None:
 
 
 @functools.lru_cache
-def _with_width(module: ModuleFactory, width: int | None) -> ModuleFactory:
+def _with_width(module: Any, width: int | None) -> Any:
     return module if width is None else functools.partial(module, width=width)
 
 
@@ -302,8 +303,8 @@ def _mean_kernels(
     assert count is not None
     shape = x1.shape[1:]
     in_features = shape[0] if len(shape) == 1 else shape
-    sums = [0.0, 0.0]
-    squares = [0.0, 0.0]
+    sums: list[Any] = [0.0, 0.0]
+    squares: list[Any] = [0.0, 0.0]
     with own_rules():
         for key in jax.random.split(jax.random.key(0), count):
             network = architecture.init(key, in_features, _OUTPUTS)

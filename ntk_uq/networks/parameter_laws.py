@@ -76,7 +76,7 @@ def _quantiles(u: np.ndarray) -> dict[str, np.ndarray]:
 
 @functools.lru_cache(maxsize=64)
 def parameter_laws(
-    module: Callable[..., nnx.Module], in_features: Any, out_features: int, b_std: float
+    module: Any, in_features: Any, out_features: int, b_std: float
 ) -> tuple[ParameterLaw, ...]:
     """Law of each array of a module's parameters, in the order of its leaves.
 

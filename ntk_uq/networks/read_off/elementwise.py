@@ -325,7 +325,7 @@ def _sub(operation: Operation, x: Value, y: Value) -> Any:
 
 
 @rule("neg")
-def _neg(operation: Operation, x: Value) -> Any:
+def _neg(operation: Operation, x: Any) -> Any:
     if isinstance(x, Weights):
         return x.times(-1.0)
     return x.with_values(lambda value: scaled(value, -1.0))
@@ -340,17 +340,17 @@ def _mul(operation: Operation, x: Value, y: Value) -> Any:
 
 
 @rule("div")
-def _div(operation: Operation, x: Value, y: Value) -> Any:
-    if isinstance(y, Given) and y.number is not None:
-        if isinstance(x, Weights):
-            return x.times(1 / y.number)
-        return x.with_values(lambda value: scaled(value, 1 / y.number))
+def _div(operation: Operation, x: Any, y: Value) -> Any:
+    number = y.number if isinstance(y, Given) else None
+    if number is not None:
+        by = 1 / number
+        return x.times(by) if isinstance(x, Weights) else x.with_values(lambda v: scaled(v, by))
 
     def divided(a: Elementwise, b: Elementwise) -> Elementwise:
         if b.terms:
             return applied(jnp.divide, (a, b))
-        by = b.constant
-        return scaled(a, by.map(jnp.reciprocal) if isinstance(by, Coefficient) else 1 / by)
+        over = b.constant
+        return scaled(a, over.map(jnp.reciprocal) if isinstance(over, Coefficient) else 1 / over)
 
     return _combined(operation, divided, x, y)
 
@@ -379,7 +379,7 @@ def _same(operation: Operation, *operands: Value) -> Any:
 
 
 @rule("convert_element_type")
-def _convert(operation: Operation, x: Value) -> Any:
+def _convert(operation: Operation, x: Any) -> Any:
     if isinstance(x, Weights):
         return x
 

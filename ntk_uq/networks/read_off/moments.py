@@ -522,7 +522,7 @@ class Moments:
             case Data():
                 return _distance_of_data(self, u, pairs, full)
             case Contraction() if u.reduce.keeps_distances(full):
-                total = None
+                total: Any = None
                 for units, source in u.sources:
                     part = self._distance_of_source(source, pairs, full)
                     total = _add(total, units * part)

@@ -104,7 +104,8 @@ def _product(
     if isinstance(x, Given):
         dims = tuple((Axis(s, False),) if s > 1 else () for s in x.shape)
         sources: Any = ((1, data_of(x, list(cx), dims)),)
-        kept, positions, summed = [dims[k] for k in free], sources[0][1].positions, ()
+        kept, positions = [dims[k] for k in free], sources[0][1].positions
+        summed: tuple[int, ...] = ()
     else:
         if any(axis.units for k in free for axis in x.dims[k]):
             raise NoLimitError("multiplies a layer by a parameter over some of its units only")
@@ -241,7 +242,7 @@ def _patches(
         return lax.pad(values, zero, config)[tuple(index)]
 
     def summed(values: jax.Array, starts: Sequence[int]) -> jax.Array:
-        total = None
+        total: Any = None
         for offset in itertools.product(*map(range, window)):
             part = values
             for start in starts:

@@ -197,8 +197,8 @@ def _split(operation: Operation, x: Any) -> Any:
 
 @rule("dynamic_slice")
 def _dynamic_slice(operation: Operation, x: Any, *starts: Any) -> Any:
-    numbers = [s.number if isinstance(s, Given) else None for s in starts]
-    if any(n is None for n in numbers):
+    numbers: list[Any] = [s.number if isinstance(s, Given) else None for s in starts]
+    if None in numbers:
         raise NoLimitError("takes a part that depends on the point")
     sizes = operation.params["slice_sizes"]
     begin = [

@@ -57,7 +57,7 @@ def _mean_over_units(
         raise NoLimitError("sums over the outputs, of which there are few")
     moments, total = operation.moments, x.units
     positions = x.positions
-    sides = []
+    sides: list[Any] = []
     for side in (1, 2):
         value = None
         for size, part in x.parts:

@@ -151,7 +151,7 @@ def single(field: Field, function: Function = IDENTITY) -> Elementwise:
 # --- Elementwise arithmetic -----------------------------------------------------------------------
 
 
-def _lone(value: Elementwise) -> tuple[Field | None, Function] | None:
+def _lone(value: Elementwise) -> Any:
     """The one field that a value is a function of, and the function, its constant included."""
     if isinstance(value.constant, Coefficient) or len(value.terms) > 1:
         return None
@@ -198,7 +198,7 @@ def added(one: Elementwise, other: Elementwise) -> Elementwise:
         terms[key] = _joined(terms[key], term) if key in terms else term
     constant = _plus(one.constant, other.constant)
     result = Elementwise(tuple(terms.values()), constant)
-    gaussians = [gaussian_of(Elementwise((term,))) for term in result.terms]
+    gaussians: list[Any] = [gaussian_of(Elementwise((term,))) for term in result.terms]
     if len(gaussians) > 1 and all(gaussians):
         parts = tuple((a, u) for u, a, _ in gaussians)
         for _, _, b in gaussians:
@@ -314,7 +314,7 @@ def _product(s: Any, t: Any) -> Elementwise:
 
 def applied(function: Callable[..., Any], values: Sequence[Any]) -> Elementwise:
     """An elementwise function of values that are functions of one Gaussian field, or numbers."""
-    base: Field | None = None
+    base: Any = None
     inner: list[Any] = []
     if all(not isinstance(v, Elementwise) or not v.terms for v in values):
         constants = [v.constant if isinstance(v, Elementwise) else v for v in values]
