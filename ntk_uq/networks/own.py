@@ -116,11 +116,11 @@ class Architecture(BaseArchitecture):
     """
 
     module: ModuleFactory
-    kernel_fn: Callable[..., Any] | None
-    parameterization: Literal["ntk", "own"]
-    b_std: float
-    width: int | None
-    n_networks: int | None
+    kernel_fn: Callable[..., Any] | None = None
+    parameterization: Literal["ntk", "own"] = "ntk"
+    b_std: float = 0.3
+    width: int | None = None
+    n_networks: int | None = None
     ndim: ClassVar[int | None] = None
     holds_functions: ClassVar[bool] = True
 

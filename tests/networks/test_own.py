@@ -196,6 +196,7 @@ def test_estimators_take_a_module(tmp_path):
         )
 
 
+@pytest.mark.filterwarnings("ignore:The posterior draws need care")  # so few, on purpose
 @pytest.mark.parametrize("prior", ["ntk", pytest.param("weights", marks=pytest.mark.slow)])
 def test_posterior_of_a_module(prior):
     net = OWN.with_width(4)
@@ -213,13 +214,14 @@ def test_behind_an_embedding():
     params = nuq.FeatureEmbedding(OWN).init(jax.random.key(0), 3, 2)
     same = nuq.FeatureEmbedding(SAME).init(jax.random.key(0), 3, 2)
     np.testing.assert_allclose(
-        nuq.FeatureEmbedding(OWN).apply(params, X),
-        nuq.FeatureEmbedding(SAME).apply(same, X),
+        nuq.FeatureEmbedding(OWN).apply(params, X.astype(np.float32)),
+        nuq.FeatureEmbedding(SAME).apply(same, X.astype(np.float32)),
         rtol=1e-4,
         atol=1e-4,
     )
 
 
+@pytest.mark.slow
 def test_laziness_of_a_module():
     laziness = measure_laziness(
         jax.random.key(0), nuq.Architecture(functools.partial(Sequential)), X, np.eye(2)[Y],
