@@ -194,19 +194,14 @@ def _scaled(dual: _Dual, outer: float, inner: float) -> _Dual:
 
 def _by_series(function: Callable[[jax.Array], jax.Array]) -> _Dual:
     """Dual of any function, by its expansion in Hermite polynomials."""
-    slope = hermite.derivative(function)
 
     def spread(s: jax.Array) -> jax.Array:
-        return safe_sqrt(hermite.coefficients(function, s).square)
+        return safe_sqrt(hermite.mean_square(function, s))
 
     def pair(s1: jax.Array, s2: jax.Array, h: jax.Array) -> tuple[jax.Array, jax.Array]:
-        both = []
-        for f in (function, slope):
-            a, b = hermite.coefficients(f, s1), hermite.coefficients(f, s2)
-            both.append((hermite.series(f, f, a, b, 1 - h), a.square, b.square))
-        (value, square1, square2), (derivative, _, _) = both
-        size = safe_sqrt(square1) * safe_sqrt(square2)
-        return 1 - value * ratio(1, size), derivative
+        a, b = hermite.expansion(function, s1), hermite.expansion(function, s2)
+        value, derivative = hermite.pair_moments(a, b, 1 - h, True)
+        return 1 - value * ratio(1, safe_sqrt(a.square)) * ratio(1, safe_sqrt(b.square)), derivative
 
     return _Dual(spread, pair)
 

@@ -31,6 +31,8 @@ _SEEDS = 32
 # Rounding of quantiles in float32, in which modules draw; and of the scale that fits them.
 _ROUNDING = 1e-4
 _SCALE_ROUNDING = 5e-6
+# Twice the distance of neighbouring random numbers in float32.
+_GRAIN = 2.0**-22
 # Where evenly spaced numbers start, as a share of their distance: three for the smallest arrays.
 _SHIFTS = (0.15, 0.5, 0.83)
 
@@ -149,12 +151,17 @@ def _recognised(
 ) -> ParameterLaw | None:
     """The law with this quantile function, or None."""
     if np.ptp(values) == 0:
-        mean = float(values[0])
+        mean = float(values[0]) + 0.0  # no negative zero
         return ParameterLaw(path, mean, b_std if mean == 0 else 0.0, "constant")
+    # Far out a quantile is as uncertain as the numbers that are drawn from are coarse.
+    above, below = _quantiles(np.minimum(u + _GRAIN, 1)), _quantiles(np.maximum(u - _GRAIN, 0))
+    inner = (u > 1e-3) & (u < 1 - 1e-3)
     for how, quantile in _quantiles(u).items():
         design = np.stack([np.ones_like(u), quantile], axis=1)
-        (mean, scale), *_ = np.linalg.lstsq(design, values, rcond=None)
-        if np.abs(design @ [mean, scale] - values).max() < _ROUNDING * abs(scale):
+        (mean, scale), *_ = np.linalg.lstsq(design[inner], values[inner], rcond=None)
+        allowed = _ROUNDING + above[how] - below[how]
+        coarse = ~np.isfinite(allowed)
+        if (coarse | (np.abs(mean + scale * quantile - values) < allowed * abs(scale))).all():
             mean = 0.0 if abs(mean) < _ROUNDING * scale else float(mean)
             return ParameterLaw(path, mean, _exact(abs(float(scale)), fan_in), how)
     return None

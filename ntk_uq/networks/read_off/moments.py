@@ -136,8 +136,6 @@ class Moments:
         self, kind: Kind, u: Contraction, v: Contraction, pairs: Pairs, full: bool
     ) -> Array | None:
         """Sum over units, and the tangent kernel of the parameters and of what they multiply."""
-        if len(u.sources) != len(v.sources):
-            return None
         total = None
         for (units, one), (_, other) in zip(u.sources, v.sources, strict=True):
             moment = self._of_sources(kind, one, other, pairs, full)
@@ -402,37 +400,40 @@ class Moments:
                 r1, r2 = dual.spread(s1), dual.spread(s2)
                 out = r1 * r2 if one_point else r1 * r2 * (1 - complement)
         else:
-            out = self._by_series(a, b, pairs, full, slope, one_point)
+            out = self._by_series(a, b, pairs, full, one_point)[slope]
         self._known[key] = out, u, f, v, g
         return out
 
     def _by_series(
-        self, a: Any, b: Any, pairs: Pairs, full: bool, slope: bool, one_point: bool
-    ) -> Array:
+        self, a: Any, b: Any, pairs: Pairs, full: bool, one_point: bool
+    ) -> tuple[Array, Array]:
         (u, f), (v, g) = a, b
-        one = hermite.derivative(f.call) if slope else f.call
-        other = hermite.derivative(g.call) if slope else g.call
-        left = self.expansion(u, one, 1 if pairs != "22" else 2)
-        right = self.expansion(v, other, 1 if pairs == "11" else 2)
-        if one_point and one is other:
-            return left.square
-        left = _placed_expansion(self, left, 1, u, v, pairs, full)
-        right = _placed_expansion(self, right, 2, u, v, pairs, full)
+        left = self.expansion(u, f.call, 1 if pairs != "22" else 2)
+        right = self.expansion(v, g.call, 1 if pairs == "11" else 2)
+        if one_point and f is g:
+            return left.square, left.slope_square
+        left = left.placed(lambda values: self.placed(values, 1, u, v, pairs, full))
+        right = right.placed(lambda values: self.placed(values, 2, u, v, pairs, full))
         c = 1 - (0.0 if one_point else self.complement(u, v, pairs, full))
         shape = jnp.broadcast_shapes(left.rest.shape, right.rest.shape)
-        return hermite.series(one, other, left, right, jnp.broadcast_to(c, shape))
+        return hermite.pair_moments(left, right, jnp.broadcast_to(c, shape), f is g)
 
-    def expansion(self, u: Field, function: Any, side: int) -> hermite.Coefficients:
+    def expansion(self, u: Field, function: Any, side: int) -> hermite.Expansion:
         """Hermite coefficients of a function of a Gaussian field, at each point and position."""
         at = 1 if self.same else side
         key = "expansion", id(u), id(function), at
         if key not in self._known:
-            mean = self.mean(u, at)
-            s = self.deviation(u, at)
-            self._known[key] = (
-                hermite.coefficients(function, s, 0.0 if mean is None else mean), u, function,
-            )  # fmt: skip
+            s, mean = self._law(u, at)
+            self._known[key] = hermite.expansion(function, s, mean), u, function
         return self._known[key][0]
+
+    def _law(self, u: Field, side: int) -> tuple[Array, Array | None]:
+        """Standard deviation and mean of a Gaussian field, in one shape."""
+        mean = self.mean(u, side)
+        s = self.deviation(u, side)
+        if mean is not None:
+            s, mean = jnp.broadcast_arrays(s, mean)
+        return s, mean
 
     def _is_centred(self, u: Field) -> bool:
         return self.mean(u, 1) is None
@@ -494,9 +495,8 @@ class Moments:
         side = 1 if self.same else side
         key = "mean of", id(u), id(function), side
         if key not in self._known:
-            mean = self.mean(u, side)
-            s = self.deviation(u, side)
-            values = hermite.expected(function.call, s, 0.0 if mean is None else mean)
+            s, mean = self._law(u, side)
+            values = hermite.expected(function.call, s, mean)
             odd = hermite.is_odd(function.call) and mean is None
             self._known[key] = (None if odd else values), u, function
         return self._known[key][0]
@@ -625,16 +625,6 @@ def _diagonal(values: Array | None, lead: int, axes: int) -> Array | None:
     sizes = values.shape[lead : lead + axes]
     flat = values.reshape(*values.shape[:lead], math.prod(sizes), -1)
     return jnp.diagonal(flat, axis1=-2, axis2=-1).reshape(*values.shape[:lead], *sizes)
-
-
-def _placed_expansion(
-    moments: Moments, a: hermite.Coefficients, side: int, u: Field, v: Field, pairs: Any, full: bool
-) -> hermite.Coefficients:
-    def place(values: Array) -> Array:
-        return moments.placed(values, side, u, v, pairs, full)
-
-    values = jnp.stack([place(a.values[..., k]) for k in range(a.values.shape[-1])], axis=-1)
-    return hermite.Coefficients(values, place(a.rest), place(a.square))
 
 
 def _of_data(u: Data, v: Data, pairs: Pairs, full: bool) -> Array:
