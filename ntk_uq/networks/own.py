@@ -236,6 +236,7 @@ class Architecture(BaseArchitecture):
         if self.kernel_fn is not None:
             return stax_kernels(self.kernel_fn, x1, x2)
         if self.n_networks is not None:
+            read_off.check_points_apart(self, x1.shape[1:])
             return _mean_kernels(self, x1, x2)[0]
         return read_off.read_kernels(self, x1, x2)
 

@@ -14,6 +14,7 @@ from jax import lax
 from ntk_uq.networks.read_off.elementwise import data_of, layer_dims
 from ntk_uq.networks.read_off.fields import (
     Contraction,
+    Data,
     PositionMap,
     Reduction,
 )
@@ -98,7 +99,6 @@ def _product(
     """Sum over all units, and perhaps positions, with fresh weights."""
     if batch:
         raise NoLimitError("multiplies by weights that differ from position to position")
-    _check_weights(operation, w, cw)
     free = [k for k in range(len(x.shape)) if k not in cx]
     outputs = [layer_dims(w)[k] for k in range(len(w.shape)) if k not in cw]
     if isinstance(x, Given):
@@ -121,6 +121,7 @@ def _product(
                     i += 1
     remaining = tuple(size for i, size in enumerate(positions) if i not in summed)
     key = w.path, tuple(w.axes[k] for k in cw), positions, summed
+    _check_weights(operation, w, key, sources)
     reduction = _sum_over(key, len(positions), summed)
     contraction = _contraction(operation, x, Contraction(
         remaining, True, key, w.scale, w.rate, sources, reduction
@@ -135,17 +136,23 @@ def _contraction(operation: Operation, x: Value, new: Contraction) -> Contractio
     return operation.known.setdefault(key, (new, x))[0]
 
 
-def _check_weights(operation: Operation, w: Weights, contracted: Sequence[int]) -> None:
+def _check_weights(operation: Operation, w: Weights, key: Any, sources: Any) -> None:
+    """Refuse weights that start elsewhere, and a second use that is not alike the first."""
     if w.mean:
         raise NoLimitError(
             f"multiplies a layer by the parameter {w.path}, whose entries start about {w.mean:g} "
             "and not 0"
         )
-    axes = tuple(w.axes[k] for k in contracted)
-    used = operation.known.setdefault(("used", w.path), axes)
-    if used != axes:
+    use = key, tuple((units, isinstance(part, Data)) for units, part in sources)
+    used = operation.known.setdefault(("used", w.path), use)
+    if used[0][1] != key[1]:
         raise NoLimitError(
             f"uses the parameter {w.path} a second time over other axes (tied weights, transposed)"
+        )
+    if used != use:
+        raise NoLimitError(
+            f"uses the parameter {w.path} a second time in another way: over other positions, or "
+            "a layer that is put together of other parts"
         )
     if w.rate != w.scale:
         raise NoLimitError(
@@ -181,7 +188,6 @@ def _convolution(operation: Operation, x: Any, w: Any) -> Any:
     spatial = len(lhs) - 2
     order = (lhs[0], *lhs[2:], lhs[1])
     window = tuple(w.shape[k] for k in rhs[2:])
-    _check_weights(operation, w, rhs[1:])
     channels = layer_dims(w)[rhs[0]]
     sizes = tuple(operation.shapes[0][k] for k in out[2:])
     if isinstance(x, Given):
@@ -210,6 +216,7 @@ def _convolution(operation: Operation, x: Any, w: Any) -> Any:
     before = tuple(axis.size for axis in lead)
     geometry = window, p["window_strides"], p["padding"], p["lhs_dilation"], p["rhs_dilation"]
     key = w.path, tuple(w.axes[k] for k in rhs[1:]), inputs, repr(geometry)
+    _check_weights(operation, w, (*key, before), sources)
     reduction = _patches(key, len(before), inputs, sizes, *geometry)
     contraction = _contraction(operation, original, Contraction(
         (*before, *sizes), True, key, w.scale, w.rate, sources, reduction

@@ -14,13 +14,21 @@ from flax import nnx
 from jax.extend import core
 
 from ntk_uq._common.rules import own_rules
+from ntk_uq.networks import hermite
 from ntk_uq.networks.architecture import TILE, Kernels
 from ntk_uq.networks.parameter_laws import ParameterLaw, parameter_names
 from ntk_uq.networks.read_off import fields, moments
 from ntk_uq.networks.read_off.rules import REASONS, RULES, Operation, on_given
 from ntk_uq.networks.read_off.values import Given, Layer, NoLimitError, Weights, gaussian_of
 
-__all__ = ["UnreadableError", "read_kernel_diag", "read_kernels", "read_off", "rows_at_once"]
+__all__ = [
+    "UnreadableError",
+    "check_points_apart",
+    "read_kernel_diag",
+    "read_kernels",
+    "read_off",
+    "rows_at_once",
+]
 
 _LIBRARIES = (
     *(f"{Path(str(package.__file__)).parent}/" for package in (jax, flax, np)),
@@ -151,6 +159,8 @@ class _Run(NamedTuple):
         inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
         if inner is not None and name not in ("scan", "while", "cond"):
             inner = inner if isinstance(inner, core.ClosedJaxpr) else core.ClosedJaxpr(inner, ())
+            if name.startswith("custom_") and not given and not _derives_as_it_is(eqn, inner):
+                raise self._unreadable(name, site, "has a derivative that is not of its values")
             return self.evaluate(inner.jaxpr, inner.consts, inputs, site)
         operation = Operation(
             name,
@@ -167,12 +177,47 @@ class _Run(NamedTuple):
                 out = RULES[name](operation, *inputs)
             else:
                 raise NoLimitError(REASONS.get(name, "is an operation without a rule"))
-        except NoLimitError as error:
-            raise UnreadableError(
-                f"The kernels of {self.name} cannot be read off: {name}, {_line(site)}, {error}. "
-                f"{_ADVICE}"
-            ) from None
+        except (NoLimitError, hermite.NoMomentError) as error:
+            raise self._unreadable(name, site, str(error).rstrip(".")) from None
         return list(out) if isinstance(out, (list, tuple)) else [out]
+
+    def _unreadable(self, operation: str, site: Any, reason: str) -> UnreadableError:
+        return UnreadableError(
+            f"The kernels of {self.name} cannot be read off: {operation}, {_line(site)}, {reason}. "
+            f"{_ADVICE}"
+        )
+
+
+def _numbers(shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(dtype)
+
+
+def _derives_as_it_is(eqn: Any, inner: core.ClosedJaxpr) -> bool:
+    """Whether a function with a derivative of its own has the one that follows from its values."""
+    if not all(jnp.issubdtype(a.dtype, jnp.floating) for a in (*inner.in_avals, *inner.out_avals)):
+        return True
+
+    def pulled_back(function: Any) -> Any:
+        arguments = [_numbers(a.shape, a.dtype) for a in inner.in_avals]
+        outputs, pull = jax.vjp(lambda *a: list(function(*a)), *arguments)
+        return pull([_numbers(out.shape, out.dtype) for out in outputs])
+
+    with jax.ensure_compile_time_eval():
+        own = pulled_back(functools.partial(_again, eqn))
+        plain = pulled_back(core.jaxpr_as_fun(inner))
+        return all(
+            np.allclose(a, b, rtol=1e-3, atol=1e-3 * np.nanmax(np.abs(b), initial=0),
+                        equal_nan=True)
+            for a, b in zip(own, plain, strict=True)
+        )  # fmt: skip
+
+
+def _again(eqn: Any, *arguments: Any) -> list[Any]:
+    """Results of an equation for other arguments."""
+    bound = eqn.primitive.get_bind_params(eqn.params)
+    functions, params = bound if isinstance(bound, tuple) else ((), bound)
+    out = eqn.primitive.bind(*functions, *arguments, **params)
+    return list(out) if eqn.primitive.multiple_results else [out]
 
 
 def _bind(eqn: Any, *arrays: Any) -> Any:
@@ -207,8 +252,93 @@ def _line(eqn: Any) -> str:
 _OUTPUTS = 89
 
 
+@functools.lru_cache(maxsize=256)
+def check_points_apart(architecture: Any, shape: tuple[int, ...]) -> None:
+    """Refuse a network whose output at a point depends on the other points of its batch.
+
+    Kernels are read off at one point, where the mean of a batch is the point itself.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        The network; small ones are drawn from it.
+    shape : tuple of int
+        Of a point.
+
+    Raises
+    ------
+    UnreadableError
+        Names the operation and its line.
+    """
+    in_features = shape[0] if len(shape) == 1 else shape
+    first, second, third = _numbers((3, *shape), np.float32)
+
+    def forward(network: Any, x: jax.Array) -> jax.Array:
+        return architecture.apply(network, x)
+
+    def outputs(x: list[jax.Array]) -> Any:
+        network = architecture.init(jax.random.key(0), in_features, 2)
+        both, with_third, other_first, alone = (forward(network, part) for part in x)
+        return network, [(both[0], with_third[0]), (both[1], other_first[1]), (both[0], alone[0])]
+
+    batches = [np.stack([first, second]), np.stack([first, third]), np.stack([third, second])]
+    program = jax.jit(outputs).lower([*batches, first[None]]).compile()
+    with jax.ensure_compile_time_eval():
+        network, pairs = program([*batches, first[None]])
+        if all(_close(np.asarray(a, float), np.asarray(b, float), 1e-4) for a, b in pairs):
+            return
+    closed = jax.make_jaxpr(forward)(network, batches[0])
+    name = architecture.module
+    name = getattr(name, "__name__", type(name).__name__)
+    with jax.ensure_compile_time_eval():
+        mixes = _mixing(closed, [[*jax.tree.leaves(network), x] for x in batches], None)
+    how = f"{mixes[0]}, {_line(mixes[1])}, combines them" if mixes else "it depends on their number"
+    raise UnreadableError(
+        f"{name} is no function of one point, its output depends on the others of the batch: {how}."
+        " Such a network has no kernels, and predictions that depend on what else is predicted: "
+        "take this out."
+    )
+
+
+def _close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
+    return np.allclose(a, b, rtol=0, atol=tolerance * np.nanmax(np.abs(b), initial=0),
+                       equal_nan=True)  # fmt: skip
+
+
+def _mixing(closed: core.ClosedJaxpr, runs: list[list[Any]], site: Any) -> Any:
+    """The first operation of which an entry depends on both points; else the results.
+
+    runs : inputs at two points, and with the second or the first exchanged.
+    """
+    jaxpr = closed.jaxpr
+    known: list[dict[Any, Any]] = []
+    for run in runs:
+        known.append(dict(zip(jaxpr.constvars, closed.consts, strict=True)))
+        known[-1].update(zip(jaxpr.invars, run, strict=True))
+    for eqn in jaxpr.eqns:
+        inputs = [
+            [atom.val if isinstance(atom, core.Literal) else values[atom] for atom in eqn.invars]
+            for values in known
+        ]
+        inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+        if isinstance(inner, core.ClosedJaxpr) and len(inner.jaxpr.invars) == len(eqn.invars):
+            mixes = _mixing(inner, inputs, site or eqn)
+            if mixes:
+                return mixes
+            outputs = [core.jaxpr_as_fun(inner)(*these) for these in inputs]
+        else:
+            outputs = [_again(eqn, *these) for these in inputs]
+        for variable, both, second, first in zip(eqn.outvars, *outputs, strict=True):
+            if np.any((np.asarray(second) != both) & (np.asarray(first) != both)):
+                return eqn.primitive.name, site or eqn
+            for values, out in zip(known, (both, second, first), strict=True):
+                values[variable] = out
+    return None
+
+
 def _of_architecture(architecture: Any, x1: jax.Array, x2: jax.Array | None) -> Output:
     shape = x1.shape[1:]
+    check_points_apart(architecture, shape)
     in_features = shape[0] if len(shape) == 1 else shape
     module = nnx.eval_shape(lambda: architecture.build(in_features, _OUTPUTS, rngs=nnx.Rngs(0)))
     laws = None
@@ -248,4 +378,6 @@ def _kernels(output: Output, shape: tuple[int, ...], pairs: moments.Pairs) -> Ke
             "The kernels cannot be read off: products of layers that depend on one another meet "
             f"in one layer. {_ADVICE}"
         ) from None
+    except hermite.NoMomentError as error:
+        raise UnreadableError(f"The kernels cannot be read off. {error} {_ADVICE}") from None
     return Kernels(*(jnp.zeros(shape) if k is None else jnp.broadcast_to(k, shape) for k in found))

@@ -19,10 +19,7 @@ from ntk_uq.networks.read_off.elementwise import (
     layer_dims,
     tidy,
 )
-from ntk_uq.networks.read_off.fields import (
-    Elementwise,
-    PositionMap,
-)
+from ntk_uq.networks.read_off.fields import PositionMap
 from ntk_uq.networks.read_off.rules import Operation, Value, rule
 from ntk_uq.networks.read_off.values import (
     Axis,
@@ -168,12 +165,7 @@ def _concatenate(operation: Operation, *operands: Any) -> Any:
             parts.append((o.shape[k], data_of(o, [k], dims)))
     units = sum(size for size, _ in parts)
     new = (*dims[:k], (Axis(units, True),), *dims[k + 1 :])
-    starts = itertools.accumulate([0, *[size for size, _ in parts[:-1]]])
-    shared = tuple(
-        (size, share(part, start) if isinstance(part, Elementwise) else part)
-        for (size, part), start in zip(parts, starts, strict=True)
-    )
-    return Layer(new, shared)
+    return Layer(new, tuple(parts))
 
 
 @rule("slice")
@@ -211,7 +203,7 @@ def _dynamic_slice(operation: Operation, x: Any, *starts: Any) -> Any:
 
 def _sliced(operation: Operation, x: Any, starts: Any, limits: Any, strides: Any) -> Any:
     if isinstance(x, Weights):
-        if tuple(limits) == x.shape and not any(starts):
+        if tuple(limits) == x.shape and not any(starts) and set(strides) <= {1}:
             return x
         raise NoLimitError("takes a part of a parameter: make it a parameter of its own")
     dims: list[Any] = []
@@ -248,11 +240,10 @@ def _shared_parts(operation: Operation, parts: Any, start: int, limit: int) -> A
     for units, value in parts:
         first, last = max(start, begin), min(limit, begin + units)
         if first < last:
-            whole = last - first == units
             value = known_part(value)
-            # Units of a part of a concatenation are independent of the others already.
-            if not (whole and len(parts) > 1):
-                value = share(value, first)
+            # In the part's own count of its units: the same units are the same field.
+            if last - first < units:
+                value = share(value, first - begin)
             out.append((last - first, value))
         begin += units
     return tuple(out)

@@ -402,7 +402,13 @@ def share(value: Elementwise, start: int) -> Elementwise:
     """Some of the units, from `start` on."""
 
     def part(u: Field) -> Field:
-        return u.once(("share", start), lambda: Share(u.positions, u.gaussian, start, u))
+        if isinstance(u, Share):  # a part of a part
+            first, whole = u.start + start, u.source
+        else:
+            first, whole = start, u
+        return whole.once(
+            ("share", first), lambda: Share(whole.positions, whole.gaussian, first, whole)
+        )
 
     terms = tuple(Term(tuple((part(u), f) for u, f in t.factors)) for t in value.terms)
     return Elementwise(terms, value.constant)

@@ -63,7 +63,33 @@ def detached(m, h):
     return jax.lax.stop_gradient(h.mean((1, 2)))  # here
 
 
+def other_positions(m, h):
+    return m.b(h).mean((1, 2)) + m.b(h.mean((1, 2)))  # here
+
+
+def whole_numbers(m, h):
+    return h.mean((1, 2)).astype(int) + m.b.bias[...] * h.mean((1, 2))
+
+
+@jax.custom_jvp
+def straight_through(u):
+    return jnp.round(u)
+
+
+straight_through.defjvps(lambda t, out, u: t)
+
+
+def straight(m, h):
+    return straight_through(h.mean((1, 2)))  # here
+
+
+def pole(m, h):
+    return 1 / h.mean((1, 2))
+
+
 REFUSED = {
+    other_positions: "dot_general",
+    straight: "custom_jvp_call",
     max_pool: "reduce_window_max",
     attention: "dot_general",
     softmax: "reduce_max",
@@ -113,6 +139,52 @@ class Soft(nnx.Module):
 
     def __call__(self, x):
         return jnp.tanh(self.readout(x))
+
+
+@pytest.mark.parametrize("forward", [pole, lambda m, h: jnp.log(h.mean((1, 2)))])
+def test_functions_without_moments(forward):
+    network = type("Mine", (Network,), {"forward": forward})
+    with pytest.raises(UnreadableError, match="no moments over a layer's values"):
+        nuq.Architecture(network).kernels(IMAGES)
+
+
+def centred(x):
+    return x - x.mean(0)  # here
+
+
+def batch_flattened(x):
+    return jnp.cumsum(x.reshape(-1)).reshape(x.shape)  # here
+
+
+def of_their_number(x):
+    return x / len(x)
+
+
+BATCHES = {
+    centred: "reduce_sum",
+    batch_flattened: "cumsum",
+    of_their_number: "depends on their number",
+}
+
+
+@pytest.mark.parametrize("mix", BATCHES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("kernels", ["read_off", "empirical"])
+def test_points_that_depend_on_their_batch(mix, kernels):
+    """At one point alone the mean over a batch is the point: read there, all would seem well."""
+
+    class Mixing(nnx.Module):
+        def __init__(self, in_features, out_features, *, rngs):
+            self.hidden = nnx.Linear(in_features, 8, rngs=rngs)
+            self.readout = nnx.Linear(8, out_features, rngs=rngs)
+
+        def __call__(self, x):
+            return self.readout(jnp.sin(mix(self.hidden(x))))
+
+    with pytest.raises(UnreadableError, match=f"no function of one point.*{BATCHES[mix]}") as error:
+        nuq.Architecture(Mixing, kernels=kernels).kernels(X)
+    if mix is not of_their_number:
+        lines, start = inspect.getsourcelines(mix)
+        assert f"{__file__}:{start + 1} ({mix.__name__})" in str(error.value)
 
 
 def test_outputs_that_are_not_gaussian():
