@@ -6,7 +6,6 @@ training is lazy".
 """
 
 import dataclasses
-import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -332,24 +331,10 @@ def _of_width(architecture: Any) -> Callable[[int], BaseArchitecture]:
         )
     if "width" in architecture.get_params():
         return lambda width: dataclasses.replace(cast(Any, architecture), width=width)
-    module = getattr(architecture, "module", None)
-    if getattr(architecture, "holds_functions", False) and callable(module):
-        if "width" in _arguments(module):
-            return lambda width: dataclasses.replace(
-                cast(Any, architecture), module=partial(module, width=width)
-            )
     raise ValueError(
-        f"{type(architecture).__name__} has no width to vary, nor a module that takes one as an "
-        "argument. Give a function of the width: lambda width: Architecture(partial(Net, "
-        "hidden=width)) for example."
+        f"{type(architecture).__name__} has no width to vary. Give a function of the width: "
+        "lambda width: Architecture(partial(Net, hidden=width)) for example."
     )
-
-
-def _arguments(module: Any) -> set[str]:
-    """What a class, or a function, takes by name: the class of a module does not say so itself."""
-    if isinstance(module, partial):
-        return _arguments(module.func) - set(module.keywords)
-    return set(inspect.signature(module.__init__ if inspect.isclass(module) else module).parameters)
 
 
 @own_rules()

@@ -88,7 +88,7 @@ def test_rate_is_that_of_the_power_law_within_its_interval():
 
 
 def test_no_width_to_vary():
-    with pytest.raises(ValueError, match="Architecture has no width to vary, nor a module"):
+    with pytest.raises(ValueError, match="takes no width"):
         measure(reg=1.0, net=Architecture(NET.module))
 
 
@@ -119,7 +119,7 @@ def test_any_network_with_a_width():
 
 def test_leaving_the_lazy_regime_is_said():
     labels = np.arange(10) % 2
-    own = Architecture(Own)
+    own = Architecture(Own, parameterization="own")
     with pytest.warns(LazinessWarning, match=r"changed by [\d.e+]+ times its norm"):
         model = EnsembleClassifier(own, n_members=1, reg=1e-3).fit(np.asarray(X), labels)
     assert kernel_change(own, *model.ensemble_.member(0), X[:8]) > 1

@@ -9,8 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from scipy import special
 
-__all__ = ["ACTIVATIONS", "ratio", "safe_sqrt"]
+from ntk_uq.networks import hermite
+
+__all__ = [
+    "ACTIVATIONS",
+    "NAMED",
+    "Activation",
+    "activation_of",
+    "dual_of",
+    "function_of",
+    "ratio",
+    "safe_sqrt",
+]
 
 # Infinite width, closed forms. The recursion over layers carries, for two centred Gaussian
 # variables (a unit's inputs at two points), their standard deviations s1 [n1, 1] and s2 [1, n2],
@@ -128,20 +140,164 @@ def _gelu_derivative(v1: jax.Array, v2: jax.Array, c: jax.Array, d: jax.Array) -
     return 1 / 4 + (_arcsine(c / jnp.sqrt(both)) + smooth_part) / (2 * jnp.pi)
 
 
-class _Activation(NamedTuple):
+def _broken_line(right: float, left: float) -> _Dual:
+    """Dual of right * u for u > 0 and left * u below: relu, leaky relu, the absolute value.
+
+    It is a line and a multiple of the absolute value, whose moments with each other vanish.
+    """
+    line, kink = ((right + left) / 2) ** 2, ((right - left) / 2) ** 2
+
+    def pair(s1: jax.Array, s2: jax.Array, h: jax.Array) -> tuple[jax.Array, jax.Array]:
+        angle, loss = _angle_and_loss(h)
+        share = kink / (line + kink)
+        return h - share * (2 / math.pi) * loss, line + kink * (1 - 2 * angle / math.pi)
+
+    return _Dual(lambda s: math.sqrt(line + kink) * s, pair)
+
+
+def _wave(size: float, frequency: float, phase: float) -> _Dual:
+    """Dual of size * sin(frequency u + phase)."""
+
+    def parts(v1: jax.Array, v2: jax.Array, c: jax.Array, sign: float) -> jax.Array:
+        f2 = frequency**2
+        falling = jnp.exp(-f2 * (v1 + v2 - 2 * c) / 2)
+        rising = jnp.exp(-f2 * (v1 + v2 + 2 * c) / 2)
+        return size**2 * (falling - sign * math.cos(2 * phase) * rising) / 2
+
+    def product(v1: jax.Array, v2: jax.Array, c: jax.Array, d: jax.Array) -> jax.Array:
+        return parts(v1, v2, c, 1.0)
+
+    def derivative(v1: jax.Array, v2: jax.Array, c: jax.Array, d: jax.Array) -> jax.Array:
+        return frequency**2 * parts(v1, v2, c, -1.0)
+
+    return _smooth(product, derivative)
+
+
+def _exponential(size: float, rate: float) -> _Dual:
+    """Dual of size * exp(rate u)."""
+
+    def product(v1: jax.Array, v2: jax.Array, c: jax.Array, d: jax.Array) -> jax.Array:
+        return size**2 * jnp.exp(rate**2 * (v1 + v2 + 2 * c) / 2)
+
+    return _smooth(product, lambda *moments: rate**2 * product(*moments))
+
+
+def _scaled(dual: _Dual, outer: float, inner: float) -> _Dual:
+    """Dual of outer * a(inner u), from that of a."""
+
+    def pair(s1: jax.Array, s2: jax.Array, h: jax.Array) -> tuple[jax.Array, jax.Array]:
+        complement, derivative = dual.pair(abs(inner) * s1, abs(inner) * s2, h)
+        return complement, (outer * inner) ** 2 * derivative
+
+    return _Dual(lambda s: abs(outer) * dual.spread(abs(inner) * s), pair)
+
+
+def _by_series(function: Callable[[jax.Array], jax.Array]) -> _Dual:
+    """Dual of any function, by its expansion in Hermite polynomials."""
+
+    def spread(s: jax.Array) -> jax.Array:
+        return safe_sqrt(hermite.mean_square(function, s))
+
+    def pair(s1: jax.Array, s2: jax.Array, h: jax.Array) -> tuple[jax.Array, jax.Array]:
+        a, b = hermite.expansion(function, s1), hermite.expansion(function, s2)
+        value, derivative = hermite.pair_moments(a, b, 1 - h, True)
+        return 1 - value * ratio(1, safe_sqrt(a.square)) * ratio(1, safe_sqrt(b.square)), derivative
+
+    return _Dual(spread, pair)
+
+
+@functools.lru_cache(maxsize=256)
+def dual_of(function: Callable[[jax.Array], jax.Array]) -> _Dual:
+    """What a function does to a pair of centred Gaussian variables.
+
+    In closed form where its values are those of a function that has one, whatever operations it is
+    composed of; else by its expansion in Hermite polynomials.
+    """
+    away = np.geomspace(1e-3, 8.0, 60)
+    u = np.concatenate([-away[::-1], [0.0], away])
+    slope = hermite.derivative(function)
+    bend = hermite.derivative(slope)
+    f, *slopes = hermite.values_at(u, function, slope, bend, hermite.derivative(bend))
+    size = np.abs(f).max()
+    if not (np.isfinite(f).all() and size > 0):
+        return _by_series(function)
+
+    def equal(other: np.ndarray) -> bool:
+        # Numbers in modules may be of float32.
+        return bool(np.abs(f - other).max() <= 1e-6 * size)
+
+    right, left = (float(f[i] / u[i]) for i in (-1, 0))
+    if equal(np.where(u > 0, right, left) * u):
+        return _broken_line(right, left)
+    at_zero, first, second, third = (float(values[len(away)]) for values in (f, *slopes))
+    if first * third < 0:
+        inner = math.sqrt(-third / (2 * first))
+        top = first * math.sqrt(math.pi) / (2 * inner)
+        if equal(top * special.erf(inner * u)):
+            return _scaled(ACTIVATIONS["erf"].dual, top, inner)
+    if first * second > 0:
+        inner = second * math.sqrt(math.pi / 2) / (2 * first)
+        if equal(2 * first * u * special.ndtr(inner * u)):
+            return _scaled(ACTIVATIONS["gelu"].dual, 2 * first / inner, inner)
+    if at_zero and equal(at_zero * np.exp(first / at_zero * u)):
+        return _exponential(at_zero, first / at_zero)
+    for square in ((-second / at_zero,) if at_zero else ()) + ((-third / first,) if first else ()):
+        if square > 0:
+            frequency = math.sqrt(square)
+            size_, phase = (
+                math.hypot(at_zero, first / frequency),
+                math.atan2(at_zero, first / frequency),
+            )
+            if equal(size_ * np.sin(frequency * u + phase)):
+                return _wave(size_, frequency, phase)
+    return _by_series(function)
+
+
+class Activation(NamedTuple):
     """An activation: the function, its dual, and the name of its layer in `ntk_uq.stax`."""
 
     function: Callable[[jax.Array], jax.Array]
     dual: _Dual
-    stax_layer: str
+    stax_layer: str | None = None
 
 
 ACTIVATIONS = {
-    "relu": _Activation(jax.nn.relu, _Dual(lambda s: s / math.sqrt(2), _relu_pair), "Relu"),
-    "erf": _Activation(lax.erf, _smooth(_erf_product, _erf_derivative), "Erf"),
-    "gelu": _Activation(
+    "relu": Activation(jax.nn.relu, _Dual(lambda s: s / math.sqrt(2), _relu_pair), "Relu"),
+    "erf": Activation(lax.erf, _smooth(_erf_product, _erf_derivative), "Erf"),
+    "gelu": Activation(
         functools.partial(jax.nn.gelu, approximate=False),
         _smooth(_gelu_product, _gelu_derivative),
         "Gelu",
     ),
 }
+
+# Others by name; their duals are found when they are first used.
+NAMED = {
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "softplus": jax.nn.softplus,
+    "mish": jax.nn.mish,
+    "elu": jax.nn.elu,
+    "leaky_relu": jax.nn.leaky_relu,
+    "sin": jnp.sin,
+    "cos": jnp.cos,
+}
+
+
+def function_of(
+    activation: str | Callable[[jax.Array], jax.Array],
+) -> Callable[[jax.Array], jax.Array]:
+    """The function of a name, or the function itself."""
+    if not isinstance(activation, str):
+        return activation
+    return ACTIVATIONS[activation].function if activation in ACTIVATIONS else NAMED[activation]
+
+
+def activation_of(activation: str | Callable[[jax.Array], jax.Array]) -> Activation:
+    """The activation of a name, or of a function."""
+    if isinstance(activation, str) and activation in ACTIVATIONS:
+        return ACTIVATIONS[activation]
+    function = function_of(activation)
+    return Activation(function, dual_of(function))

@@ -223,27 +223,14 @@ class BaseArchitecture(abc.ABC):
         ValueError
             If the module holds state besides its parameters, as batch normalisation and dropout do.
         """
-        if self._standard_normal:
-            return standard_normal_like(
-                key,
-                jax.eval_shape(lambda: self.module(in_features, out_features, rngs=nnx.Rngs(0))),
-            )
-        module = self.module(in_features, out_features, rngs=nnx.Rngs(key))
-        if not isinstance(module, nnx.Module):
-            raise ValueError(
-                "module(in_features, out_features, rngs=rngs) must return a flax.nnx.Module; it "
-                f"returned {type(module).__name__}."
-            )
-        other_state = nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.Param)))
-        kinds = sorted({type(variable).__name__ for _, variable in other_state})
-        if kinds:
-            raise ValueError(
-                f"{type(module).__name__} holds state besides its parameters ({', '.join(kinds)}), "
-                "as batch normalisation and dropout do. An output that depends on the rest of the "
-                "batch, or on fresh noise, is no function of parameters and input, and has no "
-                "tangent kernel: take these layers out."
-            )
-        return module
+        if not self._standard_normal:
+            return self.build(in_features, out_features, rngs=nnx.Rngs(key))
+        like = jax.eval_shape(lambda: self.build(in_features, out_features, rngs=nnx.Rngs(0)))
+        return standard_normal_like(key, like)
+
+    def build(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
+        """Build one network; `init` says what its parameters are."""
+        return self.module(in_features, out_features, rngs=rngs)
 
     @own_rules()
     def apply(self, params: Any, x: ArrayLike) -> jax.Array:

@@ -164,7 +164,7 @@ class FeatureEmbedding(BaseArchitecture):
         """Build one randomly initialised network."""
         waves = _waves(float(self.frequency), float(self.limit))
         width = in_features * (1 + 2 * len(waves.wave_numbers))
-        return _Embedded(self.network.module(width, out_features, rngs=rngs), self)
+        return _Embedded(self.network.build(width, out_features, rngs=rngs), self)
 
     def embed(self, x: jax.Array) -> jax.Array:
         """What the network sees.

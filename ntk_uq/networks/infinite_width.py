@@ -2,13 +2,14 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ntk_uq.networks.activations import ACTIVATIONS, ratio, safe_sqrt
+from ntk_uq.networks.activations import activation_of, ratio, safe_sqrt
 from ntk_uq.networks.architecture import Kernels
 
 __all__ = ["dot_product_kernels", "mlp_kernel_diag", "mlp_kernels"]
@@ -43,7 +44,7 @@ def mlp_kernels(
     w_std: jax.Array | float,
     b_std: jax.Array | float,
     depth: int,
-    activation: str,
+    activation: str | Callable[[jax.Array], jax.Array],
     residual: bool = False,
 ) -> Kernels:
     """Kernels of an infinitely wide fully connected network, as a pure JAX function.
@@ -63,8 +64,8 @@ def mlp_kernels(
         Scales of weights and biases, in every layer.
     depth : int
         Number of hidden layers.
-    activation : {"relu", "erf", "gelu"}
-        Activation function.
+    activation : str or callable
+        Activation function, as in `MLP`.
     residual : bool
         Whether hidden layers after the first are added to their input.
 
@@ -107,7 +108,7 @@ def dot_product_kernels(
     w_std: jax.Array | float,
     b_std: jax.Array | float,
     depth: int,
-    activation: str,
+    activation: str | Callable[[jax.Array], jax.Array],
     residual: bool = False,
 ) -> Kernels:
     """The same from what a fully connected network knows of its inputs: lengths and angles.
@@ -136,7 +137,7 @@ def dot_product_kernels(
     >>> print(dot_product_kernels(one, one, one, **net).ntk)  # at a right angle
     [[0.]]
     """
-    dual = ACTIVATIONS[activation].dual
+    dual = activation_of(activation).dual
     s1, s2, h = _affine(s1, s2, h, w_std, b_std)
     ntk = s1 * s2 * (1 - h)
     for layer in range(1, depth + 1):
@@ -188,7 +189,7 @@ def mlp_kernel_diag(
     w_std: jax.Array | float,
     b_std: jax.Array | float,
     depth: int,
-    activation: str,
+    activation: str | Callable[[jax.Array], jax.Array],
     residual: bool = False,
 ) -> Kernels:
     """Diagonals of `mlp_kernels`, [n] each, in time proportional to n. Parameters as there."""

@@ -2,11 +2,12 @@
 
 import math
 import numbers
+from typing import Any
 
 import jax
 from flax import nnx
 
-from ntk_uq.networks.activations import ACTIVATIONS
+from ntk_uq.networks.activations import ACTIVATIONS, NAMED
 
 __all__ = ["Dense", "along_last_axis", "check_layers"]
 
@@ -33,13 +34,17 @@ def along_last_axis(bias: jax.Array, x: jax.Array) -> jax.Array:
     return bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-def check_layers(activation: str, w_std: float, b_std: float) -> None:
-    """Refuse an unknown activation, and scales out of their ranges."""
-    if activation not in list(ACTIVATIONS):
+def check_layers(activation: Any, w_std: float, b_std: float) -> None:
+    """Refuse what is no activation, and scales out of their ranges."""
+    if isinstance(activation, str) and activation not in (*ACTIVATIONS, *NAMED):
+        names = ", ".join((*ACTIVATIONS, *NAMED))
         raise ValueError(
-            f"Unknown activation {activation!r}: choose one of {', '.join(ACTIVATIONS)}, whose "
-            "kernels are known. Any other can be trained in a Flax module of your own: "
-            "Architecture(module)."
+            f"Unknown activation {activation!r}: choose one of {names}, "
+            "or give the function itself, as activation=jnp.arctan."
+        )
+    if not (isinstance(activation, str) or callable(activation)):
+        raise ValueError(
+            f"activation must be a name or an elementwise function; got {activation!r}."
         )
     if not (isinstance(w_std, numbers.Real) and 0 < w_std < math.inf):
         raise ValueError(f"w_std must be a positive number; got {w_std!r}.")
