@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ntk_uq.cli.methods import METHODS, POSTERIORS, about, estimator, network
+from ntk_uq.cli.network import add_network
 from ntk_uq.cli.options import (
     CRITERIA,
     SHIPPED,
@@ -99,6 +100,7 @@ def _add_model(model: Any) -> None:
     )
     add_count(model, "--width", 512, "units of each hidden layer of the finite networks")
     add_count(model, "--depth", 2, "hidden layers")
+    add_network(model)
 
 
 def _add_methods(methods: Any) -> None:
@@ -276,7 +278,8 @@ def _description(
         "Data set": f"{dataset.name}: {dataset.description}",
         "Training points": f"{n_train:,}, drawn at random with the classes in proportion",
         "Features": f"{n_features:,}, standardised with the training points' mean and scale",
-        "Network": f"{arguments.depth} hidden layers of {arguments.width} units (ReLU)",
+        "Network": arguments.network
+        or f"{arguments.depth} hidden layers of {arguments.width} units (ReLU)",
         "Regularisation": f"reg = {arguments.reg:g}, as given; left out, it is chosen from the "
         "training points"
         if isinstance(arguments.reg, float)

@@ -183,7 +183,7 @@ def test_points_that_depend_on_their_batch(mix, kernels):
     with pytest.raises(UnreadableError, match=f"no function of one point.*{BATCHES[mix]}") as error:
         nuq.Architecture(Mixing, kernels=kernels).kernels(X)
     if mix is not of_their_number:
-        lines, start = inspect.getsourcelines(mix)
+        _, start = inspect.getsourcelines(mix)
         assert f"{__file__}:{start + 1} ({mix.__name__})" in str(error.value)
 
 
