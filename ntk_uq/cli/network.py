@@ -62,7 +62,7 @@ def own_network(text: str, width: int | None = None) -> Any:
         return factory
     try:
         architecture = Architecture(factory)
-        call = factory.__init__ if isinstance(factory, type) else factory
+        call = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
         takes_width = "width" in inspect.signature(call).parameters
     except ValueError as error:
         raise ValueError(f"--network {text}: {error}") from None
