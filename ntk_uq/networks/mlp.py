@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import jax
@@ -155,7 +155,8 @@ class MLP(BaseArchitecture):
     @property
     def _limit(self) -> dict[str, Any]:
         """What is left of the specification at infinite width."""
-        return {name: value for name, value in asdict(self).items() if name != "width"}
+        # Not asdict: it copies functions, and programs know an activation by its identity.
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "width"}
 
 
 @jax.jit

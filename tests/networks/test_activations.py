@@ -8,6 +8,7 @@ import pytest
 from ntk_uq import MLP, ConvNet, NTKClassifier
 from ntk_uq.networks import hermite
 from ntk_uq.networks.activations import dual_of
+from ntk_uq.networks.infinite_width import mlp_kernels
 
 # Standard deviations of two variables, and their correlation.
 PAIRS = [(1.0, 1.0, 0.5), (1.0, 1.0, 0.99), (0.5, 1.5, -0.3), (1.5, 1.5, 0.99), (1.0, 1.0, 1.0)]
@@ -136,3 +137,12 @@ def test_convolutions_with_any_activation():
         ours = ConvNet(depth=1, readout=readout, activation=special_erf).kernels(x)
         for one, other in zip(ours, stax, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-7)
+
+
+def test_a_function_is_compiled_once():
+    """Copies of a function would be other functions to JAX, each with a program of its own."""
+    x, net = np.eye(3), MLP(depth=1, activation=jax.nn.silu)
+    net.kernels(x)
+    programs = mlp_kernels._cache_size()
+    net.kernels(x)
+    assert mlp_kernels._cache_size() == programs
