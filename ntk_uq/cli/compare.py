@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ntk_uq.cli.methods import METHODS, POSTERIORS, about, estimator, network
+from ntk_uq.cli.network import add_network
 from ntk_uq.cli.options import (
     CRITERIA,
     SHIPPED,
@@ -101,6 +102,7 @@ def _add_model(model: Any) -> None:
     )
     add_count(model, "--width", 512, "units of each hidden layer of the finite networks")
     add_count(model, "--depth", 2, "hidden layers")
+    add_network(model)
 
 
 def _add_methods(methods: Any) -> None:
@@ -285,7 +287,8 @@ def _description(
         if isinstance(dataset.X, np.ndarray)
         else f"{n_features:,}, of {dataset.X.shape[1]:,} columns: numbers are standardised by the "
         "training points, categories and gaps have columns of their own",
-        "Network": f"{arguments.depth} hidden layers of {arguments.width} units (ReLU)",
+        "Network": arguments.network
+        or f"{arguments.depth} hidden layers of {arguments.width} units (ReLU)",
         "Regularisation": f"reg = {arguments.reg:g}, as given; left out, it is chosen from the "
         "training points"
         if isinstance(arguments.reg, float)

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from ntk_uq.cli.network import add_network, own_network
 from ntk_uq.cli.options import (
     CRITERIA,
     STATUS,
@@ -140,6 +141,7 @@ def _add_model(model: Any) -> None:
         choices=("exact", "gaussian"),
         help="ntk by draws or in closed form (default: exact for classes, gaussian for numbers)",
     )
+    add_network(model)
     add_optional_count(model, "--draws", "draws of ntk (default: 256)")
     add_optional_count(model, "--members", "networks of ensemble (default: 32)")
     add_optional_count(
@@ -329,6 +331,8 @@ def _producer_options(arguments: argparse.Namespace) -> dict[str, Any]:
             raise ValueError("--epochs counts passes over the data in mini-batches: --batch-size")
         if arguments.batch_size is not None and arguments.epochs is None:
             given["max_iter"] = _EPOCHS
+    if arguments.network:
+        given["architecture"] = own_network(arguments.network)
     return {k: v for k, v in given.items() if v is not None} | {"random_state": arguments.seed}
 
 
@@ -453,8 +457,13 @@ def _summary(model: Any, n_rows: int) -> str:
         else f"noise of standard deviation {estimator.noise_[0]:.4g}"
     )
     used = f"{len(model.numeric)} columns of numbers, {len(model.categorical)} of categories"
-    depth, reg = estimator.architecture_.depth, getattr(estimator, "reg_", estimator.reg)
-    network = f"reg = {reg:.3g}, {depth} hidden layer{'s' if depth > 1 else ''}"
+    depth, reg = (
+        getattr(estimator.architecture_, "depth", None),
+        getattr(estimator, "reg_", estimator.reg),
+    )
+    network = f"reg = {reg:.3g}"
+    if depth is not None:
+        network += f", {depth} hidden layer{'s' if depth > 1 else ''}"
     if hasattr(estimator, "reg_curve_"):
         curve = estimator.reg_curve_
         network += f", chosen by {CRITERIA[curve.criterion]} from {curve.n_points:,} of the rows"

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ntk_uq.cli.network import add_network, own_network
 from ntk_uq.cli.options import (
     SHIPPED,
     add_count,
@@ -60,6 +61,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--activation", choices=("relu", "erf", "gelu"), default="relu", help="(default: relu)"
     )
+    add_network(parser)
     add_count(parser, "--members", 3, "networks of each width")
     parser.add_argument(
         "--reg", type=positive, default=1.0, metavar="R", help="as in compare (default: 1.0)"
@@ -106,7 +108,9 @@ def run(arguments: argparse.Namespace) -> None:
     parts = split(dataset, n_train=arguments.n_train, n_test=_N_PROBE, seed=arguments.seed)
     experiment = Experiment(
         jax.random.key(arguments.seed),
-        MLP(depth=arguments.depth, activation=arguments.activation),
+        own_network(arguments.network, min(arguments.widths))
+        if arguments.network
+        else MLP(depth=arguments.depth, activation=arguments.activation),
         parts.X_train,
         parts.y_train,
         parts.X_test,

@@ -127,8 +127,11 @@ POSTERIORS = {
 
 def network(arguments: argparse.Namespace) -> Any:
     """The architecture that all methods share."""
+    from ntk_uq.cli.network import own_network
     from ntk_uq.networks.mlp import MLP
 
+    if arguments.network:
+        return own_network(arguments.network, arguments.width)
     return MLP(width=arguments.width, depth=arguments.depth)
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ntk_uq.cli.network import add_network, own_network
 from ntk_uq.cli.options import STATUS, add_reading, check_output, level
 
 __all__ = ["add_parser"]
@@ -61,6 +62,7 @@ def add_parser(commands: Any) -> None:
         metavar="COLUMN",
         help="copy a column of the table to the predictions; may be repeated",
     )
+    add_network(parser)
     add_reading(parser)
     parser.add_argument(
         "--level",
@@ -97,7 +99,16 @@ def run(arguments: argparse.Namespace) -> None:
     from ntk_uq.persistence import load
     from ntk_uq.tables.writing import write_table
 
-    model = load(arguments.model)
+    network = own_network(arguments.network) if arguments.network else None
+    try:
+        model = load(arguments.model, architecture=network)
+    except ValueError as error:
+        if network is None and "its user's" in str(error):
+            raise ValueError(
+                f"{arguments.model} was fitted with --network, and files hold no code: give the "
+                "same --network FILE.py:NAME again"
+            ) from None
+        raise
     if arguments.level is not None and (model.task, model.level) != ("regression", None):
         raise ValueError(
             "--level is for a regression that was fitted without --conformal; this is "

@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import jax
@@ -71,9 +71,9 @@ class MLP(BaseArchitecture):
         Activation function: "relu", "erf", "gelu" (the exact one), "tanh", "sigmoid", "silu",
         "swish", "softplus", "mish", "elu", "leaky_relu", "sin", "cos"; or any elementwise function
         of JAX arrays. Its moments at infinite width are in closed form where there is one, else by
-        an expansion: to 1e-10 for smooth functions of standard deviation up to 1.5 (1e-9 at 2),
-        about 1e-2 near coincident points for functions with a kink (docs/theory, "Any
-        activation").
+        an expansion: to 1e-10 for smooth functions at standard deviations up to 1.5 (1e-9 at 2;
+        those of the derivative to 1e-9, and 1e-7), to 1e-2 near coincident points for functions
+        with a kink (docs/theory, "Any activation").
     w_std : float, default sqrt(2)
         Scale of the weights, > 0. With sqrt(2) relu layers keep the variance of their input.
     b_std : float, default 0.3
@@ -159,7 +159,8 @@ class MLP(BaseArchitecture):
     @property
     def _limit(self) -> dict[str, Any]:
         """What is left of the specification at infinite width."""
-        return {name: value for name, value in asdict(self).items() if name != "width"}
+        # Not asdict: it copies functions, and programs know an activation by its identity.
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "width"}
 
 
 @jax.jit

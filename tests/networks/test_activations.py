@@ -8,9 +8,11 @@ import pytest
 from ntk_uq import MLP, ConvNet, NTKClassifier
 from ntk_uq.networks import hermite
 from ntk_uq.networks.activations import dual_of
+from ntk_uq.networks.infinite_width import mlp_kernels
 
 # Standard deviations of two variables, and their correlation.
-PAIRS = [(1.0, 1.0, 0.5), (1.0, 1.0, 0.99), (0.5, 1.5, -0.3), (1.5, 1.2, 0.9), (1.0, 1.0, 1.0)]
+PAIRS = [(1.0, 1.0, 0.5), (1.0, 1.0, 0.99), (0.5, 1.5, -0.3), (1.5, 1.5, 0.99), (1.0, 1.0, 1.0)]
+WIDE = [(2.0, 2.0, 0.5), (2.0, 2.0, 0.9), (2.0, 2.0, 0.99)]
 
 CLOSED = {
     "relu": lambda u: 1.5 * jnp.maximum(u, 0),
@@ -31,7 +33,7 @@ SMOOTH = {
 KINKED = {
     "elu": (jax.nn.elu, 1e-4),
     "selu": (jax.nn.selu, 5e-3),
-    "hard tanh": (jax.nn.hard_tanh, 2e-2),
+    "hard tanh": (jax.nn.hard_tanh, 1e-2),
 }
 
 
@@ -56,16 +58,17 @@ def moments(function, s1, s2, c):
     return float(value[0, 0]), float(derivative[0, 0])
 
 
-def errors(function):
+def errors(function, pairs=PAIRS):
     with jax.enable_x64(True):
-        pairs = [(moments(function, *pair), integrals(function, *pair)) for pair in PAIRS]
+        pairs = [(moments(function, *pair), integrals(function, *pair)) for pair in pairs]
     return np.array([np.subtract(*pair) for pair in pairs])
 
 
 @pytest.mark.cases(2)
 @pytest.mark.parametrize("name", SMOOTH)
-def test_smooth_functions_to_ten_digits(name):
-    assert np.abs(errors(SMOOTH[name])).max() < 1e-10
+def test_smooth_functions_to_what_is_stated(name):
+    assert (np.abs(errors(SMOOTH[name])) < [1e-10, 1e-9]).all()
+    assert (np.abs(errors(SMOOTH[name], WIDE)) < [1e-9, 1e-7]).all()
 
 
 @pytest.mark.cases(2)
@@ -134,3 +137,12 @@ def test_convolutions_with_any_activation():
         ours = ConvNet(depth=1, readout=readout, activation=special_erf).kernels(x)
         for one, other in zip(ours, stax, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-7)
+
+
+def test_a_function_is_compiled_once():
+    """Copies of a function would be other functions to JAX, each with a program of its own."""
+    x, net = np.eye(3), MLP(depth=1, activation=jax.nn.silu)
+    net.kernels(x)
+    programs = mlp_kernels._cache_size()
+    net.kernels(x)
+    assert mlp_kernels._cache_size() == programs

@@ -381,7 +381,7 @@ def _same(operation: Operation, *operands: Value) -> Any:
 @rule("convert_element_type")
 def _convert(operation: Operation, x: Any) -> Any:
     dtype = operation.params["new_dtype"]
-    if not (jnp.issubdtype(dtype, jnp.floating) or dtype.kind == "b"):
+    if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, bool)):
         if isinstance(x, Weights):
             raise NoLimitError("rounds a parameter")
         return elementwise(operation, x)

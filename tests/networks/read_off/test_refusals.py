@@ -119,6 +119,7 @@ class Network(nnx.Module):
         return self.readout(type(self).forward(self, self.a(x)))
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("forward", REFUSED, ids=lambda f: f.__name__)
 def test_refused_by_name_and_line(forward):
     network = type("Mine", (Network,), {"forward": forward})
@@ -141,6 +142,7 @@ class Soft(nnx.Module):
         return jnp.tanh(self.readout(x))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("forward", [pole, lambda m, h: jnp.log(h.mean((1, 2)))])
 def test_functions_without_moments(forward):
     network = type("Mine", (Network,), {"forward": forward})
@@ -167,6 +169,7 @@ BATCHES = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("mix", BATCHES, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("kernels", ["read_off", "empirical"])
 def test_points_that_depend_on_their_batch(mix, kernels):

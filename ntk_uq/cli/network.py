@@ -1,0 +1,69 @@
+"""A network of the user's own, from a Python file."""
+
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+__all__ = ["add_network", "own_network"]
+
+
+def add_network(group: Any) -> None:
+    """An option for a network of the user's; `own_network` makes it."""
+    group.add_argument(
+        "--network",
+        metavar="FILE.py:NAME",
+        help="a Flax network of your own in place of the package's: a class or function NAME of a "
+        "Python file that builds it, called as NAME(in_features, out_features, rngs=rngs), or "
+        "with width=N too. The file is run: give none that you do not trust",
+    )
+
+
+def own_network(text: str, width: int | None = None) -> Any:
+    """The architecture of a class or function in a Python file, which is run.
+
+    Parameters
+    ----------
+    text : str
+        ``FILE.py:NAME``.
+    width : int, optional
+        Given to the network where it takes one.
+    """
+    from ntk_uq.networks.own import Architecture
+
+    file, _, name = text.rpartition(":")
+    path = Path(file)
+    if not (file and name.isidentifier()):
+        raise ValueError(f"--network {text} must be FILE.py:NAME, as in network.py:Network")
+    if not path.is_file():
+        raise ValueError(f"--network {text}: there is no file {file}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"--network {text}: {file} is no Python file, whose name ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))  # its neighbours can be imported, as where it is a script
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(
+            f"--network {text}: {file} failed, {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        sys.path.remove(str(path.parent))
+    factory = getattr(module, name, None)
+    if factory is None:
+        known = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == path.stem]
+        raise ValueError(
+            f"--network {text}: {file} has no {name}"
+            + (f"; it has {', '.join(known)}" * any(known))
+        )
+    if isinstance(factory, Architecture):
+        return factory
+    try:
+        architecture = Architecture(factory)
+        call = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
+        takes_width = "width" in inspect.signature(call).parameters
+    except ValueError as error:
+        raise ValueError(f"--network {text}: {error}") from None
+    return architecture.with_width(width) if takes_width and width else architecture

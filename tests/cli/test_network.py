@@ -1,0 +1,65 @@
+"""``--network FILE.py:NAME``: a network of the user's in each command."""
+
+import pandas as pd
+import pytest
+from example_tables import shell
+
+SOURCE = """
+import jax
+from flax import nnx
+import sizes
+
+class Network(nnx.Module):
+    def __init__(self, in_features, out_features, *, width=sizes.WIDTH, rngs):
+        self.hidden = nnx.Linear(in_features, width, rngs=rngs)
+        self.readout = nnx.Linear(width, out_features, rngs=rngs)
+
+    def __call__(self, x):
+        return self.readout(nnx.relu(self.hidden(x)))
+"""
+FIT = ["fit", "train.csv", "--target", "y", "--reg", "1", "--method", "gaussian"]
+
+
+@pytest.fixture
+def network(folder):
+    (folder / "mine.py").write_text(SOURCE)
+    (folder / "sizes.py").write_text("WIDTH = 8")
+    return "mine.py:Network"
+
+
+def test_fit_and_predict(network, folder, capsys):
+    assert shell(*FIT, "--network", network) == 0
+    assert shell("predict", "model.ntk", "train.csv", "--network", network) == 0
+    own = pd.read_csv(folder / "predictions.csv")
+    assert len(own)
+    capsys.readouterr()
+    assert shell("predict", "model.ntk", "train.csv") == 2
+    assert "give the same --network FILE.py:NAME again" in capsys.readouterr().err
+    assert shell(*FIT) == 0
+    assert shell("predict", "model.ntk", "train.csv") == 0
+    default = pd.read_csv(folder / "predictions.csv")
+    assert (own["probability_yes"] - default["probability_yes"]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("mine.py", "must be FILE.py:NAME"),
+        ("other.py:Network", "there is no file other.py"),
+        ("mine.py:Other", "mine.py has no Other; it has Network"),
+        ("sizes.py:WIDTH", "module must be a function or class"),
+        ("broken.py:Network", "broken.py failed, ZeroDivisionError"),
+    ],
+)
+def test_mistakes(given, said, network, folder, capsys):
+    (folder / "broken.py").write_text("1 / 0")
+    assert shell(*FIT, "--network", given) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_laziness_and_comparison(network, folder):
+    quick = ["--members", "2", "--max-iter", "20", "--n-train", "12"]
+    assert shell("lazy", "--data", "wine", "--widths", "8", "16", "--network", network, *quick) == 0
+    quick = ["--members", "2", "--draws", "8", "--n-train", "12", "--skip", "nuts", "--width", "16"]
+    assert shell("compare", "--data", "wine", "--reg", "1", "--network", network, *quick) == 0
