@@ -98,15 +98,14 @@ class KernelFunction(BaseArchitecture):
         return Kernels(variances, variances.copy())
 
     def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
-        """Kernels [n1, n2] as JAX arrays, also where they are traced."""
+        """Kernels [n1, n2] as JAX arrays, of points that are not traced."""
         x2 = x1 if x2 is None else x2
-        shape = jax.ShapeDtypeStruct((len(x1), len(x2)), x1.dtype)
-        covariance = jax.pure_callback(
-            lambda a, b: jnp.asarray(self._covariance(np.asarray(a), np.asarray(b)), shape.dtype),
-            shape,
-            x1,
-            x2,
-        )
+        if isinstance(x1, jax.core.Tracer) or isinstance(x2, jax.core.Tracer):
+            raise ValueError(
+                "A kernel function of NumPy arrays cannot be part of a function of JAX. Use "
+                "predict_proba, or an architecture."
+            )
+        covariance = jnp.asarray(self._covariance(np.asarray(x1), np.asarray(x2)), x1.dtype)
         return Kernels(covariance, covariance)
 
     def kernel_diag_block(self, x: jax.Array) -> Kernels:

@@ -347,9 +347,11 @@ def _refine(network, X, y, likelihood, reg, tune, weights) -> tuple[Any, float, 
     if "scales" in tune:
         start["scales"] = jnp.ones(X.shape[1])
     lower = {name: jnp.zeros_like(value) for name, value in start.items()}
-    # Of a kernel that stays as it is, one decomposition serves every evidence.
-    stays = isinstance(likelihood, Gaussian) and not climbed and "scales" not in tune
-    spectrum = Spectrum.of(network.kernels(X).ntk, y, weights) if stays else None
+    # A kernel that stays as it is is computed once, and one decomposition serves every evidence.
+    stays = not climbed and "scales" not in tune
+    fixed = jnp.asarray(network.kernels(X).ntk) if stays else None
+    gaussian = isinstance(likelihood, Gaussian)
+    spectrum = Spectrum.of(fixed, y, weights) if fixed is not None and gaussian else None
     if "noise" in tune:
         start["noise"] = jnp.asarray(
             spectrum.best_noise(reg)
@@ -366,8 +368,10 @@ def _refine(network, X, y, likelihood, reg, tune, weights) -> tuple[Any, float, 
     def evidence(p: dict[str, Any]) -> Array:
         if spectrum is not None:
             return spectrum.log_evidence(p["reg"], cast(Gaussian, with_noise(p)).noise)
-        scaled = points * p.get("scales", 1.0)
-        ntk = network.tuned_kernel_block(scaled, {name: p[name] for name in climbed}).ntk
+        ntk = fixed
+        if ntk is None:
+            scaled = points * p.get("scales", 1.0)
+            ntk = network.tuned_kernel_block(scaled, {name: p[name] for name in climbed}).ntk
         model = with_noise(p)
         loss = model if weights is None else Weighted(model, jnp.asarray(weights))
         return log_evidence(ntk, targets, p["reg"], loss)
