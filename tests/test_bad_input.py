@@ -328,7 +328,7 @@ KERNELS, KEY = NET.kernels(X), jax.random.key(0)
 HOT = np.eye(3)[Y]
 PREDICTION = nuq.SamplePrediction(np.zeros((2, 12, 3)))
 CALLS = [
-    (lambda: nuq.MLP(activation="tanh"), r"relu, erf, gelu.*Architecture\(module\)"),
+    (lambda: nuq.MLP(activation="rely"), "one of relu, erf, gelu.*or give the function itself"),
     (lambda: nuq.MLP(residual="yes"), "residual must be True or False"),
     (lambda: nuq.NTKClassifier(NET).fit(np.zeros((12, 4, 4, 1)), Y), "dim 4.*ConvNet"),
     (lambda: nuq.NTKClassifier(reg="evidence", tune="depth").fit(X, Y), "tune takes a tuple"),
