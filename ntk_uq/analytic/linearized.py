@@ -96,7 +96,7 @@ def check_linearized(uncertainty: Uncertainty, reg: Any, time: Any = None) -> No
     >>> try:
     ...     check_linearized("posterior", 0)
     ... except ValueError as error:
-    ...     print(str(error)[:33])
+    ...     print(str(error)[:32])
     A trained network needs reg > 0,
     """
     if uncertainty == "initialization":

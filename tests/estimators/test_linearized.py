@@ -121,7 +121,7 @@ def test_refusals(model):
         nuq.NTKClassifier(net, reg=0, uncertainty="none", label_smoothing=0.1).fit(X, y)
     with pytest.raises(ValueError, match="Leave tune out"):
         nuq.NTKClassifier(net, reg="evidence", uncertainty="none", tune=("scales",)).fit(X, y)
-    for reg in (None, "cv", "evidence"):
+    for reg in ("cv", "evidence"):
         with pytest.raises(ValueError, match=r"number for reg.*GridSearchCV"):
             nuq.NTKClassifier(net, reg=reg, uncertainty="none").fit(X, y)
     with pytest.raises(ValueError, match="needs the noise"):

@@ -271,7 +271,8 @@ def check_points_apart(architecture: Any, shape: tuple[int, ...]) -> None:
         Names the operation and its line.
     """
     in_features = shape[0] if len(shape) == 1 else shape
-    first, second, third = _numbers((3, *shape), np.float32)
+    # In the parameters' precision: a convolution takes no other.
+    first, second, third = _numbers((3, *shape), jnp.result_type(float))
 
     def forward(network: Any, x: jax.Array) -> jax.Array:
         return architecture.apply(network, x)
