@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ntk_uq import __version__
 from ntk_uq._common.progress import progress_lines
-from ntk_uq.cli import compare, fit, lazy, predict
+from ntk_uq.cli import compare, fit, info, lazy, predict
 from ntk_uq.cli.options import Parser, say
 
 __all__ = ["main"]
@@ -62,6 +62,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="ntk-uq", description="How sure may a wide neural network be?")
     parser.add_argument("--version", action="version", version=f"ntk_uq {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (compare, fit, predict, lazy):
+    for command in (compare, fit, predict, info, lazy):
         command.add_parser(commands)
     return parser
