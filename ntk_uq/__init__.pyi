@@ -38,5 +38,6 @@ from .compare import Comparison as Comparison
 from .compare import compare as compare
 from .persistence import load as load
 from .persistence import save as save
+from .estimators.onnx import to_onnx as to_onnx
 
 __version__: str

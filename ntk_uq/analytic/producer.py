@@ -390,13 +390,7 @@ class FittedInfiniteEnsemble:
                 "Draws whose prior functions are networks are made anew for each point, and are no "
                 'constant of a function: fit with prior_functions="exact".'
             )
-        scales, points = (
-            jnp.asarray(self.feature_scales, X.dtype),
-            jnp.asarray(self.points, X.dtype),
-        )
-        X = X * scales
-        kernels = self.architecture.kernel_block(X, points), self.architecture.kernel_diag_block(X)
-        predictor = jax.tree.map(lambda leaf: jnp.asarray(leaf, X.dtype), self.predictor)
+        predictor, kernels = self._traced(X)
         if isinstance(predictor, ExactPredictor):
             return predictor.latents(*kernels)
         mean, cov = predictor.moments(*kernels)
@@ -405,6 +399,20 @@ class FittedInfiniteEnsemble:
         nodes = jnp.asarray(gaussian_nodes(mean.shape[1]), X.dtype)
         # The symmetric root: where eigenvalues coincide it turns no node.
         return mean + jnp.einsum("mcd,med,se->smc", root, vectors, nodes)
+
+    def traced_moments(self, X: Array) -> tuple[Array, Array] | None:
+        """Means and variances [m, C] of the closed form at points that may be traced."""
+        if not isinstance(self.predictor, GaussianPredictor):
+            return None
+        predictor, kernels = self._traced(X)
+        mean, cov = predictor.moments(*kernels)
+        return mean, jnp.einsum("mcc->mc", cov)
+
+    def _traced(self, X: Array) -> tuple[Any, tuple[Kernels, Kernels]]:
+        """The predictor, and what it takes at points, in their precision."""
+        X, points = X * jnp.asarray(self.feature_scales, X.dtype), jnp.asarray(self.points, X.dtype)
+        kernels = self.architecture.kernel_block(X, points), self.architecture.kernel_diag_block(X)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, X.dtype), self.predictor), kernels
 
     def functions(self) -> Callable[[ArrayLike], Floats]:
         """Draws as functions, to be evaluated anywhere, later, and consistently: `FunctionDraws`.

@@ -7,7 +7,6 @@ import numpy as np
 
 from ntk_uq.ensemble.producer import FittedEnsemble
 from ntk_uq.networks.architecture import BaseArchitecture
-from ntk_uq.selection.curve import RegCurve
 
 __all__ = ["card_of"]
 
@@ -88,7 +87,7 @@ def _network(estimator: Any) -> dict[str, Any]:
 def _chosen(estimator: Any) -> dict[str, Any]:
     reg = getattr(estimator, "reg_", None)
     found: dict[str, Any] = {"reg": estimator.reg if reg is None else reg}
-    curve: RegCurve | None = getattr(estimator, "reg_curve_", None)
+    curve: Any = getattr(estimator, "reg_curve_", None)
     if curve is None:
         return {**found, "by": None}
     scores = np.where(np.isfinite(curve.scores), curve.scores, -np.inf)
