@@ -79,7 +79,8 @@ def to_onnx(
     except NotImplementedError as error:
         raise ValueError(
             f"{type(estimator).__name__} with these settings has {error}, which ONNX does not. "
-            'NTKClassifier(method="exact"), NTKRegressor and finite ensembles can be exported.'
+            'NTKClassifier(method="exact"), NTKRegressor and finite ensembles of '
+            'uncertainty="initialization" can be exported.'
         ) from error
     write_atomically(Path(path), lambda file: file.write(model.SerializeToString()))
 

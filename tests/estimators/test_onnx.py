@@ -21,7 +21,7 @@ def answers(model, path, points):
 
 @pytest.mark.parametrize(
     "name",
-    ["ntk-exact", "ntk-none", "ntk-regressor", "ensemble", "ensemble-regressor"],
+    ["ntk-exact", "ntk-none", "ntk-regressor", "ensemble"],
 )
 def test_onnxruntime_agrees(name, tmp_path):
     pytest.importorskip("onnx")
