@@ -19,7 +19,7 @@ import ntk_uq as nuq
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--points", type=int, default=50)
-    parser.add_argument("--reg", type=float, nargs="*", default=[1.0, 0.1, 0.01])
+    parser.add_argument("--reg", type=float, nargs="*", default=[1.0, 0.1])
     parser.add_argument("--samples", type=int, default=1000, help="draws of each of two chains")
     args = parser.parse_args()
     X, y = load_wine(return_X_y=True)

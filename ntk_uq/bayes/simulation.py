@@ -15,7 +15,7 @@ from ntk_uq._common import checks
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq.bayes.posterior import posterior_of
-from ntk_uq.bayes.priors import Prior, in_double
+from ntk_uq.bayes.priors import GaussianProcessPrior, NetworkPrior, Prior, in_double
 from ntk_uq.bayes.samplers.interface import ChainSampler, DrawSampler
 from ntk_uq.bayes.samplers.table import sampler_named
 from ntk_uq.likelihoods import Likelihood, Weighted
@@ -112,8 +112,13 @@ def simulation_based_calibration(
             "Targets are drawn from the likelihood, and a weighted one is no distribution of "
             "targets: give the likelihood without weights."
         )
-    outputs = getattr(prior, "n_outputs", n_outputs)
-    size = len(getattr(prior, "points", getattr(prior, "factor", prior)))
+    outputs = n_outputs
+    if isinstance(prior, NetworkPrior):
+        outputs, size = prior.n_outputs, len(prior.points)
+    elif isinstance(prior, GaussianProcessPrior):
+        size = len(prior.factor)
+    else:
+        size = len(np.atleast_1d(np.asarray(prior)))
     posterior = posterior_of(
         "simulation_based_calibration", prior, np.zeros((size, outputs)), likelihood
     )
