@@ -6,6 +6,7 @@ What takes seconds to import loads in the functions that use it, after the argum
 import argparse
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         except KeyboardInterrupt:
             say(f"{name}: interrupted; nothing was written")
+            _leave_chains()
             return 130
         except (ValueError, OSError, NotImplementedError, MemoryError, ImportError) as error:
             say(f"{name}: error: {error}")
@@ -56,6 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             return 1
     return 0
+
+
+def _leave_chains() -> None:
+    """End the process where a chain is in a long draw, for which Python's end would wait."""
+    chains = sys.modules.get("ntk_uq.bayes.chains")
+    if chains is None:
+        return
+    if any(thread.name.startswith(chains.THREAD_NAMES) for thread in threading.enumerate()):
+        sys.stdout.flush()
+        os._exit(130)
 
 
 def _parser() -> argparse.ArgumentParser:
