@@ -7,12 +7,14 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 
 from ntk_uq import __version__
+from ntk_uq._common.processes import DividedWorkError, is_first, join, leave
 from ntk_uq._common.progress import progress_lines
 from ntk_uq.cli import compare, fit, lazy, predict
-from ntk_uq.cli.options import Parser, say
+from ntk_uq.cli.options import Parser, add_distributed, say
 
 __all__ = ["main"]
 
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: say(f"{name}: warning: {message}")
         try:
-            with progress_lines(name):
+            with progress_lines(name), _process_of_several(arguments.distributed):
                 arguments.run(arguments)
         except BrokenPipeError:  # whoever reads has enough, as head has
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -45,17 +47,37 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"{name}: interrupted; nothing was written")
             return 130
         except (ValueError, OSError, NotImplementedError, MemoryError, ImportError) as error:
-            say(f"{name}: error: {error}")
+            say(f"{name}: error: {error}", everywhere=True)
             return 2
+        except DividedWorkError as error:
+            say(f"{name}: error: {error}", everywhere=True)
+            return 1
         except Exception as error:
             if "NTK_UQ_TRACEBACK" in os.environ:
                 raise
             say(
                 f"{name}: error: {type(error).__name__}: {error} (this should not happen; with "
-                "NTK_UQ_TRACEBACK=1 in the environment it shows where)"
+                "NTK_UQ_TRACEBACK=1 in the environment it shows where)",
+                everywhere=True,
             )
             return 1
     return 0
+
+
+@contextmanager
+def _process_of_several(distributed: bool) -> Iterator[None]:
+    """Of several processes only the first speaks, and all end if one fails."""
+    if not distributed:
+        yield
+        return
+    join()
+    try:
+        with open(os.devnull, "w") as nowhere:
+            with redirect_stdout(sys.stdout if is_first() else nowhere):
+                yield
+    except BaseException as error:
+        leave(error)
+        raise
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,4 +86,6 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in (compare, fit, predict, lazy):
         command.add_parser(commands)
+    for parser_of_command in commands.choices.values():
+        add_distributed(parser_of_command)
     return parser
