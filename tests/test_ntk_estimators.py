@@ -117,6 +117,7 @@ def test_curve_is_drawn(automatic):
     assert ax.get_lines()[-1].get_xdata()[0] == automatic.reg_
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("make", [NTKClassifier, NTKRegressor])
 @pytest.mark.parametrize("frequency", [1, 2])
 def test_features_that_act_by_themselves_are_seen_by_themselves(make, frequency):
@@ -210,7 +211,7 @@ _HARD = {
 }
 
 
-@pytest.mark.cases(4)
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("points", _HARD.values(), ids=_HARD)
 @pytest.mark.parametrize("reg", [1e-8, 1e-3, 1.0, 1e8])
 @pytest.mark.parametrize("method", ["gaussian", "exact"])
