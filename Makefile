@@ -1,5 +1,5 @@
 # Each target sets up what it needs: Python 3 with venv, make and git are enough to begin.
-BENCHMARKS := kernels exact_draws first_call size ensemble_training ensemble_accuracy samplers
+BENCHMARKS := kernels exact_draws first_call size ensemble_training ensemble_accuracy samplers processes
 STUDIES := choosing_reg discrepancy temperature out_of_distribution regression
 CLAIMS := runaway regularised smoothed linearised spread posterior other_losses
 

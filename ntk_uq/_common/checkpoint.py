@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from ntk_uq._common.files import write_atomically
+from ntk_uq._common.processes import is_first, once
 
 __all__ = ["Checkpoint", "digest", "name_without_addresses"]
 
@@ -36,10 +37,17 @@ class Checkpoint:
 
     def __init__(self, directory: str | os.PathLike, run: dict[str, str]):
         self.directory = Path(directory)
+        once(lambda: self._open(run), f"checkpoint {run}")
+        if not is_first():  # which may have files of its own
+            self._open(run)
+
+    def _open(self, run: dict[str, str]) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / _RUN
         if path.exists():
             self._check_same_run(path, run)
+            if not is_first():  # others write already
+                return
             for left_by_a_killed_process in self.directory.glob("*.tmp"):
                 left_by_a_killed_process.unlink(missing_ok=True)
             return

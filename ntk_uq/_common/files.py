@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from ntk_uq._common.processes import is_first
+
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Have `write` write a file that is whole or, where it does not come to its end, as before.
@@ -21,3 +23,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_result(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """`write_atomically` what is the same in all processes: of several the first writes it."""
+    if is_first():
+        write_atomically(path, write)

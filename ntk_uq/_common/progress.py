@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from ntk_uq._common.processes import is_first
+
 # In a file a line now and then, and none of what is quick: seconds.
 _FIRST_LINE, _BETWEEN_LINES = 20.0, 30.0
 # What begins lines where standard error is no terminal; None where nothing is to be said there.
@@ -47,7 +49,7 @@ def progress_bar(label: str, total: int, show: bool | None = None) -> Iterator[P
         Number of steps that are expected.
     show : bool, optional
         None shows the bar only where standard error is a terminal, and lines elsewhere within
-        `progress_lines`.
+        `progress_lines`. Of several processes the first shows its share of the work.
 
     Yields
     ------
@@ -63,6 +65,9 @@ def progress_bar(label: str, total: int, show: bool | None = None) -> Iterator[P
     None
     """
     name = _LINES.get()
+    if not is_first():
+        yield None
+        return
     if show is None:
         show = sys.stderr.isatty()
         if not show and name is not None:

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from numpy.typing import NDArray
 
 from ntk_uq._common.deflation import (
     DEFLATED,
@@ -78,6 +79,9 @@ _AIM = 0.25
 # Rounding of the residual is taken for this many times what one repetition shows of it: repetitions
 # differ by a little more than either is off, and points that are equal are off together.
 _REPETITIONS = 4
+# Up to so many points their number is rounded up to a multiple of this one: each is a program that
+# takes longer to compile than most of these problems to solve.
+_MOST_ENLARGED, _STEP = 1024, 32
 # The mode is where a deflation takes the curvature; any point near it will do. Nats.
 _MODE_TOLERANCE = 0.1
 # Of tiles products are what costs: more directions pay, and a deflation nearer to the mode's own
@@ -283,14 +287,62 @@ def solve_dual(
     """
     problem = y, f0, likelihood, linear, weights, start, deflation, tol
     if not isinstance(ntk, Products):
-        return _solve_dense(ntk, reg, *problem, max_iter=max_iter)
+        if not _can_be_enlarged(ntk, problem):
+            return _solve_dense(ntk, reg, *problem, max_iter)
+        found = _solve_dense(*_enlarged(ntk, reg, *problem), max_iter)
+        alpha, latents = (
+            jnp.asarray(np.asarray(a)[:, : len(y)]) for a in (found.alpha, found.latents)
+        )
+        return found._replace(alpha=alpha, latents=latents)
     report = None if told is None else lambda norm: told(norm / (2 * float(reg)))
     return _solve(_Tiled(ntk, report), reg, *problem, max_iter=max_iter)
 
 
-@partial(jax.jit, static_argnames="max_iter")
-def _solve_dense(ntk: Array | Operator, *problem: Any, max_iter: int) -> DualSolution:
+@jax.jit
+def _solve_dense(
+    ntk, reg, y, f0, likelihood, linear, weights, start, deflation, tol, max_iter
+) -> DualSolution:
+    problem = reg, y, f0, likelihood, linear, weights, start, deflation, tol
     return _solve(_Dense(ntk), *problem, max_iter=max_iter)
+
+
+def _can_be_enlarged(ntk: Any, problem: tuple) -> bool:
+    """Whether points of weight zero can be added, and are worth it."""
+    if isinstance(ntk, Operator) or np.ndim(ntk) != 2 or len(ntk) > _MOST_ENLARGED:
+        return False
+    y, _, likelihood, *_, deflation, _ = problem
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((ntk, problem))):
+        return False  # of a program that is compiled for so many points anyway
+    of_points = any(np.shape(leaf)[:1] == (len(y),) for leaf in jax.tree.leaves(likelihood))
+    return deflation is None and (hasattr(likelihood, "take") or not of_points)
+
+
+def _enlarged(ntk, reg, y, f0, likelihood, linear, weights, start, deflation, tol) -> tuple:
+    """The problem with points of weight zero, so that one program serves many numbers of points.
+
+    Their kernel is zero and their coefficients stay so: the solution is the same. In NumPy, which
+    compiles nothing.
+    """
+    n = len(y)
+    missing = -n % _STEP
+    rows = np.resize(np.arange(n), n + missing)  # targets that the likelihood knows
+
+    def fill(array: Any, shape: tuple[int, ...]) -> NDArray:
+        width = [(0, missing if axis == 1 else 0) for axis in range(len(shape))]
+        return np.pad(np.broadcast_to(np.asarray(array, f0.dtype), shape), width)
+
+    return (
+        np.pad(np.asarray(ntk), (0, missing)),
+        reg,
+        np.asarray(y)[rows],
+        fill(f0, f0.shape),
+        likelihood.take(rows) if hasattr(likelihood, "take") else likelihood,
+        linear if np.ndim(linear) == 0 else fill(linear, f0.shape),
+        fill(weights, f0.shape[:2]),
+        None if start is None else fill(start, f0.shape),
+        deflation,
+        tol,
+    )
 
 
 @partial(

@@ -3,7 +3,7 @@
 docs/theory: "Exact push-forward".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -17,8 +17,10 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from numpy.typing import ArrayLike
 
 from ntk_uq._common import checks
+from ntk_uq._common.checkpoint import digest
 from ntk_uq._common.linalg import cholesky, interpolation_factor
 from ntk_uq._common.machine import cores
+from ntk_uq._common.processes import divided, gather
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.side_by_side import side_by_side
@@ -141,7 +143,8 @@ def _exact_predictor(
             undo = jax.vmap(partial(solve_triangular, factor, lower=True, trans=1))(whitened)
             of_draws["linear"] = curvature.sqrt_matvec(label_noise[0])
             of_draws["start"] = centre.alpha - undo / reg
-        alpha, gap, converged = _solve_draws(solve, f0, of_draws, progress)
+        task = f"draws of {digest((jax.random.key_data(key), y))}"
+        alpha, gap, converged = _solve_draws(solve, f0, of_draws, progress, task)
     else:
         ntk_factor = interpolation_factor(kernels.ntk)
         target = likelihood.optimum(y) - likelihood.identified(f0)
@@ -308,18 +311,21 @@ def _solve_draws(
     f0: Array,
     of_draws: dict[str, Array],
     progress: Progress | None,
+    task: str,
 ) -> tuple[Array, Array, Array]:
     """Solve chunk by chunk, so that progress is seen and an interrupt is heard.
 
     Prior functions f0, and what else the problems take, are of shape [S, n, C].
 
     On a CPU the chunks run side by side: what is not a matrix product keeps one core busy only.
+    Processes divide them.
     """
     n_draws, at_once, threads = len(f0), _draws_at_once(*f0.shape[1:]), 1
     if jax.default_backend() == "cpu":
         threads = min(cores(), n_draws, at_once)
         at_once = min(at_once // threads, _DRAWS_A_CORE)
-    size = min(n_draws, at_once)  # one for all, whatever n_draws: draws keep their values
+    # One for all, whatever n_draws: draws keep their values.
+    size = min(gather(min(n_draws, at_once), task))
     double = f0.dtype == jnp.float64
 
     def solve_chunk(start: int) -> tuple[Array, Array, Array]:
@@ -333,10 +339,14 @@ def _solve_draws(
             )
             return jax.block_until_ready((s.alpha, s.gap, s.converged))
 
-    def told(chunks: int) -> None:
-        if progress is not None:
-            progress(min(chunks * size, n_draws), n_draws)
+    def solve_chunks(starts: Sequence[int]) -> list[tuple[Array, Array, Array]]:
+        def told(chunks: int) -> None:
+            if progress is not None:
+                done, total = (min(starts[k - 1] + size, n_draws) for k in (chunks, len(starts)))
+                progress(done - starts[0], total - starts[0])
 
-    parts = side_by_side(solve_chunk, range(0, n_draws, size), threads, told)
+        return side_by_side(solve_chunk, starts, threads, told)
+
+    parts = divided(solve_chunks, range(0, n_draws, size), task)
     alpha, gap, converged = (jnp.concatenate(part)[:n_draws] for part in zip(*parts, strict=True))
     return alpha, gap, converged

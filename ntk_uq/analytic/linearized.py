@@ -25,6 +25,7 @@ from jax import Array
 from jax.scipy.linalg import cho_solve, solve_triangular
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common.checkpoint import digest
 from ntk_uq._common.deflation import CoupledDeflation, deflate_coupled
 from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.machine import memory_limit
@@ -211,7 +212,9 @@ class LinearizedEnsemble:
         parameters, f0, noise, start = p.random_problems(key, self.n_draws, mode, latents)
         tol = _TOLERANCE[jnp.dtype(p.tangent.dtype)]
         solve = p.solver(_max_iter(*p.targets.shape), tol, p.deflation(latents))
-        alpha, gap, converged = _solve_draws(solve, f0, {"linear": noise, "start": start}, told)
+        of_draws = {"linear": noise, "start": start}
+        task = f"draws of {digest((jax.random.key_data(key), p.targets))}"
+        alpha, gap, converged = _solve_draws(solve, f0, of_draws, told, task)
         moved = parameters + p.tangent.pull(p.points, np.asarray(alpha))
         return TangentDraws(moved, p.reg, gap, converged)
 

@@ -4,7 +4,7 @@ Nothing here takes n^3 operations or a second array of n^2 numbers. docs/theory:
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -18,6 +18,7 @@ from scipy.linalg import solve_triangular
 from ntk_uq._common.checkpoint import Checkpoint, digest, name_without_addresses
 from ntk_uq._common.linalg import cholesky
 from ntk_uq._common.low_rank import LowRank
+from ntk_uq._common.processes import divided
 from ntk_uq._common.progress import Progress, progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import DualSolution, Products, deflate_at_mode, solve_dual
@@ -245,7 +246,7 @@ def network_draws(
             checkpoint, problem, points, uncertainty, tol, size, f"{type(ntk).__name__} {kept[0]}"
         )
 
-    def chunk(draws: range, bar: Progress | None) -> dict[str, NDArray]:
+    def chunk(draws: range, told: Callable[[float], None] | None) -> dict[str, NDArray]:
         of_draws: dict[str, Any] = {"start": jnp.broadcast_to(mode, (len(draws), *mode.shape[1:]))}
         f0 = jnp.asarray(prior(draws, points))
         if label_noise is not None:
@@ -259,16 +260,25 @@ def network_draws(
             # A wide prior's f0 is far from the mode: start where the deflation takes it there.
             along = jnp.einsum("nk,snc->skc", deflation.basis, f0)
             of_draws["start"] -= jnp.einsum("nk,skc->snc", deflation.basis, along)
-        found = solve(f0, **of_draws, told=_told(bar, draws.start, n_draws))
+        found = solve(f0, **of_draws, told=told)
         return _kept(found, coefficients)
 
-    parts = []
-    with progress_bar("infinite ensemble", n_draws, progress) as bar:
-        for start in range(0, n_draws, size):
-            draws = range(start, min(start + size, n_draws))
-            parts.append(_once(run, draws, kept, partial(chunk, draws, bar)))
-            if bar is not None:
-                bar(draws.stop, n_draws)
+    def chunks(share: Sequence[range]) -> list[dict[str, NDArray]]:
+        found, done, total = [], 0, sum(map(len, share))
+        with progress_bar("infinite ensemble", total, progress) as bar:
+            for draws in share:
+                told = _told(bar, done, total)
+                found.append(_once(run, draws, kept, partial(chunk, draws, told)))
+                done += len(draws)
+                if bar is not None:
+                    bar(done, total)
+        return found
+
+    all_draws = range(n_draws)
+    of_chunks = [all_draws[start : start + size] for start in range(0, n_draws, size)]
+    key = jax.random.key_data(cast(jax.Array, problem.key))
+    task = f"draws of {digest((key, targets))}, {size} at once"
+    parts = divided(chunks, of_chunks, task)
     return _predictor(problem, uncertainty, prior, parts)
 
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,7 +13,9 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import NDArray
 
+from ntk_uq._common.checkpoint import digest
 from ntk_uq._common.machine import cores
+from ntk_uq._common.processes import divided
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq.bayes.posterior import Floats
@@ -74,6 +76,8 @@ def run_chains(
 ) -> Chains:
     """Run the chains, one thread each; JAX lets go of the interpreter while it computes.
 
+    Processes divide the chains.
+
     Parameters
     ----------
     key : Array
@@ -118,22 +122,25 @@ def run_chains(
                 drawn[index] += last
             return jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
 
+    def run_side_by_side(indices: Sequence[int]) -> list[Any]:
+        pool = ThreadPoolExecutor(max(1, min(len(indices), cores())), THREAD_NAMES)
+        chains = [pool.submit(run_chain, index) for index in indices]
+        try:
+            running = set(chains)
+            while running:
+                ended, running = wait(running, _REPORT_SECONDS, return_when=FIRST_EXCEPTION)
+                for chain in ended:
+                    chain.result()
+                if progress is not None:
+                    progress(sum(drawn), len(indices) * length)
+        finally:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=not wait(chains, _PATIENCE_SECONDS).not_done)
+        return [chain.result() for chain in chains]
+
     start = time.perf_counter()
-    pool = ThreadPoolExecutor(min(num_chains, cores()), THREAD_NAMES)
-    chains = [pool.submit(run_chain, index) for index in range(num_chains)]
-    try:
-        running = set(chains)
-        while running:
-            ended, running = wait(running, _REPORT_SECONDS, return_when=FIRST_EXCEPTION)
-            for chain in ended:
-                chain.result()
-            if progress is not None:
-                progress(sum(drawn), num_chains * length)
-    finally:
-        stop.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-        pool.shutdown(wait=not wait(chains, _PATIENCE_SECONDS).not_done)
-    whitened, latents, stats = jax.tree.map(
-        lambda *parts: np.stack(parts), *(chain.result() for chain in chains)
-    )
+    task = f"{num_chains} chains of {length} from {digest((jax.random.key_data(key), posterior))}"
+    chains = divided(run_side_by_side, range(num_chains), task)
+    whitened, latents, stats = jax.tree.map(lambda *parts: np.stack(parts), *chains)
     return Chains(whitened, latents, sampler.complete(stats), time.perf_counter() - start)

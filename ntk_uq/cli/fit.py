@@ -28,7 +28,15 @@ __all__ = ["add_parser"]
 # What the name of an estimator begins with, by producer; and options that only that one has, with
 # the estimator's argument.
 _PRODUCERS: dict[str, tuple[str, dict[str, str]]] = {
-    "ntk": ("NTK", {"draws": "n_draws", "method": "method", "uncertainty": "uncertainty"}),
+    "ntk": (
+        "NTK",
+        {
+            "draws": "n_draws",
+            "method": "method",
+            "uncertainty": "uncertainty",
+            "checkpoint": "checkpoint",
+        },
+    ),
     "ensemble": (
         "Ensemble",
         {
@@ -36,6 +44,7 @@ _PRODUCERS: dict[str, tuple[str, dict[str, str]]] = {
             "uncertainty": "uncertainty",
             "batch-size": "batch_size",
             "epochs": "max_iter",
+            "checkpoint": "checkpoint",
         },
     ),
     "bayes": (
@@ -239,6 +248,12 @@ def _add_output(output: Any) -> None:
         default=0,
         metavar="N",
         help="seed of the model and of the rows that are held out (default: 0)",
+    )
+    output.add_argument(
+        "--checkpoint",
+        metavar="FOLDER",
+        help="keep finished networks of ensemble, or draws of ntk for many rows, in this folder: "
+        "the same command after an interrupt goes on from there",
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ntk_uq._common.processes import is_first
+
 __all__ = [
     "CRITERIA",
     "SHIPPED",
@@ -14,6 +16,7 @@ __all__ = [
     "Parser",
     "add_columns",
     "add_count",
+    "add_distributed",
     "add_optional_count",
     "add_reading",
     "check_output",
@@ -90,6 +93,17 @@ def add_columns(group: Any) -> None:
         default=[],
         metavar="COLUMN",
         help="take numbers, or text with many values, as categories; may be repeated",
+    )
+
+
+def add_distributed(parser: Any) -> None:
+    """That this is one process of several."""
+    parser.add_argument_group("several processes").add_argument(
+        "--distributed",
+        action="store_true",
+        help="this is one of several processes that run the same command, started by srun, mpirun "
+        "or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID: they divide the "
+        "work, and the first writes",
     )
 
 
@@ -211,6 +225,11 @@ def check_output(path: Path, *inputs: str) -> None:
         raise ValueError(f"the folder {path.parent} cannot be written to")
 
 
-def say(message: str) -> None:
-    """Write one line to standard error, whatever the message holds."""
+def say(message: str, everywhere: bool = False) -> None:
+    """Write one line to standard error, whatever the message holds.
+
+    Of several processes the first does, or all.
+    """
+    if not (everywhere or is_first()):
+        return
     print(" ".join(message.split()), file=sys.stderr, flush=True)

@@ -8,12 +8,14 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 
 from ntk_uq import __version__
+from ntk_uq._common.processes import DividedWorkError, is_first, join, leave
 from ntk_uq._common.progress import progress_lines
 from ntk_uq.cli import compare, fit, info, lazy, predict
-from ntk_uq.cli.options import Parser, say
+from ntk_uq.cli.options import Parser, add_distributed, say
 
 __all__ = ["main"]
 
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: say(f"{name}: warning: {message}")
         try:
-            with progress_lines(name):
+            with progress_lines(name), _process_of_several(arguments.distributed):
                 arguments.run(arguments)
         except BrokenPipeError:  # whoever reads has enough, as head has
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -47,14 +49,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             _leave_chains()
             return 130
         except (ValueError, OSError, NotImplementedError, MemoryError, ImportError) as error:
-            say(f"{name}: error: {error}")
+            say(f"{name}: error: {error}", everywhere=True)
             return 2
+        except DividedWorkError as error:
+            say(f"{name}: error: {error}", everywhere=True)
+            return 1
         except Exception as error:
             if "NTK_UQ_TRACEBACK" in os.environ:
                 raise
             say(
                 f"{name}: error: {type(error).__name__}: {error} (this should not happen; with "
-                "NTK_UQ_TRACEBACK=1 in the environment it shows where)"
+                "NTK_UQ_TRACEBACK=1 in the environment it shows where)",
+                everywhere=True,
             )
             return 1
     return 0
@@ -70,10 +76,28 @@ def _leave_chains() -> None:
         os._exit(130)
 
 
+@contextmanager
+def _process_of_several(distributed: bool) -> Iterator[None]:
+    """Of several processes only the first speaks, and all end if one fails."""
+    if not distributed:
+        yield
+        return
+    join()
+    try:
+        with open(os.devnull, "w") as nowhere:
+            with redirect_stdout(sys.stdout if is_first() else nowhere):
+                yield
+    except BaseException as error:
+        leave(error)
+        raise
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="ntk-uq", description="How sure may a wide neural network be?")
     parser.add_argument("--version", action="version", version=f"ntk_uq {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in (compare, fit, predict, info, lazy):
         command.add_parser(commands)
+    for parser_of_command in commands.choices.values():
+        add_distributed(parser_of_command)
     return parser

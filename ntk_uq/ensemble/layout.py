@@ -1,5 +1,6 @@
 """How many members are trained at once, on which devices, by the memory there is."""
 
+import platform
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh
 
 from ntk_uq._common.machine import free_memory
+from ntk_uq._common.processes import gather
 from ntk_uq.ensemble.members import in_features
 from ntk_uq.ensemble.objective import Member, Problem
 from ntk_uq.ensemble.trainer import _MEMBERS, _Data
@@ -25,10 +27,17 @@ _MEMORY_SHARE = 0.5
 
 
 def _layout(architecture, method, data: _Data, memory, devices) -> tuple[Mesh, int]:
-    """Devices, and members that they train at once."""
-    devices = jax.devices() if devices is None else list(devices)
+    """Devices of this process, and members that they train at once: as many in every process."""
+    own = jax.local_devices()
+    devices = own if devices is None else list(devices)
+    if any(device not in own for device in devices):
+        raise ValueError(
+            f"devices must be of this process, jax.local_devices(): {own}; got {devices}. Others "
+            "train their share of the members themselves."
+        )
     needed = _member_bytes(architecture, method, data)
     given = _free_bytes(devices) * _MEMORY_SHARE if memory is None else memory
+    given = min(gather(given, "memory of members"))
     if given < needed:
         raise ValueError(
             f"Training one member takes about {needed / 2**20:.0f} MiB, and the memory to use is "
@@ -49,7 +58,8 @@ def _free_bytes(devices: Sequence[jax.Device]) -> float:
     statistics = devices[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
-    return free_memory() / len(devices)
+    machines = gather(platform.node(), "names of machines")
+    return free_memory() / (len(devices) * machines.count(platform.node()))
 
 
 def _member_bytes(architecture, method, data: _Data) -> int:

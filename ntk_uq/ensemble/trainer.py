@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
 from ntk_uq._common.checkpoint import Checkpoint, digest, name_without_addresses
+from ntk_uq._common.processes import divided
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.ensemble.members import (
@@ -92,18 +94,29 @@ class _Trainer:
     ) -> _Results:
         """Train consecutive members."""
         first = members.start // self.chunk * self.chunk
-        chunks = []
-        for start in range(first, max(members.stop, first + 1), self.chunk):
-            wanted = range(max(start, members.start), min(start + self.chunk, members.stop))
-            report = None
-            if progress is not None:
-                report = partial(_report, progress, wanted.start, members.stop)
-            name_of_chunk = f"{name}-{wanted.start}-{wanted.stop}"
-            results = self._train_chunk(
-                start, wanted, uncertainty, mode, run, name_of_chunk, report
-            )
-            places = _within(wanted, start)
-            chunks.append(jax.tree.map(lambda leaf, places=places: leaf[places], results))
+
+        def wanted_of(start: int) -> range:
+            return range(max(start, members.start), min(start + self.chunk, members.stop))
+
+        def train_chunks(starts: Sequence[int]) -> list[_Results]:
+            chunks = []
+            skipped = wanted_of(starts[0]).start - members.start if starts else 0
+            for start in starts:
+                wanted, report = wanted_of(start), None
+                if progress is not None:
+                    done, total = wanted.start - skipped, wanted_of(starts[-1]).stop - skipped
+                    report = partial(_report, progress, done, total)
+                name_of_chunk = f"{name}-{wanted.start}-{wanted.stop}"
+                results = self._train_chunk(
+                    start, wanted, uncertainty, mode, run, name_of_chunk, report
+                )
+                places = _within(wanted, start)
+                chunks.append(jax.tree.map(lambda leaf, places=places: leaf[places], results))
+            return chunks
+
+        starts = range(first, max(members.stop, first + 1), self.chunk)
+        data = digest((jax.random.key_data(self.key), self.data))
+        chunks = divided(train_chunks, starts, f"{name} {starts} of {data}")
         return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
 
     def _train_chunk(self, start, wanted, uncertainty, mode, run, name, report) -> _Results:

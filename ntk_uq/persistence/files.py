@@ -14,7 +14,7 @@ from typing import IO, Any
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from ntk_uq._common.files import write_atomically
+from ntk_uq._common.files import write_result
 from ntk_uq._common.versions import versions
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.persistence.archive import TREE, RefusedError, stored, write_archive
@@ -48,7 +48,8 @@ def save(estimator: Any, path: str | os.PathLike, *, data: bool = True) -> None:
         ``OrdinalEncoder`` or one of the scalers; or a `tables.TableModel`.
     path : path
         The file, ``model.ntk`` for example. It is written under another name and then renamed: a
-        file that was there stays as it was until the new one is whole.
+        file that was there stays as it was until the new one is whole. Of several processes of
+        `jax.distributed` the first writes it, and the others go on.
     data : bool, default True
         False leaves out all that belongs to single training points, for a file that goes where the
         data may not. Only finite ensembles predict without them; what is learnt of all points stays
@@ -104,7 +105,7 @@ def save(estimator: Any, path: str | os.PathLike, *, data: bool = True) -> None:
         "architecture": writer.architecture,
         "model": model,
     }
-    write_atomically(path, lambda file: write_archive(file, tree, writer.arrays))
+    write_result(path, lambda file: write_archive(file, tree, writer.arrays))
 
 
 def read(file: IO[bytes], path: Path, architecture: BaseArchitecture | None) -> Any:

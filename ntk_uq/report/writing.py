@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib import rc_context
 from numpy.typing import ArrayLike, NDArray
 
-from ntk_uq._common.files import write_atomically
+from ntk_uq._common.files import write_result
 from ntk_uq._common.versions import versions
 from ntk_uq.plots import method_style
 from ntk_uq.report.choice import RegChoice, choice_findings, with_own
@@ -124,7 +124,7 @@ def write_report(
     path = Path(path)
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is not a regular file, so it cannot be replaced by a report.")
-    write_atomically(path, lambda file: file.write(html.encode()))
+    write_result(path, lambda file: file.write(html.encode()))
 
 
 def _reg_words(comparison: "Comparison") -> str:

@@ -13,7 +13,9 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from ntk_uq._common.checkpoint import digest
 from ntk_uq._common.machine import cores
+from ntk_uq._common.processes import divided
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.side_by_side import side_by_side
@@ -309,7 +311,13 @@ def _cv_scores(
             )[:, 0, held_out]
 
     threads = min(cores(), len(networks)) if jax.default_backend() == "cpu" else 1
-    scores = np.array(side_by_side(score, range(len(networks)), threads))
+    scores = np.array(
+        divided(
+            lambda share: side_by_side(score, share, threads),
+            range(len(networks)),
+            f"cross-validation of {len(networks)} networks on {digest((X, targets))}",
+        )
+    )
     return weighted_mean(
         scores, np.ones(len(X))[held_out] if weights is None else weights[held_out]
     )

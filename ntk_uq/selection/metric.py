@@ -17,7 +17,9 @@ import scipy
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common.checkpoint import digest
 from ntk_uq._common.machine import cores
+from ntk_uq._common.processes import divided
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.side_by_side import side_by_side
@@ -257,7 +259,12 @@ def learn_metric(
             network, factors = with_scales(architecture, scales[k])
             return _path(network.kernels, X * factors, y, targets, regs, likelihood, training[k])
 
-        modes, every = zip(*side_by_side(fit, range(len(training)), threads), strict=True)
+        paths = divided(
+            lambda share, fit=fit: side_by_side(fit, share, threads),  # type: ignore[misc]
+            range(len(training)),
+            f"round {t} of scales on {digest((X, targets))}",
+        )
+        modes, every = zip(*paths, strict=True)
         of_folds = zip(every, folds, strict=False)
         densities.append(np.concatenate([density[:, fold] for density, fold in of_folds], axis=1))
         learnt.append(scales[-1])

@@ -6,7 +6,7 @@ from typing import IO
 
 import pandas as pd
 
-from ntk_uq._common.files import write_atomically
+from ntk_uq._common.files import write_result
 from ntk_uq.tables.reading import PARQUET, no_pyarrow
 
 __all__ = ["write_table"]
@@ -35,4 +35,4 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
         else:
             table.to_csv(file, index=False)
 
-    write_atomically(Path(path), write)
+    write_result(Path(path), write)
