@@ -31,6 +31,7 @@ from ntk_uq.analytic.linearized import (
     TangentGaussian,
     check_linearized,
 )
+from ntk_uq.analytic.mixture import Component, FittedMixture, fit_mixture
 from ntk_uq.analytic.network_draws import NetworkDraws
 from ntk_uq.analytic.producer import (
     FittedInfiniteEnsemble,
@@ -42,11 +43,13 @@ from ntk_uq.analytic.trajectories import correct_draws
 from ntk_uq.predictions.first_order import Discrepancy, FirstOrderWarning, discrepancy
 
 __all__ = [
+    "Component",
     "Discrepancy",
     "ExactPredictor",
     "FirstOrderWarning",
     "FittedInfiniteEnsemble",
     "FittedLinearized",
+    "FittedMixture",
     "FittedProcess",
     "FunctionDraws",
     "GaussianPredictor",
@@ -64,6 +67,7 @@ __all__ = [
     "estimate_memory",
     "exact_predictor",
     "exact_predictor_until",
+    "fit_mixture",
     "follow_flow",
     "gaussian_predictor",
 ]
