@@ -6,6 +6,10 @@ CLAIMS := runaway regularised smoothed linearised spread posterior other_losses
 .DEFAULT_GOAL := help
 .PHONY: help env report test examples slow lint docs figures bench studies bench-bayes bench-torch bench-rivals clean
 
+# Tests, examples and pages compile the same programs: each is kept for the others.
+test examples slow docs: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+test examples slow docs: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
+test examples slow docs: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES ?= -1
 # How many is for tests/conftest.py to say.
 PARALLEL := -n auto --dist loadfile
 UV_VERSION := 0.13.9
@@ -40,7 +44,7 @@ lint: $(STAMP) ## Check format, style, types and the directions of imports
 	$(BIN)/lint-imports --cache-dir .cache/import_linter
 
 docs: $(STAMP) ## Build the documentation, warnings being errors
-	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky docs docs/_build/html
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky --jobs auto docs docs/_build/html
 
 figures: $(STAMP) ## Repeat the experiments behind the claims; pages draw their tables, figures/ has PDFs
 	for script in $(CLAIMS); do \

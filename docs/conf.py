@@ -36,7 +36,8 @@ myst_heading_anchors = 3
 
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+# A busy machine is no fault of a page.
+nb_execution_timeout = 3600
 
 
 def modules() -> str:

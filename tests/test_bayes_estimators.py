@@ -113,6 +113,7 @@ def test_noise_is_estimated_under_the_prior():
     assert evidence(noise) > max(evidence(0.98 * noise), evidence(1.02 * noise))
 
 
+@pytest.mark.slow
 @few_draws
 def test_pickle_and_clone():
     for model, y in ((BayesianClassifier(NET, **FEW), LABELS), (BayesianRegressor(**FEW), TARGET)):

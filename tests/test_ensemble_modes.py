@@ -332,6 +332,7 @@ class Registered(Own):
     pass
 
 
+@pytest.mark.slow
 def test_a_users_own_likelihood():
     y = PROBLEMS["gaussian"][1]
     net = MLP(width=256, depth=1, activation="erf")

@@ -94,7 +94,7 @@ def assert_same_predictions(estimator, again, X=X_TEST):
         np.testing.assert_array_equal(estimator.predict_proba(X), again.predict_proba(X))
 
 
-@pytest.mark.cases(7)
+@pytest.mark.cases(4)
 @pytest.mark.filterwarnings("ignore::ntk_uq.bayes.SamplingWarning")  # of so few draws
 @pytest.mark.parametrize(
     ("cls", "options"), CASES, ids=[f"{cls.__name__}-{i}" for i, (cls, _) in enumerate(CASES)]
@@ -296,6 +296,7 @@ class OfUsers(nuq.MLP):
     """Kernels as MLP's."""
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("estimator", "other"),
     [

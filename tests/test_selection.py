@@ -345,6 +345,7 @@ def test_posterior_of_noise_wants_a_strong_regularisation():
     assert curve.regs.max() == 100
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("uncertainty", ["none", "posterior"])
 def test_progress_of_a_choice_rises_to_its_end(uncertainty):
     """Over all networks, in whatever order they finish, and over both scans of a posterior."""

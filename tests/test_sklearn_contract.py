@@ -127,6 +127,7 @@ def test_labels_of_any_kind(labels):
     assert model.predict(points).tolist() == list(given)
 
 
+@pytest.mark.slow
 def test_weights_are_routed():
     with config_context(enable_metadata_routing=True):
         model = nuq.EnsembleClassifier(NET, n_members=1).set_fit_request(sample_weight=True)
@@ -151,6 +152,7 @@ def test_weights_that_sum_to_one_are_warned_of():
     np.testing.assert_array_equal(weighted.predict_proba(X), plain)
 
 
+@pytest.mark.slow
 def test_parameters_of_the_network():
     net = nuq.MLP(width=16, depth=1)
     model = nuq.NTKClassifier(net, reg=1.0, method="gaussian")

@@ -6,14 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ntk_uq.cli.methods import METHODS, POSTERIORS, about, estimator, network
-from ntk_uq.cli.network import add_network
+from ntk_uq.cli.methods import DEPTH, METHODS, POSTERIORS, about, estimator, network
+from ntk_uq.cli.network import add_network, shipped
 from ntk_uq.cli.options import (
     CRITERIA,
     SHIPPED,
     STATUS,
     add_columns,
     add_count,
+    add_optional_count,
     add_reading,
     check_output,
     integer,
@@ -100,8 +101,12 @@ def _add_model(model: Any) -> None:
         'scale; "cv" or "evidence" chooses one for all methods from the training points, and shows '
         "the posterior also where it predicts best itself (default: cv)",
     )
-    add_count(model, "--width", 512, "units of each hidden layer of the finite networks")
-    add_count(model, "--depth", 2, "hidden layers")
+    add_optional_count(
+        model,
+        "--width",
+        "units of each hidden layer of the finite networks (default: 512; of --network, its own)",
+    )
+    add_optional_count(model, "--depth", f"hidden layers (default: {DEPTH})")
     add_network(model)
 
 
@@ -156,6 +161,7 @@ def run(arguments: argparse.Namespace) -> None:
     # NUTS last: what is quick is seen first.
     chosen = (set(METHODS) - set(arguments.skip)) | set(arguments.added)
     names = [name for name in methods if name in chosen - {"nuts"}] + ["nuts"] * ("nuts" in chosen)
+    shipped(arguments, depth=DEPTH)
     if not names:
         raise ValueError("every method is skipped: there is nothing to compare")
     check_output(arguments.output)
@@ -288,7 +294,7 @@ def _description(
         else f"{n_features:,}, of {dataset.X.shape[1]:,} columns: numbers are standardised by the "
         "training points, categories and gaps have columns of their own",
         "Network": arguments.network
-        or f"{arguments.depth} hidden layers of {arguments.width} units (ReLU)",
+        or "{depth} hidden layers of {width} units (ReLU)".format_map(vars(network(arguments))),
         "Regularisation": f"reg = {arguments.reg:g}, as given; left out, it is chosen from the "
         "training points"
         if isinstance(arguments.reg, float)

@@ -4,10 +4,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ntk_uq.cli.network import add_network, own_network
+from ntk_uq.cli.network import add_network, own_network, shipped
 from ntk_uq.cli.options import (
     SHIPPED,
     add_count,
+    add_optional_count,
     add_reading,
     check_output,
     integer,
@@ -57,10 +58,8 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="units of each hidden layer, two or more values (default: 64 256 1024)",
     )
-    add_count(parser, "--depth", 2, "hidden layers")
-    parser.add_argument(
-        "--activation", choices=("relu", "erf", "gelu"), default="relu", help="(default: relu)"
-    )
+    add_optional_count(parser, "--depth", "hidden layers (default: 2)")
+    parser.add_argument("--activation", choices=("relu", "erf", "gelu"), help="(default: relu)")
     add_network(parser)
     add_count(parser, "--members", 3, "networks of each width")
     parser.add_argument(
@@ -91,6 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("a rate needs two widths: give --widths 64 256 1024, for example")
     if not arguments.label_smoothing < 1:
         raise ValueError("--label-smoothing must be below 1")
+    settings = shipped(arguments, depth=2, activation="relu")
     check_output(arguments.output)
 
     from ntk_uq.datasets import load_dataset, split
@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
         jax.random.key(arguments.seed),
         own_network(arguments.network, min(arguments.widths))
         if arguments.network
-        else MLP(depth=arguments.depth, activation=arguments.activation),
+        else MLP(**settings),
         parts.X_train,
         parts.y_train,
         parts.X_test,

@@ -5,7 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["METHODS", "POSTERIORS", "about", "estimator", "network"]
+from ntk_uq.cli.network import own_network, shipped
+
+__all__ = ["DEPTH", "METHODS", "POSTERIORS", "about", "estimator", "network"]
+
+
+# Of the network that is compared where none is given.
+WIDTH, DEPTH = 512, 2
 
 
 @dataclass(frozen=True)
@@ -16,6 +22,12 @@ class _Method:
     estimator: str  # its name in `ntk_uq.estimators`, where it loads when it is first used
     options: Callable[[argparse.Namespace, float], dict[str, Any]]
     words: Callable[[argparse.Namespace, float], str]
+
+
+def _networks(arguments: argparse.Namespace) -> str:
+    """How many finite networks there are, and of which width where that is known here."""
+    width = arguments.width or (None if arguments.network else WIDTH)
+    return f"{arguments.members} networks" + (f" of width {width:,}" if width else "")
 
 
 def _trajectories(reg: float) -> int:
@@ -48,7 +60,7 @@ METHODS = {
         "EnsembleClassifier",
         lambda arguments, reg: {"n_members": arguments.members},
         lambda arguments, reg: (
-            f"{arguments.members} networks of width {arguments.width:,}, each trained to "
+            f"{_networks(arguments)}, each trained to "
             "convergence from its own random initialisation. Its uncertainty is the spread over "
             "initialisations."
         ),
@@ -100,8 +112,8 @@ POSTERIORS = {
         "EnsembleClassifier",
         lambda arguments, reg: {"uncertainty": "posterior", "n_members": arguments.members},
         lambda arguments, reg: (
-            f"The same, right to first order, with {arguments.members} networks of width "
-            f"{arguments.width:,} in place of the limit of infinite width."
+            f"The same, right to first order, with {_networks(arguments)} in place of the limit of "
+            "infinite width."
         ),
     ),
     "laplace": _Method(
@@ -127,12 +139,12 @@ POSTERIORS = {
 
 def network(arguments: argparse.Namespace) -> Any:
     """The architecture that all methods share."""
-    from ntk_uq.cli.network import own_network
     from ntk_uq.networks.mlp import MLP
 
+    settings = shipped(arguments, depth=DEPTH)
     if arguments.network:
         return own_network(arguments.network, arguments.width)
-    return MLP(width=arguments.width, depth=arguments.depth)
+    return MLP(width=arguments.width or WIDTH, **settings)
 
 
 def estimator(name: str, arguments: argparse.Namespace, reg: float) -> Any:

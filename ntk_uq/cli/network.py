@@ -1,12 +1,13 @@
 """A network of the user's own, from a Python file."""
 
+import argparse
 import importlib.util
 import inspect
 import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_network", "own_network"]
+__all__ = ["add_network", "own_network", "shipped"]
 
 
 def add_network(group: Any) -> None:
@@ -18,6 +19,32 @@ def add_network(group: Any) -> None:
         "Python file that builds it, called as NAME(in_features, out_features, rngs=rngs), or "
         "with width=N too. The file is run: give none that you do not trust",
     )
+
+
+def shipped(arguments: argparse.Namespace, **defaults: Any) -> dict[str, Any]:
+    """Settings of the package's own network, by the command line or by default.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        Of the command; a setting that is not given is None.
+    **defaults
+        By the name of the setting.
+
+    Raises
+    ------
+    ValueError
+        A setting that is given beside ``--network``, which has its own.
+    """
+    given = {name: getattr(arguments, name) for name in defaults}
+    given = {name: value for name, value in given.items() if value is not None}
+    if arguments.network and given:
+        name = next(iter(given))
+        raise ValueError(
+            f"--{name} {given[name]} is for the package's own network: leave it out, and set it in "
+            f"{arguments.network}."
+        )
+    return defaults | given
 
 
 def own_network(text: str, width: int | None = None) -> Any:

@@ -307,6 +307,7 @@ def test_calibration_rejects_variational_inference():
     assert min(p_values(draws.latents[0], truth, targets)) < 1e-6
 
 
+@pytest.mark.slow
 def test_calibration_rejects_laplace():
     """Its Gaussian sits at the mode of a skewed posterior, too near to zero."""
     truth, targets = replications(2000)

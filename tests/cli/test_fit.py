@@ -218,6 +218,7 @@ def test_decisions_and_weights_that_cannot_be(folder, capsys, options, message):
     assert not (folder / "model.ntk").exists()
 
 
+@pytest.mark.slow
 def test_mini_batches_train(folder, recwarn, capsys):
     """With what is the default, and as well as on all rows at once."""
     options = ["--producer", "ensemble", "--members", "2", "--uncertainty", "none"]

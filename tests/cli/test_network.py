@@ -1,8 +1,13 @@
 """``--network FILE.py:NAME``: a network of the user's in each command."""
 
+import argparse
+
+import jax
 import pandas as pd
 import pytest
 from example_tables import shell
+
+from ntk_uq.cli import methods
 
 SOURCE = """
 import jax
@@ -55,6 +60,27 @@ def test_mistakes(given, said, network, folder, capsys):
     (folder / "broken.py").write_text("1 / 0")
     assert shell(*FIT, "--network", given) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "setting"),
+    [("compare", ["--depth", "3"]), ("lazy", ["--depth", "3"]), ("lazy", ["--activation", "erf"])],
+)
+def test_settings_of_the_packages_network_are_refused(command, setting, network, folder, capsys):
+    assert shell(command, "--data", "wine", "--network", network, *setting) == 2
+    assert f"{' '.join(setting)} is for the package's own network" in capsys.readouterr().err
+
+
+def test_width_is_the_networks_own_where_none_is_given(network, folder):
+    common = argparse.Namespace(network=network, depth=None, members=3)
+    for width, expected in ((None, 8), (16, 16)):
+        arguments = argparse.Namespace(width=width, **vars(common))
+        architecture = methods.network(arguments)
+        params = architecture.init(jax.random.key(0), 2, 2)
+        assert any(leaf.shape == (2, expected) for leaf in jax.tree.leaves(params))
+        words = methods.about("ensemble", arguments, 1.0)
+        assert ("of width 16" in words) == (width == 16)
+        assert "of width 512" not in words
 
 
 @pytest.mark.slow

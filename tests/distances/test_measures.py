@@ -182,6 +182,7 @@ def test_standard_error_is_the_spread_over_fresh_draws(name, sampler, shift):
     assert reported < WITHIN * conservative * spread + 0.5 * STEPS.get(name, 0.0)
 
 
+@pytest.mark.cases(16)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("name", MEASURES)
 def test_noise_is_the_value_between_samples_of_one_distribution(name, sampler):
@@ -196,6 +197,7 @@ def test_noise_is_the_value_between_samples_of_one_distribution(name, sampler):
     assert np.mean([estimate.is_significant for estimate in found]) < 0.13
 
 
+@pytest.mark.cases(16)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("name", MEASURES)
 def test_real_differences_are_found(name, sampler):

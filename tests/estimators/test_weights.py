@@ -20,6 +20,7 @@ WEIGHTS = RNG.integers(0, 4, size=30)
 REPEATED = RNG.permutation(np.repeat(np.arange(30), WEIGHTS))
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize(
     "model",
     [
@@ -61,6 +62,7 @@ def test_weights_are_repetitions(model):
         )
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("uncertainty", ["none", "posterior"])
 def test_held_out_scores_of_repeated_rows(uncertainty):
     """The rows themselves stand in the kernels here; in the estimators they become weights."""
@@ -125,6 +127,7 @@ def test_weights_that_cannot_be():
         model.fit(X, LABELS, sample_weight=np.full(30, 1 / 30))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "model",
     [

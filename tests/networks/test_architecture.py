@@ -479,6 +479,7 @@ def test_convolutional_apply_is_the_written_formula(readout):
     np.testing.assert_allclose(net.apply(params, x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.cases(1)
 @pytest.mark.parametrize(("readout", "activation"), [("pool", "relu"), ("flatten", "erf")])
 def test_convolutional_networks_approach_their_kernels(readout, activation):

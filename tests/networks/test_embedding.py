@@ -130,6 +130,7 @@ def test_derivatives_where_points_coincide():
         np.testing.assert_allclose((ahead - behind) / 2e-6, slope, rtol=1e-6)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "make",
     [

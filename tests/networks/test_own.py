@@ -46,6 +46,7 @@ def test_kernels_are_those_of_the_same_mlp():
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_training_equals_that_of_the_same_mlp():
     """Parameters in the same order are drawn alike, member for member."""
     erf = nuq.Architecture(functools.partial(Sequential, activation=jax.lax.erf))
