@@ -33,11 +33,14 @@ from .estimators.bayesian import BayesianClassifier as BayesianClassifier
 from .estimators.bayesian import BayesianRegressor as BayesianRegressor
 from .estimators.ntk import NTKRegressor as NTKRegressor
 from .estimators.ensemble import EnsembleRegressor as EnsembleRegressor
+from .estimators.leave_one_out import loo as loo
+from .estimators.leave_one_out import loo_kfold as loo_kfold
 from .tables.encoder import TableEncoder as TableEncoder
 from .calibration import TemperatureScaled as TemperatureScaled
 from .compare import Comparison as Comparison
 from .compare import compare as compare
 from .persistence import load as load
 from .persistence import save as save
+from .estimators.onnx import to_onnx as to_onnx
 
 __version__: str

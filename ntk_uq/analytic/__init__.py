@@ -24,6 +24,7 @@ from ntk_uq.analytic.exact import ExactPredictor, exact_predictor
 from ntk_uq.analytic.flow import check_time, exact_predictor_until, follow_flow
 from ntk_uq.analytic.functions import FunctionDraws
 from ntk_uq.analytic.gaussian import GaussianPredictor, gaussian_predictor
+from ntk_uq.analytic.leave_one_out import leave_one_out
 from ntk_uq.analytic.linearized import (
     FittedLinearized,
     LinearizedEnsemble,
@@ -70,6 +71,7 @@ __all__ = [
     "fit_mixture",
     "follow_flow",
     "gaussian_predictor",
+    "leave_one_out",
 ]
 
 

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, cast
 
 import jax
@@ -12,6 +13,7 @@ from jax import Array
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
+from ntk_uq._common.blocks import in_blocks
 from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.low_rank import LowRank
 from ntk_uq._common.progress import progress_bar
@@ -360,7 +362,7 @@ class FittedInfiniteEnsemble:
         """
         X = np.asarray(X) * self.feature_scales
         if isinstance(self.predictor, GaussianPredictor):
-            return _gaussian(self.predictor, self._kernels, X, joint, self.likelihood)
+            return _gaussian(self._on_device, self._kernels, X, joint, self.likelihood)
         if isinstance(self.predictor, NetworkDraws):
             draws = self._draws_of_networks(self.predictor, X)
         else:
@@ -388,13 +390,7 @@ class FittedInfiniteEnsemble:
                 "Draws whose prior functions are networks are made anew for each point, and are no "
                 'constant of a function: fit with prior_functions="exact".'
             )
-        scales, points = (
-            jnp.asarray(self.feature_scales, X.dtype),
-            jnp.asarray(self.points, X.dtype),
-        )
-        X = X * scales
-        kernels = self.architecture.kernel_block(X, points), self.architecture.kernel_diag_block(X)
-        predictor = jax.tree.map(lambda leaf: jnp.asarray(leaf, X.dtype), self.predictor)
+        predictor, kernels = self._traced(X)
         if isinstance(predictor, ExactPredictor):
             return predictor.latents(*kernels)
         mean, cov = predictor.moments(*kernels)
@@ -403,6 +399,20 @@ class FittedInfiniteEnsemble:
         nodes = jnp.asarray(gaussian_nodes(mean.shape[1]), X.dtype)
         # The symmetric root: where eigenvalues coincide it turns no node.
         return mean + jnp.einsum("mcd,med,se->smc", root, vectors, nodes)
+
+    def traced_moments(self, X: Array) -> tuple[Array, Array] | None:
+        """Means and variances [m, C] of the closed form at points that may be traced."""
+        if not isinstance(self.predictor, GaussianPredictor):
+            return None
+        predictor, kernels = self._traced(X)
+        mean, cov = predictor.moments(*kernels)
+        return mean, jnp.einsum("mcc->mc", cov)
+
+    def _traced(self, X: Array) -> tuple[Any, tuple[Kernels, Kernels]]:
+        """The predictor, and what it takes at points, in their precision."""
+        X, points = X * jnp.asarray(self.feature_scales, X.dtype), jnp.asarray(self.points, X.dtype)
+        kernels = self.architecture.kernel_block(X, points), self.architecture.kernel_diag_block(X)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, X.dtype), self.predictor), kernels
 
     def functions(self) -> Callable[[ArrayLike], Floats]:
         """Draws as functions, to be evaluated anywhere, later, and consistently: `FunctionDraws`.
@@ -443,21 +453,32 @@ class FittedInfiniteEnsemble:
         net = self.architecture
         return net.kernels(X, self.points), net.kernels(X) if joint else net.kernel_diag(X)
 
+    @cached_property
+    def _on_device(self) -> Any:
+        """What latents at each point are computed from, moved once."""
+        with jax.enable_x64(True):
+            if isinstance(self.predictor, ExactPredictor):
+                return self.predictor.on_device()
+            return jax.tree.map(jnp.asarray, self.predictor)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Not what is on a device: unpickled without x64, JAX would round it.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def _draws(self, predictor: ExactPredictor, X: Floats) -> Floats:
+        def draws(block: Floats) -> Array:
+            return self._on_device.latents(*self._kernels(block, False))
+
         with own_rules(), jax.enable_x64(True):
-            blocks = _blocks(predictor, X)
-            draws = [predictor.latents(*self._kernels(block, False)) for block in blocks]
-            return np.concatenate(draws, axis=1)
+            return in_blocks(draws, X, _points_at_once(predictor), axis=1)
 
     def _draws_of_networks(self, predictor: NetworkDraws, X: Floats) -> Floats:
-        size = max(1, min(_POINTS_AT_ONCE, _KERNEL_ENTRIES_AT_ONCE // len(self.points)))
-        draws = []
-        for start in range(0, len(X), size):
-            block = X[start : start + size]
-            with own_rules():
-                cross = self.architecture.kernels(block, self.points).ntk
-                draws.append(predictor.latents(cross, block))
-        return np.concatenate(draws, axis=1)
+        def draws(block: Floats) -> Floats:
+            return predictor.latents(self.architecture.kernels(block, self.points).ntk, block)
+
+        most = max(1, min(_POINTS_AT_ONCE, _KERNEL_ENTRIES_AT_ONCE // len(self.points)))
+        with own_rules():
+            return in_blocks(draws, X, most, axis=1)
 
     def _joint_draws(self, X: Floats) -> Floats:
         kernels = self._kernels(X, True)
@@ -561,13 +582,13 @@ def _gaussian(
             mean, joint_cov = map(np.asarray, predictor.joint_moments(*kernels(X, True)))
             cov = np.einsum("mcmd->mcd", joint_cov)
             return GaussianPrediction(mean, cov, likelihood, joint_cov)
-        parts = [predictor.moments(*kernels(block, False)) for block in _blocks(predictor, X)]
-    means, covs = zip(*parts, strict=True)
-    return GaussianPrediction(np.concatenate(means), np.concatenate(covs), likelihood)
+        mean, cov = in_blocks(
+            lambda block: predictor.moments(*kernels(block, False)), X, _points_at_once(predictor)
+        )
+    return GaussianPrediction(mean, cov, likelihood)
 
 
-def _blocks(predictor: ExactPredictor | GaussianPredictor, X: Floats) -> list[Floats]:
+def _points_at_once(predictor: ExactPredictor | GaussianPredictor) -> int:
     """Points whose kernels are held at once."""
     n, outputs = predictor.alpha.shape[-2:]
-    size = min(_POINTS_AT_ONCE, max(1, _ENTRIES_AT_ONCE // (n * outputs)))
-    return [X[start : start + size] for start in range(0, len(X), size)]
+    return min(_POINTS_AT_ONCE, max(1, _ENTRIES_AT_ONCE // (n * outputs)))

@@ -20,6 +20,8 @@ from ntk_uq.bayes.samplers.variational import variational_latents
 from ntk_uq.bayes.samplers.laplace import NetworkLaplace, laplace_network
 from ntk_uq.bayes.convergence import Diagnostics, diagnostics
 from ntk_uq.bayes.prediction import predict_latents, predict_network
+from ntk_uq.bayes.leave_one_out import integrated_loo
+from ntk_uq.bayes.simulation import simulation_based_calibration
 from ntk_uq.bayes.datatree import to_datatree
 from ntk_uq.bayes.producer import Posterior, SampledPosterior, LaplaceNetwork, FittedNetworkLaplace
 from ntk_uq._common.warnings import SamplingWarning
@@ -38,10 +40,12 @@ __all__ = [
     "SamplingWarning",
     "diagnostics",
     "estimate_cost",
+    "integrated_loo",
     "laplace_network",
     "predict_latents",
     "predict_network",
     "sample_latents",
+    "simulation_based_calibration",
     "to_datatree",
     "variational_latents",
 ]

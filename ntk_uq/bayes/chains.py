@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from numpy.typing import NDArray
@@ -17,12 +18,16 @@ from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq.bayes.posterior import Floats
 
-__all__ = ["Chains", "run_chains"]
+__all__ = ["THREAD_NAMES", "Chains", "run_chains"]
 
-# Draws between two looks at the interrupt flag and two reports of progress. The last block of a
-# chain is cut to length, so at most this many draws less one are wasted.
-_BLOCK = 20
+# Draws between two looks at the interrupt flag and two reports of progress: at most so many, and
+# where they are slow as many as take about so long. The last block of a chain is cut to length.
+_BLOCK, _BLOCK_SECONDS = 20, 1.0
 _REPORT_SECONDS = 0.1
+# For so long an interrupt waits for chains to end; one in a longer draw ends by itself after it.
+_PATIENCE_SECONDS = 3.0
+# How names of their threads begin.
+THREAD_NAMES = "ntk_uq chain"
 
 
 class Chains(NamedTuple):
@@ -40,15 +45,20 @@ def _start(key: Array, posterior: Any, sampler: Any) -> Any:
 
 
 @partial(jax.jit, static_argnames="sampler")
-def _advance(state: Any, posterior: Any, sampler: Any) -> Any:
-    """Make a block of draws: the new state, and (z, f, statistics) of each."""
+def _advance(state: Any, posterior: Any, sampler: Any, count: Array) -> Any:
+    """Make `count` draws of a block: the new state, and (z, f, statistics) of each."""
     step = sampler.stepper(state, posterior)
 
-    def draw(state: Any, _: None) -> tuple[Any, tuple]:
+    def draw(state: Any) -> tuple[Any, tuple]:
         state, position, stats = step(state)
         return state, (*posterior.outcome(position), stats)
 
-    return lax.scan(draw, state, length=_BLOCK)
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(draw, state)[1])
+    return lax.scan(
+        lambda state, i: lax.cond(i < count, draw, lambda state: (state, nothing), state),
+        state,
+        jnp.arange(_BLOCK),
+    )
 
 
 def run_chains(
@@ -88,13 +98,19 @@ def run_chains(
         with own_rules(), jax.enable_x64(double):
             state = _start(jax.random.fold_in(key, index), posterior, sampler)
             kept = []
+            count = 1
             while drawn[index] < length:
                 if stop.is_set():
                     return None
-                state, block = jax.block_until_ready(_advance(state, posterior, sampler))
-                # Draws of this block past the warm-up, and not past the end.
+                last = min(length - drawn[index], count)
+                begin = time.perf_counter()
+                state, block = jax.block_until_ready(
+                    _advance(state, posterior, sampler, jnp.asarray(last))
+                )
+                per_draw = (time.perf_counter() - begin) / last
+                count = int(np.clip(_BLOCK_SECONDS / per_draw, 1, _BLOCK))
+                # Draws of this block past the warm-up.
                 first = max(num_warmup - drawn[index], 0)
-                last = min(length - drawn[index], _BLOCK)
                 if first < last:
                     kept.append(
                         jax.tree.map(lambda x, s=slice(first, last): np.asarray(x)[s], block)
@@ -103,19 +119,20 @@ def run_chains(
             return jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
 
     start = time.perf_counter()
-    with ThreadPoolExecutor(min(num_chains, cores())) as pool:
-        chains = [pool.submit(run_chain, index) for index in range(num_chains)]
-        try:
-            running = set(chains)
-            while running:
-                ended, running = wait(running, _REPORT_SECONDS, return_when=FIRST_EXCEPTION)
-                for chain in ended:
-                    chain.result()
-                if progress is not None:
-                    progress(sum(drawn), num_chains * length)
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+    pool = ThreadPoolExecutor(min(num_chains, cores()), THREAD_NAMES)
+    chains = [pool.submit(run_chain, index) for index in range(num_chains)]
+    try:
+        running = set(chains)
+        while running:
+            ended, running = wait(running, _REPORT_SECONDS, return_when=FIRST_EXCEPTION)
+            for chain in ended:
+                chain.result()
+            if progress is not None:
+                progress(sum(drawn), num_chains * length)
+    finally:
+        stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=not wait(chains, _PATIENCE_SECONDS).not_done)
     whitened, latents, stats = jax.tree.map(
         lambda *parts: np.stack(parts), *(chain.result() for chain in chains)
     )

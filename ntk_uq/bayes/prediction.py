@@ -6,6 +6,7 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common.blocks import in_blocks
 from ntk_uq._common.rules import own_rules
 from ntk_uq.bayes.posterior import Floats, PosteriorDraws
 from ntk_uq.bayes.priors import NETWORKS_AT_ONCE, NetworkPrior, dtype_of
@@ -145,14 +146,14 @@ def predict_network(draws: PosteriorDraws, points: ArrayLike) -> Floats:
     >>> bayes.predict_network(draws, jnp.zeros((3, 2))).shape
     (50, 3, 1)
     """
-    points = jnp.asarray(points, dtype_of(draws.prior))
-    parameters = draws.whitened.reshape(-1, draws.whitened.shape[-1])
-    step = max(1, _CHUNK // (len(parameters) * draws.prior.n_outputs))
-    blocks = [
-        np.asarray(_outputs(draws.prior, jnp.asarray(parameters), points[begin : begin + step]))
-        for begin in range(0, len(points), step)
-    ]
-    return np.concatenate(blocks, axis=1)
+    dtype = dtype_of(draws.prior)
+    parameters = jnp.asarray(draws.whitened.reshape(-1, draws.whitened.shape[-1]))
+    most = max(1, _CHUNK // (len(parameters) * draws.prior.n_outputs))
+
+    def outputs(block: NDArray) -> Array:
+        return _outputs(draws.prior, parameters, jnp.asarray(block, dtype))
+
+    return in_blocks(outputs, np.asarray(points), most, axis=1)
 
 
 @jax.jit

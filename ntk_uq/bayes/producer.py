@@ -1,7 +1,7 @@
 """The posterior as a producer: a problem in, a distribution of latents anywhere out."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common.blocks import in_blocks
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq.bayes.convergence import Diagnostics, diagnostics
@@ -27,6 +28,9 @@ from ntk_uq.predictions.distributions import GaussianPrediction, SamplePredictio
 __all__ = ["FittedNetworkLaplace", "LaplaceNetwork", "Posterior", "SampledPosterior"]
 
 Floats = NDArray[np.float64]
+
+# Points whose covariances with the training points are held at once.
+_POINTS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -171,9 +175,7 @@ class SampledPosterior:
             if self.process is None:
                 samples = predict_network(self.draws, X)
             else:
-                cross = self.process.covariance(X, self.points)
-                own = self.process.covariance(X) if joint else self.process.variance(X)
-                samples = predict_latents(self.key, self.draws, cross, own, joint=joint)
+                samples = self._given_draws(X, joint)
         chains = isinstance(sampler_named(self.draws.sampler, "draws of"), ChainSampler)
         return SamplePrediction(
             np.asarray(samples),
@@ -181,6 +183,17 @@ class SampledPosterior:
             n_chains=len(self.draws.latents) if chains else None,
             joint=joint or self.process is None,
         )
+
+    def _given_draws(self, X: ArrayLike, joint: bool) -> Floats:
+        """Draws of a Gaussian process elsewhere, given those at the training points."""
+        process = cast(FunctionPrior, self.process)
+
+        def latents(block: Any) -> Floats:
+            own = process.covariance(block) if joint else process.variance(block)
+            cross = process.covariance(block, self.points)
+            return predict_latents(self.key, self.draws, cross, own, joint=joint)
+
+        return latents(X) if joint else in_blocks(latents, np.asarray(X), _POINTS_AT_ONCE, axis=1)
 
 
 @dataclass(frozen=True)

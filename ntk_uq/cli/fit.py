@@ -53,6 +53,8 @@ _PRODUCERS: dict[str, tuple[str, dict[str, str]]] = {
 _EPOCHS, _LEARNING_RATE = 30, 0.01
 # Share of the free memory from which on it is said what a fit takes.
 _WORTH_SAYING = 0.25
+# And seconds of sampling.
+_LONG = 30
 
 _EXAMPLES = (
     """\
@@ -289,6 +291,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ntk_uq.tables.model import fit_frame
 
     _check_memory(arguments, frame, options)
+    _say_cost(arguments, frame, options)
     n_train = len(frame.y) - n_held_out
     estimator = _new_estimator(arguments.producer, task, _with_optimizer(options, n_train))
     model = fit_frame(
@@ -414,6 +417,30 @@ def _check_memory(arguments: argparse.Namespace, frame: Any, options: dict[str, 
         if needed > free:
             raise MemoryError(f"{gib} are free. {instead}")
         say(f"{gib} are free. {instead}")
+
+
+def _say_cost(arguments: argparse.Namespace, frame: Any, options: dict[str, Any]) -> None:
+    """Say what sampling takes, where that is long, before it starts; `fit` refuses what is more."""
+    if arguments.producer != "bayes":
+        return
+    import numpy as np
+
+    from ntk_uq.bayes.cost import estimate_cost
+    from ntk_uq.bayes.samplers import DrawSampler, sampler_named
+    from ntk_uq.estimators.bayesian import BayesianClassifier
+
+    usual = BayesianClassifier()
+    sampler = sampler_named(options.get("sampler", usual.sampler), "--sampler takes")
+    if options.get("prior", usual.prior) == "weights" or not isinstance(sampler, DrawSampler):
+        return
+    counts = {
+        name: options.get(name, getattr(usual, name))
+        for name in ("num_warmup", "num_samples", "num_chains")
+    }
+    n, outputs = len(frame.y), len(np.unique(frame.y)) if frame.task == "classification" else 1
+    cost = estimate_cost(n, outputs, sampler=sampler.name, **counts)
+    if cost.seconds > _LONG:
+        say(f"{sampler.title} on {n:,} rows takes {cost}")
 
 
 def _in_batches(arguments: argparse.Namespace) -> str:

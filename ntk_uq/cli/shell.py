@@ -6,12 +6,13 @@ What takes seconds to import loads in the functions that use it, after the argum
 import argparse
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 
 from ntk_uq import __version__
 from ntk_uq._common.progress import progress_lines
-from ntk_uq.cli import compare, fit, lazy, predict
+from ntk_uq.cli import compare, fit, info, lazy, predict
 from ntk_uq.cli.options import Parser, say
 
 __all__ = ["main"]
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         except KeyboardInterrupt:
             say(f"{name}: interrupted; nothing was written")
+            _leave_chains()
             return 130
         except (ValueError, OSError, NotImplementedError, MemoryError, ImportError) as error:
             say(f"{name}: error: {error}")
@@ -58,10 +60,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _leave_chains() -> None:
+    """End the process where a chain is in a long draw, for which Python's end would wait."""
+    chains = sys.modules.get("ntk_uq.bayes.chains")
+    if chains is None:
+        return
+    if any(thread.name.startswith(chains.THREAD_NAMES) for thread in threading.enumerate()):
+        sys.stdout.flush()
+        os._exit(130)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="ntk-uq", description="How sure may a wide neural network be?")
     parser.add_argument("--version", action="version", version=f"ntk_uq {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (compare, fit, predict, lazy):
+    for command in (compare, fit, predict, info, lazy):
         command.add_parser(commands)
     return parser

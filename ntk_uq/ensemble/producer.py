@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ntk_uq._common.blocks import in_blocks
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.uncertainty import Uncertainty
@@ -20,6 +21,9 @@ from ntk_uq.networks.problem import Problem
 from ntk_uq.predictions.distributions import SamplePrediction
 
 __all__ = ["FiniteEnsemble", "FittedEnsemble"]
+
+# Points that members are evaluated at together: what is drawn again is drawn for each block.
+_POINTS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ class FittedEnsemble:
         # Trained in single, evaluated in double precision: a point's latents are then the same to
         # all digits that matter, whatever the batch that it comes in.
         with own_rules(), jax.enable_x64(True):
-            latents = np.asarray(self.trained.latents(jnp.asarray(X)))
+            latents = in_blocks(self.trained.latents, np.asarray(X), _POINTS_AT_ONCE, axis=1)
         return SamplePrediction(latents, self.likelihood, joint=True)
 
     def traced_latents(self, X: jax.Array) -> jax.Array:

@@ -288,6 +288,11 @@ def _check_warm_start(earlier: TrainedEnsemble, key, architecture, reg, uncertai
         "uncertainty": earlier.uncertainty == uncertainty,
     }
     different = [name for name, equal in same.items() if not equal]
+    if uncertainty == "posterior" and earlier.mode is None:
+        raise ValueError(
+            "warm_start was saved with data=False, without the posterior mode at the training "
+            "points at which label noise is drawn: fit all members anew, warm_start=False."
+        )
     if different:
         raise ValueError(
             f"warm_start was trained with another {', '.join(different)}: only the number of "

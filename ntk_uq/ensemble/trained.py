@@ -137,4 +137,6 @@ def _latents(architecture, uncertainty, linearised, params, initial, tangent, re
         prior = prior_function(architecture, uncertainty, initial, tangent, reg, x[None])
         return (network(x[None]) + prior)[0]
 
+    if not isinstance(X.shape[0], int):  # nobody knows yet, as in an export
+        return jax.vmap(one_point)(X)
     return lax.map(one_point, X, batch_size=_ROWS)

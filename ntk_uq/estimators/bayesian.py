@@ -89,7 +89,7 @@ class _Bayesian(Estimator):
             self._rows = rows
             self._refuse_too_long(problem)
             problem = replace(problem, key=self._key())
-            self._fitted = self._producer().fit(problem, progress=self.progress)
+            self._fitted = self._solved(problem)
         self._warn_of_quality()
         self.fit_seconds_ = time.perf_counter() - start
         return self
@@ -117,6 +117,12 @@ class _Bayesian(Estimator):
     @property
     def _sampler(self) -> Sampler:
         return sampler_named(self.sampler, "sampler must be")
+
+    def _solved(
+        self, problem: Problem, scales: float = 1.0
+    ) -> bayes.SampledPosterior | bayes.FittedNetworkLaplace | analytic.FittedProcess:
+        """What the producer makes of the problem; features have no scales here."""
+        return self._producer().fit(problem, progress=self.progress)
 
     def _producer(self) -> bayes.Posterior | bayes.LaplaceNetwork | analytic.LaplaceProcess:
         if isinstance(self._sampler, DrawSampler):

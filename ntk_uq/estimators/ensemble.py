@@ -22,6 +22,7 @@ from ntk_uq.estimators.tasks import (
 from ntk_uq.estimators.weights import counted
 from ntk_uq.lazy import kernel_change
 from ntk_uq.networks.architecture import BaseArchitecture
+from ntk_uq.networks.problem import Problem
 from ntk_uq.predictions.distributions import SamplePrediction
 
 __all__ = ["EnsembleClassifier", "EnsembleRegressor"]
@@ -92,11 +93,7 @@ class _Ensemble(Estimator):
             problem = self._problem(points, targets, self.reg, weights)
             problem = replace(problem, key=self._key())
             earlier = vars(self).get("_fitted") if self.warm_start else None
-            producer = self._producer()
-            if self.batch_size is not None and self.batch_size <= len(rows):
-                # All of them, where fewer are distinct.
-                producer = replace(producer, batch_size=min(self.batch_size, len(points)))
-            self._fitted = producer.fit(problem, progress=self.progress, warm_start=earlier)
+            self._fitted = self._solved(problem, n_rows=len(rows), earlier=earlier)
             self._warn_of_movement(problem.points)
         self.fit_seconds_ = time.perf_counter() - start
         return self
@@ -134,6 +131,21 @@ class _Ensemble(Estimator):
                 "with their scale in the forward pass (docs, Your own network).",
                 LazinessWarning,
             )
+
+    def _solved(
+        self,
+        problem: Problem,
+        scales: float = 1.0,
+        *,
+        n_rows: int | None = None,
+        earlier: ensemble.FittedEnsemble | None = None,
+    ) -> ensemble.FittedEnsemble:
+        """Train on the problem of so many rows, or all that are left; features have no scales."""
+        producer, n = self._producer(), len(problem.points)
+        if self.batch_size is not None and (n_rows is None or self.batch_size <= n_rows):
+            # All of them, where fewer are distinct.
+            producer = replace(producer, batch_size=min(self.batch_size, n))
+        return producer.fit(problem, progress=self.progress, warm_start=earlier)
 
     def _producer(self) -> ensemble.FiniteEnsemble:
         return ensemble.FiniteEnsemble(

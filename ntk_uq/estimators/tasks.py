@@ -25,6 +25,7 @@ from ntk_uq._common import checks
 from ntk_uq._common.cells import check_labels, check_numbers
 from ntk_uq._common.warnings import warn_user
 from ntk_uq.estimators.functions import Answers, as_function
+from ntk_uq.estimators.training import training_summary
 from ntk_uq.estimators.weights import warn_of_small_weights
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture
@@ -92,6 +93,7 @@ class Estimator(BaseEstimator):
     _fitted: Any
     categorical_features: CategoricalFeatures = "from_dtype"  # earlier files have none
     encoder_: TableEncoder | None = None
+    _trained_on: dict[str, Any] | None = None  # earlier files have none
     # Of earlier files.
     _scaler: StandardScaler | None = None
     _tails: CompressedTails | None = None
@@ -194,6 +196,8 @@ class Estimator(BaseEstimator):
             weights = weights[rows]
             X, y = (_safe_indexing(values, rows) for values in indexable(X, y))
         points, targets = self._validated_data(X, y)
+        labels, names = (vars(self).get(name) for name in ("classes_", "feature_names_in_"))
+        self._trained_on = training_summary(points, targets, labels, names, self.encoder_)
         weights = self._task_weights(targets, weights)
         if weights is not None:
             warn_of_small_weights(weights)

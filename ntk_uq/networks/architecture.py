@@ -37,6 +37,9 @@ __all__ = [
 ]
 
 TILE = 256  # Rows of a kernel block: some float64 blocks fit a core's cache, dispatch is hidden.
+# So few points against others, as a server is asked for, have blocks of fewer rows: one program
+# more. They are a fraction of the area, that few training points may not take long either.
+FEW, _FLATTER = 8, 8
 
 
 class Kernels(NamedTuple):
@@ -312,22 +315,24 @@ class BaseArchitecture(abc.ABC):
                 f"X1 has {sizes[0]} features, X2 has {sizes[1]}: points of one space "
                 "are needed. Rows are points, columns are features."
             )
-        size = self.tile_rows(rows[0])
+        size = width = self.tile_rows(rows[0])
+        if X2 is not None and len(rows) <= FEW:
+            size, width = min(FEW, size), max(size * size // FEW // _FLATTER, size)
         blocks = Kernels(*(np.empty((len(rows), len(columns))) for _ in Kernels._fields))
         with jax.enable_x64(True):
             for i in range(0, len(rows), size):
-                for j in range(i if X2 is None else 0, len(columns), size):
+                for j in range(i if X2 is None else 0, len(columns), width):
                     diagonal = X2 is None and i == j
                     tile = self.kernel_block(
-                        _tile(rows, i, size), None if diagonal else _tile(columns, j, size)
+                        _tile(rows, i, size), None if diagonal else _tile(columns, j, width)
                     )
                     for block, values in zip(blocks, tile, strict=True):
-                        target = block[i : i + size, j : j + size]
+                        target = block[i : i + size, j : j + width]
                         target[...] = np.asarray(values)[: target.shape[0], : target.shape[1]]
                         if diagonal:
                             target[...] = (target + target.T) / 2
                         elif X2 is None:
-                            block[j : j + size, i : i + size] = target.T
+                            block[j : j + width, i : i + size] = target.T
                 if progress is not None:
                     progress(i // size + 1, -(-len(rows) // size))
         return blocks
@@ -348,7 +353,7 @@ class BaseArchitecture(abc.ABC):
             float64 of shape [n].
         """
         points = as_points(X, "X", self.ndim)
-        size = self.tile_rows(points[0])
+        size = min(self.tile_rows(points[0]), FEW if len(points) <= FEW else TILE)
         diagonals = Kernels(*(np.empty(len(points)) for _ in Kernels._fields))
         with jax.enable_x64(True):
             for i in range(0, len(points), size):
@@ -402,8 +407,11 @@ def as_points(X: ArrayLike, name: str, ndim: int | None) -> np.ndarray:
 def _tile(points: np.ndarray, start: int, size: int) -> jax.Array:
     """Rows from `start`, filled up with zeros to one shape, so that JAX compiles once."""
     rows = points[start : start + size]
-    fill = [(0, size - len(rows)), *[(0, 0)] * (points.ndim - 1)]
-    return jnp.asarray(np.pad(rows, fill))
+    if len(rows) < size:
+        filled = np.zeros((size, *points.shape[1:]), points.dtype)
+        filled[: len(rows)] = rows
+        rows = filled
+    return jax.device_put(rows)
 
 
 def check_integers(architecture: Any, **least: int) -> None:

@@ -247,7 +247,7 @@ class FeatureEmbedding(BaseArchitecture):
             return self.network.kernel_diag_block(self.embed(x))
         lengths = _lengths(x, self._relative_scales(x), self.linear)[:, None]
         kernels = self.network.dot_product_kernels(lengths, lengths, jnp.zeros_like(lengths))
-        return Kernels(kernels.nngp[:, 0], kernels.ntk[:, 0])
+        return Kernels(jnp.squeeze(kernels.nngp, 1), jnp.squeeze(kernels.ntk, 1))
 
     @own_rules()
     def tangent_kernel(
@@ -295,7 +295,7 @@ def _squared_distances(
         shape = frequency, linear, limit
         return total + scale**2 * _squared_distance(a[:, None], b[None], shape), None
 
-    start = jnp.zeros((len(x1), len(x2)), x1.dtype)
+    start = jnp.zeros((x1.shape[0], x2.shape[0]), x1.dtype)
     return lax.scan(add, start, (x1.T, x2.T, scales))[0]
 
 

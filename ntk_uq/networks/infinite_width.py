@@ -201,4 +201,4 @@ def mlp_kernel_diag(
         activation=activation,
         residual=residual,
     )
-    return Kernels(*(values[:, 0, 0] for values in jax.vmap(kernels)(x[:, None])))
+    return Kernels(*(jnp.squeeze(values, (1, 2)) for values in jax.vmap(kernels)(x[:, None])))

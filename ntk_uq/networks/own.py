@@ -25,6 +25,9 @@ __all__ = ["Architecture", "EmpiricalKernels"]
 
 # Networks whose mean the empirical kernels are, and outputs of each.
 _NETWORKS, _OUTPUTS = 64, 8
+# Points on a side of a block of empirical kernels, to which fewer are filled up: of finite networks
+# a pair of points costs as much as many of a formula.
+_ROWS = 32
 
 
 class EmpiricalKernels(Kernels):
@@ -250,7 +253,9 @@ class Architecture(BaseArchitecture):
 
     def tile_rows(self, point: np.ndarray) -> int:
         """Points on a side of a kernel's block that is computed at once."""
-        if self.kernel_fn is not None or self.n_networks is not None:
+        if self.n_networks is not None:
+            return _ROWS
+        if self.kernel_fn is not None:
             return TILE
         return read_off.rows_at_once(point)
 
@@ -296,24 +301,30 @@ def _check_state(module: Any) -> None:
 # --- Empirical ------------------------------------------------------------------------------------
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _kernels_of_one(
+    architecture: Architecture, key: jax.Array, x1: jax.Array, x2: jax.Array | None
+) -> Kernels:
+    """Products of the outputs and of the Jacobians of a network at its start, [n1, n2]."""
+    shape = x1.shape[1:]
+    network = architecture.init(key, shape[0] if len(shape) == 1 else shape, _OUTPUTS)
+    left = architecture.apply(network, x1)
+    right = left if x2 is None else architecture.apply(network, x2)
+    nngp = left @ right.T / _OUTPUTS
+    return Kernels(nngp, jacobian_kernel(architecture, network, x1, x2, True))
+
+
 def _mean_kernels(
     architecture: Architecture, x1: jax.Array, x2: jax.Array | None
 ) -> tuple[Kernels, Kernels]:
     """Means over networks at their start, and their standard errors."""
     count = architecture.n_networks
     assert count is not None
-    shape = x1.shape[1:]
-    in_features = shape[0] if len(shape) == 1 else shape
     sums: list[Any] = [0.0, 0.0]
     squares: list[Any] = [0.0, 0.0]
     with own_rules():
         for key in jax.random.split(jax.random.key(0), count):
-            network = architecture.init(key, in_features, _OUTPUTS)
-            left = architecture.apply(network, x1)
-            right = left if x2 is None else architecture.apply(network, x2)
-            nngp = left @ right.T / _OUTPUTS
-            ntk = jacobian_kernel(architecture, network, x1, x2, True)
-            for i, kernel in enumerate((nngp, ntk)):
+            for i, kernel in enumerate(_kernels_of_one(architecture, key, x1, x2)):
                 sums[i] = sums[i] + kernel
                 squares[i] = squares[i] + kernel**2
     means = Kernels(*(total / count for total in sums))

@@ -7,6 +7,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +18,7 @@ from ntk_uq._common.files import write_atomically
 from ntk_uq._common.versions import versions
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.persistence.archive import TREE, RefusedError, stored, write_archive
+from ntk_uq.persistence.card import card_of
 from ntk_uq.persistence.classes import name_of
 from ntk_uq.persistence.supplied import as_saved, check_architecture, check_fingerprint
 from ntk_uq.persistence.tree import Reader, Writer
@@ -35,7 +37,7 @@ _MALFORMED = (
 )  # fmt: skip
 
 
-def save(estimator: Any, path: str | os.PathLike) -> None:
+def save(estimator: Any, path: str | os.PathLike, *, data: bool = True) -> None:
     """Save a fitted estimator to a file.
 
     Parameters
@@ -47,12 +49,16 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
     path : path
         The file, ``model.ntk`` for example. It is written under another name and then renamed: a
         file that was there stays as it was until the new one is whole.
+    data : bool, default True
+        False leaves out all that belongs to single training points, for a file that goes where the
+        data may not. Only finite ensembles predict without them; what is learnt of all points stays
+        in the file: scales and ranges of features, categories, and the networks.
 
     Raises
     ------
     ValueError
         If the estimator is not fitted, or holds something that is no data, such as a function; the
-        message says what.
+        message says what. With ``data=False``, if it predicts from its training points.
     OSError
         If the file cannot be written.
 
@@ -80,7 +86,7 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
         raise IsADirectoryError(f"{path} is a folder: give the name of a file in it.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"The folder {path.parent} does not exist: create it first.")
-    writer = Writer()
+    writer = Writer(data)
     model = writer.encode(_check_saved(estimator), type(estimator).__name__)
     if writer.left_out_optimizer:
         warnings.warn(
@@ -93,6 +99,8 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
         "format": "ntk_uq model",
         "version": FORMAT_VERSION,
         "written by": versions("jax", "numpy", "scikit-learn"),
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "card": card_of(estimator, data),
         "architecture": writer.architecture,
         "model": model,
     }

@@ -11,7 +11,7 @@ from ntk_uq.persistence.archive import TREE, check_whole, stored
 if TYPE_CHECKING:
     from ntk_uq.networks.architecture import BaseArchitecture
 
-__all__ = ["load", "table_columns"]
+__all__ = ["load", "model_card", "table_columns"]
 
 
 def load(path: str | os.PathLike, *, architecture: "BaseArchitecture | None" = None) -> Any:
@@ -65,6 +65,37 @@ def load(path: str | os.PathLike, *, architecture: "BaseArchitecture | None" = N
         from ntk_uq.persistence.files import read
 
         return read(file, path, architecture)
+
+
+def model_card(path: Path) -> dict[str, Any]:
+    """What a file says of its model, without loading it; of earlier versions' it is loaded.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict
+        As of `card.card_of`, with ``format``, ``written_by`` (versions) and ``written`` (when).
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or none of `save`; or of an earlier version and needs an architecture.
+    """
+    with open(path, "rb") as file:
+        check_whole(file, path)
+        with zipfile.ZipFile(file) as archive:
+            tree = json.loads(stored(archive, TREE).read())
+    card = tree.get("card")
+    if card is None:
+        from ntk_uq.persistence.card import card_of
+
+        card = card_of(load(path))
+    about = {"format": tree["version"], "written_by": tree["written by"]}
+    return {**about, "written": tree.get("written"), **card}
 
 
 def table_columns(path: Path) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """Architectures of the user's own: files do not hold them, and know them again."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import jax
 import jax.numpy as jnp
@@ -96,18 +97,32 @@ def as_saved(recorded: Any, given: Any, path: Path) -> Any:
 
 def check_fingerprint(recorded: Any, given: Any, path: Path) -> None:
     """Refuse an architecture that computes something else than the one of the file."""
+    different = _differences(recorded, given)
+    if not different:
+        return
+    advice = ""
+    if getattr(given, "parameterization", None) == "ntk":
+        own = replace(cast(Any, given), parameterization="own")
+        if not _differences(recorded, own):
+            advice = (
+                " It is, with its module in its own parameterisation, as Architecture once was by "
+                'default: give Architecture(..., parameterization="own").'
+            )
+    raise RefusedError(
+        f"The architecture that is given is not the one that {path} was fitted with: its "
+        f"{different[0]} differs at the same points.{advice}"
+    )
+
+
+def _differences(recorded: Any, given: Any) -> list[str]:
+    """What an architecture computes otherwise than the one of the file."""
     tolerance = _FINGERPRINT_TOLERANCE
     there = recorded["prints"]
     here = fingerprint(given, recorded["shape"], recorded["outputs"])
-    different = [
+    return [
         name
         for name in there
         if name not in here
         or here[name].shape != there[name].shape
         or not np.allclose(here[name], there[name], rtol=tolerance, atol=tolerance)
     ]
-    if different:
-        raise RefusedError(
-            f"The architecture that is given is not the one that {path} was fitted with: its "
-            f"{different[0]} differs at the same points."
-        )

@@ -26,10 +26,22 @@ from ntk_uq.persistence.supplied import SUPPLIED, fingerprint, is_supplied
 __all__ = ["Reader", "Writer"]
 
 
+# What predicts from training points, and why.
+_KERNELS = "is made of kernels with its training points"
+_OF_POINTS = {
+    "FittedInfiniteEnsemble": _KERNELS,
+    "FittedProcess": _KERNELS,
+    "FittedLinearized": "is made of derivatives at its training points",
+    "SampledPosterior": "holds draws of the posterior at its training points",
+    "FittedNetworkLaplace": "holds the training points that its posterior is of",
+}
+
+
 class Writer:
     """Values to JSON, and arrays to a list."""
 
-    def __init__(self) -> None:
+    def __init__(self, data: bool = True) -> None:
+        self.data = data  # whether what belongs to training points is held
         self.arrays: list[np.ndarray] = []
         self.architecture: Any = None  # what identifies one that is left out
         self.left_out_optimizer = False
@@ -94,6 +106,12 @@ class Writer:
         return len(self.arrays) - 1
 
     def _encode_object(self, value: Any, where: str) -> dict[str, Any]:
+        if not self.data and type(value).__name__ in _OF_POINTS:
+            raise ValueError(
+                f"{where} {_OF_POINTS[type(value).__name__]}, so data=False would leave nothing to "
+                "predict from. Leave it out, or train a finite ensemble, EnsembleClassifier or "
+                "EnsembleRegressor, whose networks predict by themselves."
+            )
         if isinstance(value, BaseEstimator):
             params = value.get_params(deep=False)
             attributes = {
@@ -106,6 +124,7 @@ class Writer:
             params, attributes = {f.name: getattr(value, f.name) for f in fields(value)}, {}
             if "out_features" in params:  # trained networks, whose parameters are a module
                 params["params"] = jax.tree.leaves(params["params"])
+                params["mode"] = params["mode"] if self.data else None
         else:
             params, attributes = value._asdict(), {}
         encoded = {"parameters": self._encode_names(params, where)}

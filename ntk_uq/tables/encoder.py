@@ -235,7 +235,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             known = np.isin(self._numeric, self._missing)
             self._warn_of_gaps(gaps & ~known)
             filled = np.where(gaps, self._medians, numbers)
-            blocks += [self._tails.transform(self._scaler.transform(filled)), gaps[:, known]]
+            scaled = (filled - self._scaler.mean_) / self._scaler.scale_
+            blocks += [self._tails.transform(scaled), gaps[:, known]]
         for j, codes in self._codes.items():
             indicators = values[:, j, None] == codes
             self._warn_of_category(j, ~indicators.any(axis=1))
@@ -265,6 +266,10 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             if j in self._known
             else j in self._missing
         )
+
+    def values_of(self, j: int) -> list[Any] | None:
+        """Known values of a column of categories; None of one of numbers."""
+        return list(self._known[j]) if j in self._known else None
 
     def constants(self) -> Iterator[tuple[int, float]]:
         """Columns of numbers that never varied, and their value: they have no scale."""

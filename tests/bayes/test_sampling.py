@@ -238,6 +238,43 @@ def test_interrupt_ends_all_chains(sampler):
     assert threading.active_count() == before
 
 
+def test_interrupt_does_not_wait_for_a_long_draw(monkeypatch):
+    """A draw of many points may take minutes, and nothing ends it from outside."""
+    released, started = threading.Event(), threading.Event()
+    monkeypatch.setattr(chains, "_PATIENCE_SECONDS", 0.05)
+
+    def long_draw(state, posterior, sampler, count):
+        started.set()
+        assert released.wait(600)
+        return state, None
+
+    def interrupt(done, total):
+        assert started.wait(600)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chains, "_advance", long_draw)
+    settings = {"sampler": "ess", "num_warmup": 1, "num_samples": 10, "num_chains": 1}
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            bayes.sample_latents(KEY, S, Y, Gaussian(NOISE), **settings, progress=interrupt)
+        assert not released.is_set()
+    finally:
+        released.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith(chains.THREAD_NAMES):
+            thread.join()
+
+
+def test_blocks_of_any_length_are_the_same_chain(monkeypatch):
+    """Slow draws come in short blocks: time must not tell."""
+    settings = {"sampler": "ess", "num_warmup": 7, "num_samples": 30, "num_chains": 1}
+    drawn = []
+    for seconds in (0.0, 1e9):  # one draw at a time; as many as fit
+        monkeypatch.setattr(chains, "_BLOCK_SECONDS", seconds)
+        drawn.append(bayes.sample_latents(KEY, S, Y, Gaussian(NOISE), **settings).whitened)
+    np.testing.assert_array_equal(*drawn)
+
+
 def test_jitter_is_none_where_none_is_needed():
     prior = bayes.GaussianProcessPrior.from_covariance(jnp.asarray(S))
     assert prior.jitter == 0.0

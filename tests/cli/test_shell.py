@@ -4,11 +4,13 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from example_tables import run, shell
 
+from ntk_uq.bayes.chains import THREAD_NAMES
 from ntk_uq.cli import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "shell.md"
@@ -64,6 +66,21 @@ def test_interrupt(tmp_path, monkeypatch, capsys):
     assert status == 130
     assert "interrupted" in err[-1]
     assert not list(tmp_path.iterdir())
+
+
+def test_interrupt_does_not_wait_for_a_long_draw(tmp_path, monkeypatch, capsys):
+    """Python's end would: the process is ended where a chain's thread is alive."""
+    statuses, ended = [], threading.Event()
+    monkeypatch.setattr("os._exit", statuses.append)
+    monkeypatch.setattr("ntk_uq.cli.compare.estimator", raising(KeyboardInterrupt()))
+    chain = threading.Thread(target=ended.wait, name=f"{THREAD_NAMES}_0")
+    chain.start()
+    try:
+        status, _, _ = run(["--data", "iris", "--reg", "1", "-o", tmp_path / "out.html"], capsys)
+    finally:
+        ended.set()
+        chain.join()
+    assert (status, statuses) == (130, [130])
 
 
 def test_a_failure_of_ours_is_one_line_too(tmp_path, monkeypatch, capsys):

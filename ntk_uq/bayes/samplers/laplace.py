@@ -11,6 +11,7 @@ import scipy
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common.blocks import in_blocks
 from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import solve_dual
@@ -253,14 +254,17 @@ class NetworkLaplace:
         mean : array of shape [m, C]
         cov : array of shape [m, C, C], or [m, C, m, C] if joint
         """
-        points = jnp.asarray(points, dtype_of(self.prior))
-        size = len(points) if joint else max(1, _CHUNK // (self.prior.n_outputs * len(self.mode)))
-        parts = [
-            _laplace_moments(self.prior, self.mode, self.basis, points[begin : begin + size], joint)
-            for begin in range(0, len(points), size)
-        ]
-        mean, cov = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return mean, cov
+        points, dtype = np.asarray(points), dtype_of(self.prior)
+
+        def moments(block: NDArray) -> tuple[Array, Array]:
+            at = jnp.asarray(block, dtype)
+            return _laplace_moments(self.prior, self.mode, self.basis, at, joint)
+
+        if joint:
+            mean, cov = moments(points)
+            return np.asarray(mean), np.asarray(cov)
+        most = max(1, _CHUNK // (self.prior.n_outputs * len(self.mode)))
+        return in_blocks(moments, points, most)
 
 
 @partial(jax.jit, static_argnames="joint")

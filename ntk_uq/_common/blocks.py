@@ -1,0 +1,60 @@
+"""Functions of many points, block by block, in few sizes: JAX compiles anew for every other one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["bucket", "in_blocks"]
+
+
+def bucket(count: int) -> int:
+    """The smallest power of two that is at least `count`: how many points are computed together."""
+    return 1 << (count - 1).bit_length()
+
+
+def in_blocks(function: Callable[[NDArray], Any], X: NDArray, most: int, axis: int = 0) -> Any:
+    """A function of points that treats each by itself, of blocks of at most so many.
+
+    A block is filled up to its bucket with its last point, and what the function says of the
+    filling is dropped.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(block)`` of points [k, ...] gives an array, or a pytree of arrays.
+    X : array of shape [m, ...]
+        Points, of which there is one at least.
+    most : int
+        Points of a block.
+    axis : int
+        Of the arrays, along which points lie.
+
+    Returns
+    -------
+    array, or pytree of arrays
+        Of NumPy, with all points along `axis`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> def squares(x):
+    ...     print(len(x), "points")
+    ...     return x**2
+    >>> in_blocks(squares, np.arange(7.0), most=4)
+    4 points
+    4 points
+    array([ 0.,  1.,  4.,  9., 16., 25., 36.])
+    """
+    parts = []
+    for start in range(0, len(X), most):
+        block = X[start : start + most]
+        missing = min(bucket(len(block)), most) - len(block)
+        filled = np.concatenate([block, np.repeat(block[-1:], missing, axis=0)])
+        asked = (slice(None),) * axis + (slice(len(block)),)
+        parts.append(jax.tree.map(lambda a, asked=asked: np.asarray(a)[asked], function(filled)))
+    if len(parts) == 1:
+        return parts[0]
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays, axis=axis), *parts)

@@ -1,0 +1,127 @@
+"""``ntk-uq info``: the card of a model that was saved."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from ntk_uq.cli.options import STATUS
+
+__all__ = ["add_parser"]
+
+_EXAMPLES = (
+    """\
+examples:
+  ntk-uq info model.ntk
+  ntk-uq info model.ntk --json > model.json
+  ntk-uq info model.ntk --json | jq .trained_on.sha256
+
+Any file of nuq.save and of ntk-uq fit will do. Nothing of it is run, and no network is asked for.
+
+"""
+    + STATUS
+)
+# Features whose ranges are printed, and categories of one.
+_MOST_FEATURES, _MOST_CATEGORIES = 30, 8
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the shell's."""
+    parser = commands.add_parser(
+        "info",
+        usage="%(prog)s MODEL [--json]",
+        help="say what a model is: trained on what, chosen how, its limits",
+        description="Print the card of a model: what was trained, on which data, chosen how, and "
+        "its limits.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="a file of ntk-uq fit or nuq.save"
+    )
+    parser.add_argument("--json", action="store_true", help="print it whole, for machines")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the card."""
+    if not arguments.model.is_file():
+        raise ValueError(f"there is no model {arguments.model}; ntk-uq fit writes one")
+    from ntk_uq.persistence.opening import model_card
+
+    card = model_card(arguments.model)
+    if arguments.json:
+        print(json.dumps(card, indent=2, allow_nan=False))
+        return
+    print("\n".join(_lines(card)))
+
+
+def _lines(card: dict[str, Any]) -> list[str]:
+    """The card in words, a line each."""
+    written = f", written {card['written']}" if card["written"] else ""
+    packages = ", ".join(f"{name} {version}" for name, version in card["written_by"].items())
+    within = "" if card["model"] == card["estimator"] else f", in a {card['model']}"
+    lines = [
+        f"{card['estimator']}{within}",
+        f"  file: format {card['format']}{written}, by {packages}",
+        f"  network: {_arguments(card['network'])}",
+        f"  settings: {_arguments(card['settings']) or 'the defaults'}",
+        f"  chosen: {_choice(card['chosen'])}",
+    ]
+    if card["conformal"] is not None:
+        conformal = card["conformal"]
+        lines.append(f"  promised: {conformal['kind']} at {conformal['level']:g}")
+    lines += _data(card["trained_on"])
+    return [*lines, "Limits", *(f"  {sentence}" for sentence in card["limits"])]
+
+
+def _arguments(values: dict[str, Any]) -> str:
+    kind = values.get("kind", "")
+    inner = ", ".join(
+        f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in values.items()
+        if name != "kind"
+    )
+    return f"{kind}({inner})" if kind else inner
+
+
+def _choice(chosen: dict[str, Any]) -> str:
+    words = f"reg {chosen['reg']:.4g}"
+    if chosen["by"] is None:
+        return f"{words}, as given"
+    among = f", {chosen['chosen']} among {len(chosen['among'])}" if len(chosen["among"]) > 1 else ""
+    if chosen["by"] == "cv":
+        score = f"{chosen['held_out_log_probability']:.4g} nats a held-out point"
+        return f"{words}{among}, by cross-validation: log probability {score}"
+    return f"{words}{among}, by the evidence: {chosen['log_evidence']:.4g} nats"
+
+
+def _data(trained_on: dict[str, Any] | None) -> list[str]:
+    if trained_on is None:
+        return ["Trained on data of which an earlier version kept nothing"]
+    target = f", target {trained_on['target']!r}" if "target" in trained_on else ""
+    lines = [
+        f"Trained on {trained_on['rows']:,} rows{target}",
+        f"  sha256 {trained_on['sha256']}",
+    ]
+    if "classes" in trained_on:
+        counts = ", ".join(f"{label} {count:,}" for label, count in trained_on["classes"])
+        lines.append(f"  classes: {counts}")
+    else:
+        lines += [f"  target {_range(values)}" for values in trained_on["targets"]]
+    features = trained_on["features"]
+    lines += [f"  {feature['name']}: {_range(feature)}" for feature in features[:_MOST_FEATURES]]
+    if len(features) > _MOST_FEATURES:
+        lines.append(f"  and {len(features) - _MOST_FEATURES} more features: --json has them")
+    return lines
+
+
+def _range(feature: dict[str, Any]) -> str:
+    if "categories" in feature:
+        known = [str(value) for value in feature["categories"]]
+        more = f" and {len(known) - _MOST_CATEGORIES} more" if len(known) > _MOST_CATEGORIES else ""
+        return f"{', '.join(known[:_MOST_CATEGORIES])}{more}"
+    missing = f", {feature['missing']:,} missing" if feature["missing"] else ""
+    if feature["low"] is None:
+        return f"nothing{missing}"
+    return f"{feature['low']:.6g} to {feature['high']:.6g}{missing}"

@@ -1,0 +1,66 @@
+"""Estimators in ONNX: onnxruntime says what they say."""
+
+import builtins
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ntk_uq as nuq
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+X = np.random.default_rng(5).normal(size=(7, 2))
+
+
+def answers(model, path, points):
+    """What onnxruntime gives, by name of the output."""
+    session = pytest.importorskip("onnxruntime").InferenceSession(path)
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"X": points}), strict=True))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ntk-exact", "ntk-none", "ntk-regressor", "ensemble"],
+)
+def test_onnxruntime_agrees(name, tmp_path):
+    pytest.importorskip("onnx")
+    model, path = nuq.load(GOLDEN / f"{name}.ntk"), tmp_path / "model.onnx"
+    nuq.to_onnx(model, path)
+    for points in (X, X[:1]):
+        found, prediction = answers(model, path, points), model.predict_distribution(points)
+        if "proba" in found:
+            expected = {
+                "proba": prediction.proba(),
+                "total_uncertainty": prediction.total_uncertainty,
+                "aleatoric": prediction.aleatoric,
+                "epistemic": prediction.epistemic,
+            }
+        else:
+            expected = {"mean": prediction.mean, "std": prediction.std}
+        assert set(found) == set(expected)
+        for output, values in expected.items():
+            np.testing.assert_allclose(found[output], values, atol=1e-5, err_msg=output)
+
+
+def test_what_onnx_has_not_is_refused(tmp_path):
+    pytest.importorskip("onnx")
+    model = nuq.load(GOLDEN / "ntk-gaussian.ntk")
+    with pytest.raises(ValueError, match=r"has the operation eigh.*can be exported"):
+        nuq.to_onnx(model, tmp_path / "model.onnx")
+    with pytest.raises(ValueError, match="is no function"):
+        nuq.to_onnx(nuq.load(GOLDEN / "bayes.ntk"), tmp_path / "model.onnx")
+    assert not any(tmp_path.iterdir())
+
+
+def test_without_onnx_the_error_says_how_to_install_it(monkeypatch, tmp_path):
+    real = builtins.__import__
+
+    def without(name, *arguments, **options):
+        if name == "onnx":
+            raise ImportError("No module named 'onnx'")
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"pip install 'ntk_uq\[onnx\]'"):
+        nuq.to_onnx(nuq.load(GOLDEN / "ntk-none.ntk"), tmp_path / "model.onnx")

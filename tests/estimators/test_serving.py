@@ -1,0 +1,86 @@
+"""Predictions as a server asks for them: of any number of rows, none compiled for a new one."""
+
+from contextlib import contextmanager
+from pickle import dumps, loads
+
+import jax
+import numpy as np
+import pytest
+
+from ntk_uq import (
+    MLP,
+    BayesianRegressor,
+    EnsembleClassifier,
+    NTKClassifier,
+    NTKRegressor,
+)
+
+RNG = np.random.default_rng(0)
+X, NEW = RNG.normal(size=(24, 2)), RNG.normal(size=(15, 2))
+LABELS, Y = (X[:, 0] > 0).astype(int), X[:, 0] + 0.1 * RNG.normal(size=24)
+NET = MLP(width=8, depth=1)
+MODELS = {
+    "draws": NTKClassifier(reg=1.0, n_draws=5),
+    "gaussian": NTKRegressor(NET, noise=0.1),
+    "networks": NTKClassifier(NET, n_draws=3, prior_functions="networks"),
+    "ensemble": EnsembleClassifier(NET, n_members=2),
+    "laplace": BayesianRegressor(NET, noise=0.1, sampler="laplace"),
+    "weights": BayesianRegressor(NET, noise=0.1, prior="weights", sampler="laplace"),
+}
+
+
+@contextmanager
+def counted():
+    """Programs that are compiled meanwhile, or taken from JAX's cache on the disk."""
+    compiled = []
+
+    def listen(event, *_, **__):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def moments(model, points):
+    prediction = model.predict_distribution(points)
+    return prediction.mean, prediction.cov
+
+
+@pytest.mark.cases(4)
+@pytest.mark.parametrize("name", MODELS)
+def test_rows_are_predicted_alone_and_compiled_once(name):
+    model = MODELS[name]
+    model.fit(X, LABELS if hasattr(model, "predict_proba") else Y)
+    together = moments(model, NEW)
+    alone = [
+        np.concatenate(parts) for parts in zip(*(moments(model, x[None]) for x in NEW), strict=True)
+    ]
+    for found, of_rows in zip(together, alone, strict=True):
+        # Draws of networks are in single precision.
+        np.testing.assert_allclose(found, of_rows, rtol=1e-5, atol=1e-6)
+    with counted() as compiled:
+        moments(model, NEW + 1)
+        for m in (9, 10, 13):  # as 15 and 16 of the bucket from 9 to 16
+            moments(model, NEW[:m])
+        moments(model, NEW[:1])
+    assert compiled == []
+
+
+def test_the_count_counts():
+    with counted() as compiled:
+        jax.jit(lambda x: 3 * x + 41)(np.ones(3))
+    assert len(compiled) == 1
+
+
+def test_draws_on_a_device_are_not_kept():
+    """Where JAX would round them: in a copy, a pickle, a process without x64."""
+    model = NTKClassifier(NET, n_draws=3).fit(X, LABELS)
+    before = model.predict_proba(NEW)
+    assert "_on_device" in vars(model._fitted)
+    again = loads(dumps(model))
+    assert "_on_device" not in vars(again._fitted)
+    np.testing.assert_array_equal(again.predict_proba(NEW), before)

@@ -1,0 +1,88 @@
+"""What a file says of its model, what it leaves out, and why it refuses."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from flax import nnx
+
+import ntk_uq as nuq
+from ntk_uq.persistence.opening import model_card
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(12, 2))
+LABELS, Y = np.where(X[:, 0] > 0, "yes", "no"), X[:, 0] + 0.1 * RNG.normal(size=12)
+NET = nuq.MLP(width=4, depth=1, activation="erf")
+
+
+class Wide(nnx.Module):
+    def __init__(self, in_features, out_features, *, rngs):
+        self.hidden = nnx.Linear(in_features, 8, rngs=rngs)
+        self.readout = nnx.Linear(8, out_features, rngs=rngs)
+
+    def __call__(self, x):
+        return self.readout(nnx.tanh(self.hidden(x)))
+
+
+def saved(model, tmp_path, **options):
+    path = tmp_path / "model.ntk"
+    nuq.save(model, path, **options)
+    return path
+
+
+def test_the_card_of_a_choice(tmp_path):
+    model = nuq.NTKRegressor(NET, reg="evidence", noise=0.1).fit(X, Y)
+    card = model_card(saved(model, tmp_path))
+    curve = model.reg_curve_
+    assert card["chosen"]["reg"] == pytest.approx(model.reg_)
+    assert card["chosen"]["log_evidence"] <= curve.scores.max()
+    assert card["chosen"]["log_evidence"] >= curve.scores.min()
+    assert card["settings"] == {"reg": "evidence", "noise": 0.1}
+    (target,) = card["trained_on"]["targets"]
+    assert (target["low"], target["high"]) == (Y.min(), Y.max())
+    # By hand: shapes and bytes of points and targets, in their order.
+    sha = hashlib.sha256(b"(12, 2)" + X.tobytes() + b"(12, 1)" + Y.tobytes())
+    assert card["trained_on"]["sha256"] == sha.hexdigest()
+    assert nuq.load(tmp_path / "model.ntk")._trained_on == model._trained_on
+
+
+def test_networks_predict_without_their_data(tmp_path):
+    model = nuq.EnsembleRegressor(NET, n_members=2, noise=0.3, uncertainty="posterior").fit(X, Y)
+    again = nuq.load(saved(model, tmp_path, data=False))
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+    assert model.ensemble_.mode is not None
+    assert again.ensemble_.mode is None
+    again.set_params(n_members=3, warm_start=True)
+    with pytest.raises(ValueError, match="saved with data=False"):
+        again.fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (nuq.NTKRegressor(NET, noise=0.1), "kernels with its training points"),
+        (nuq.BayesianRegressor(NET, noise=0.1, sampler="laplace"), "kernels with its"),
+    ],
+    ids=["kernel", "process"],
+)
+def test_kernels_cannot_do_without_theirs(model, why, tmp_path):
+    model.fit(X, Y)
+    with pytest.raises(ValueError, match=f"{why}.*train a finite ensemble"):
+        saved(model, tmp_path, data=False)
+    assert not (tmp_path / "model.ntk").exists()
+
+
+@pytest.mark.filterwarnings("ignore::ntk_uq._common.warnings.LazinessWarning")
+def test_a_module_in_its_own_parameterisation_is_known(tmp_path):
+    """As ensembles of an Architecture were saved before the other was the default."""
+    own = nuq.Architecture(Wide, parameterization="own")
+    model = nuq.EnsembleClassifier(own, n_members=2).fit(X, LABELS)
+    path = saved(model, tmp_path)
+    card = model_card(path)  # which takes no code
+    assert card["network"]["module"] == "Wide"
+    counts = [["no", int(np.sum(X[:, 0] <= 0))], ["yes", int(np.sum(X[:, 0] > 0))]]
+    assert card["trained_on"]["classes"] == counts
+    assert not card["holds_training_points"]
+    with pytest.raises(ValueError, match=r'give Architecture\(\.\.\., parameterization="own"\)'):
+        nuq.load(path, architecture=nuq.Architecture(Wide))
+    np.testing.assert_array_equal(nuq.load(path, architecture=own).predict(X), model.predict(X))
