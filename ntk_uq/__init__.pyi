@@ -15,6 +15,7 @@ from .networks import ConvNet as ConvNet
 from .networks import Architecture as Architecture
 from .networks import Linearized as Linearized
 from .networks import FeatureEmbedding as FeatureEmbedding
+from .networks import NormalScores as NormalScores
 from .networks import KernelFunction as KernelFunction
 from .networks import Kernels as Kernels
 from .likelihoods import Bernoulli as Bernoulli

@@ -19,8 +19,11 @@ from ntk_uq import (
     MLP,
     BayesianClassifier,
     FeatureEmbedding,
+    NormalScores,
     NTKClassifier,
     NTKRegressor,
+    load,
+    save,
     selection,
 )
 from ntk_uq._common.solver import solve_dual
@@ -28,7 +31,7 @@ from ntk_uq.analytic import FirstOrderWarning, exact_predictor, gaussian_predict
 from ntk_uq.ensemble import ConvergenceWarning
 from ntk_uq.estimators.weights import distinct
 from ntk_uq.likelihoods import Categorical, Weighted
-from ntk_uq.plots import plot_reg_curve
+from ntk_uq.plots import plot_mixture, plot_reg_curve
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3))
@@ -115,6 +118,83 @@ def test_curve_is_drawn(automatic):
         np.testing.assert_array_equal(drawn[curve.names[k]], curve.scores[k])
     assert len(ax.get_lines()) == len(curve.names) + 1
     assert ax.get_lines()[-1].get_xdata()[0] == automatic.reg_
+
+
+def test_without_arguments_networks_predict_together(automatic, tmp_path):
+    """Each by its weight; the first is the best alone, and every second sees normal scores."""
+    components = automatic.mixture_.components
+    assert len(components) in (2, 4)
+    assert math.isclose(automatic.mixture_.weights.sum(), 1.0)
+    assert components[0].reg == automatic.reg_
+    assert components[0].architecture == automatic.architecture_
+    curve = automatic.reg_curve_
+    at_reg = curve.scores[:, curve.regs == curve.reg]
+    assert np.nanmin(np.abs(at_reg - components[0].score)) < 1e-6
+    for plain, twin in zip(components[::2], components[1::2], strict=True):
+        assert (plain.weight, plain.reg) == (twin.weight, twin.reg)
+        assert isinstance(twin.architecture, NormalScores)
+        assert not isinstance(plain.architecture, NormalScores)
+    draws = [len(member.predictor.alpha) for member in automatic._fitted.members]
+    assert draws == [16 * one.weight for one in components]
+    save(automatic, tmp_path / "model.ntk")
+    again = load(tmp_path / "model.ntk")
+    np.testing.assert_array_equal(again.predict_proba(X_TEST), automatic.predict_proba(X_TEST))
+    for one, other in zip(components, again.mixture_.components, strict=True):
+        assert (one.name, one.architecture, one.score) == (
+            other.name, other.architecture, other.score,
+        )  # fmt: skip
+    answers = automatic.as_function()(X_TEST.astype(np.float32))
+    np.testing.assert_allclose(answers.proba, automatic.predict_proba(X_TEST), atol=1e-2)
+    bars = plot_mixture(automatic.mixture_).patches
+    assert [bar.get_width() for bar in bars][::-1] == [one.weight for one in components]
+
+
+@pytest.mark.slow
+def test_a_mixture_of_networks_as_a_user_would_fit_them(automatic):
+    points = automatic.encoder_.transform(X)
+    test = automatic.encoder_.transform(X_TEST)
+    expected = 0.0
+    for one in automatic.mixture_.components:
+        alone = NTKClassifier(one.architecture, one.reg, n_draws=256)
+        alone.fit(points * one.feature_scales, LABELS)
+        expected = expected + one.weight * alone.predict_proba(test * one.feature_scales)
+    # 16 draws: a probability's standard deviation over networks is below a tenth here.
+    np.testing.assert_allclose(automatic.predict_proba(X_TEST), expected, atol=4 * 0.1 / 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"uncertainty": "none"},
+        {"method": "gaussian"},
+        {"architecture": MLP(depth=1), "reg": "cv"},
+        {"reg": 1.0},
+        {"reg": "cv", "tune": ("depth",)},
+    ],
+)
+def test_one_network_predicts_where_more_is_said(options):
+    assert NTKClassifier(n_draws=4, **options).fit(X, LABELS).mixture_ is None
+
+
+@pytest.mark.slow
+def test_a_posterior_is_a_mixture_too_and_a_single_draw_is_the_best_network():
+    model = NTKClassifier(uncertainty="posterior", n_draws=8).fit(X, LABELS)
+    assert sum(len(member.predictor.alpha) for member in model._fitted.members) == 8
+    single = NTKClassifier(n_draws=1).fit(X, LABELS)
+    assert len(single._fitted.members) == 1
+    assert single._fitted.members[0].reg == single.reg_
+
+
+def test_indicators_have_no_normal_scores():
+    """Two values are what they are, and no network has a twin."""
+    x = (X > 0).astype(float)
+    choice = selection.choose(
+        np.random.default_rng(0), NET, x, np.eye(3)[LABELS], Categorical(), "cv", mix=True,
+        uncertainty="none",
+    )  # fmt: skip
+    architectures = {one.architecture for one in choice.mixture.components}
+    assert architectures == {NET}
 
 
 @pytest.mark.cases(1)

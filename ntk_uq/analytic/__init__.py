@@ -32,6 +32,7 @@ from ntk_uq.analytic.linearized import (
     TangentGaussian,
     check_linearized,
 )
+from ntk_uq.analytic.mixture import Component, FittedMixture, fit_mixture
 from ntk_uq.analytic.network_draws import NetworkDraws
 from ntk_uq.analytic.producer import (
     FittedInfiniteEnsemble,
@@ -43,11 +44,13 @@ from ntk_uq.analytic.trajectories import correct_draws
 from ntk_uq.predictions.first_order import Discrepancy, FirstOrderWarning, discrepancy
 
 __all__ = [
+    "Component",
     "Discrepancy",
     "ExactPredictor",
     "FirstOrderWarning",
     "FittedInfiniteEnsemble",
     "FittedLinearized",
+    "FittedMixture",
     "FittedProcess",
     "FunctionDraws",
     "GaussianPredictor",
@@ -65,6 +68,7 @@ __all__ = [
     "estimate_memory",
     "exact_predictor",
     "exact_predictor_until",
+    "fit_mixture",
     "follow_flow",
     "gaussian_predictor",
     "leave_one_out",

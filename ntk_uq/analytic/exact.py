@@ -33,7 +33,7 @@ from ntk_uq.networks.architecture import Kernels
 
 __all__ = ["ExactPredictor", "exact_predictor"]
 # From this many points on a deflation saves more products with Theta than it costs.
-_DEFLATE_FROM = 1000
+_DEFLATE_FROM = 100
 
 
 @own_rules()

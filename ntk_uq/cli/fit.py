@@ -506,6 +506,9 @@ def _summary(model: Any, n_rows: int) -> str:
     network = f"reg = {reg:.3g}"
     if depth is not None:
         network += f", {depth} hidden layer{'s' if depth > 1 else ''}"
+    mixture = getattr(estimator, "mixture_", None)
+    if mixture is not None and len(mixture.components) > 1:
+        network += f", the first of a mixture of {len(mixture.components)} networks"
     if hasattr(estimator, "reg_curve_"):
         curve = estimator.reg_curve_
         network += f", chosen by {CRITERIA[curve.criterion]} from {curve.n_points:,} of the rows"

@@ -51,6 +51,10 @@ def _architecture(estimator: Any) -> str | None:
     architecture = getattr(estimator, "architecture_", None)
     if architecture is None:
         return None
+    mixture = getattr(estimator, "mixture_", None)
+    if mixture is not None and len(mixture.components) > 1:
+        parts = [f"{one.architecture!r} by {one.weight:.3g}" for one in mixture.components]
+        return f"a mixture, {' + '.join(parts)}"
     if hasattr(architecture, "width"):
         architecture = replace(architecture, width=type(architecture).width)
     return repr(architecture)

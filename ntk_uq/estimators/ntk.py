@@ -41,6 +41,9 @@ __all__ = ["NTKClassifier", "NTKRegressor"]
 
 Floats = NDArray[np.float64]
 
+# Of more points one network is chosen: each of a mixture takes a factor of its kernel.
+_MOST_MIXED = 3000
+
 
 class _NTK(Estimator):
     """What both have of the infinite ensemble: what is chosen, fitted and drawn."""
@@ -56,12 +59,13 @@ class _NTK(Estimator):
     n_inducing: int
     tune: Sequence[str]
     time: float | None
-    _fitted: analytic.FittedInfiniteEnsemble | analytic.FittedLinearized
+    _fitted: analytic.FittedInfiniteEnsemble | analytic.FittedLinearized | analytic.FittedMixture
     # How reg is chosen when nothing is said, and what else may be.
     _criterion: Literal["evidence", "cv"]
     _automatic: tuple[str, ...]
     _n_corrections = 0  # a regressor's draws are exact
     _takes_linearized = True
+    mixture_: selection.Mixture | None = None
 
     predictor_ = of_fitted("predictor")
     reg_ = of_fitted("reg")
@@ -110,6 +114,7 @@ class _NTK(Estimator):
         points, targets, weights, _ = distinct(*self._weighted_data(X, y, sample_weight))
         start = time.perf_counter()
         self.__dict__.pop("reg_curve_", None)
+        self.mixture_ = None
         with own_rules():
             problem = self._problem(points, targets, self._given_reg, weights)
             self._refuse_too_large(problem)
@@ -168,7 +173,7 @@ class _NTK(Estimator):
 
     def _solved(
         self, problem: Problem, scales: Floats | float
-    ) -> analytic.FittedInfiniteEnsemble | analytic.FittedLinearized:
+    ) -> analytic.FittedInfiniteEnsemble | analytic.FittedLinearized | analytic.FittedMixture:
         """What the producer makes of the problem."""
         if isinstance(self._network, Linearized):
             method = cast(Literal["exact", "gaussian"], self.method)
@@ -177,6 +182,9 @@ class _NTK(Estimator):
             )
             return of_tangent.fit(problem, progress=self.progress)
         producer, kernel = self._producer(scales), None
+        if self.mixture_ is not None and len(self.mixture_.components) > 1:
+            components = self.mixture_.components
+            return analytic.fit_mixture(producer, components, problem, progress=self.progress)
         if producer.takes_networks(problem):
             kernel = producer.kernel_products(problem, progress=self.progress)
             problem = self._corrected(problem, kernel.ntk)
@@ -254,11 +262,12 @@ class _NTK(Estimator):
                 criterion,
                 uncertainty=self.uncertainty,
                 tune=tune,
+                mix=automatic and self._mixes(problem),
                 targets=targets,
                 weights=problem.weights,
                 progress=progress,
             )
-        self.reg_curve_ = choice.curve
+        self.reg_curve_, self.mixture_ = choice.curve, choice.mixture
         likelihood = choice.likelihood
         if not told.all():
             noise = np.array(cast(Gaussian, problem.likelihood).noise)
@@ -268,6 +277,12 @@ class _NTK(Estimator):
             problem, architecture=choice.architecture, reg=choice.reg, likelihood=likelihood
         )
         return chosen, choice.scales
+
+    def _mixes(self, problem: Problem) -> bool:
+        """Whether several networks predict together: draws of each, of points that are not many."""
+        draws = self.method == "exact" and self.uncertainty != "none" and self._stop is None
+        few = len(problem.points) <= _MOST_MIXED and not self._producer(1.0).takes_networks(problem)
+        return self._criterion == "cv" and draws and few
 
     def _corrected(self, problem: Problem, ntk: Products) -> Problem:
         """The problem with the regularisation that all points choose, near what few have chosen."""
@@ -395,7 +410,9 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         points all then correct what "cv" has found for "initialization" and "none", by folds of
         theirs. Where "cv" can
         hold nothing out, as with one point a class, it is 1.0, with a warning. None is 1.0 for
-        an architecture that you give; without one it is "cv", depth and embedding chosen too.
+        an architecture that you give; without one it is "cv", depth and embedding chosen too, and
+        of at most 3,000 points draws of method="exact" are shared out among up to four networks:
+        `mixture_`.
     uncertainty : {"initialization", "posterior", "none"}, default "initialization"
         Whose spread: "initialization" is that of networks over their random initialisation;
         "posterior" that of the Bayesian posterior, to first order; "none" has none, and is the
@@ -469,6 +486,9 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         The network, with what was chosen of it.
     feature_scales_ : array of shape [d], or 1.0
         Factor of each feature.
+    mixture_ : selection.Mixture or None
+        The networks that predict together, with weights and held-out scores; the other attributes
+        are of the first, the best alone.
     reg_curve_ : selection.RegCurve
         Where `reg` was chosen: the criterion along it, for `plots.plot_reg_curve`.
     predictor_ : analytic.ExactPredictor, analytic.NetworkDraws or analytic.GaussianPredictor

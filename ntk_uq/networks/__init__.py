@@ -7,6 +7,7 @@ from ntk_uq.networks.convnet import ConvNet
 from ntk_uq.networks.own import Architecture
 from ntk_uq.networks.linearized import Linearized
 from ntk_uq.networks.embedding import FeatureEmbedding
+from ntk_uq.networks.normal_scores import NormalScores
 from ntk_uq.networks.kernel_function import KernelFunction
 from ntk_uq.networks.infinite_width import mlp_kernels, mlp_kernel_diag
 from ntk_uq.networks.empirical import empirical_ntk, empirical_nngp
@@ -25,6 +26,7 @@ __all__ = [
     "Kernels",
     "Linearized",
     "ModuleFactory",
+    "NormalScores",
     "Problem",
     "RandomFunctions",
     "empirical_nngp",

@@ -33,16 +33,16 @@ CLASSES = {
     "ntk_uq.networks": ("FunctionPrior", "RandomFunctions"),
     "ntk_uq.likelihoods": _held_as_data(likelihoods),
     "ntk_uq.analytic": (
-        "Discrepancy", "ExactPredictor", "FittedInfiniteEnsemble", "FittedLinearized",
-        "FittedProcess", "GaussianPredictor", "NetworkDraws", "TangentDraws", "TangentGaussian",
-        "_PerOutput", "_Shared",
+        "Component", "Discrepancy", "ExactPredictor", "FittedInfiniteEnsemble",
+        "FittedLinearized", "FittedMixture", "FittedProcess", "GaussianPredictor", "NetworkDraws",
+        "TangentDraws", "TangentGaussian", "_PerOutput", "_Shared",
     ),
     "ntk_uq.ensemble": ("FittedEnsemble", "TrainedEnsemble"),
     "ntk_uq.bayes": (
         "Diagnostics", "FittedNetworkLaplace", "GaussianProcessPrior", "NetworkLaplace",
         "NetworkPrior", "PosteriorDraws", "SampledPosterior",
     ),
-    "ntk_uq.selection": ("RegCurve",),
+    "ntk_uq.selection": ("Mixture", "RegCurve"),
     "ntk_uq.calibration": (
         "ConformalIntervals", "ConformalSets", "TemperatureFit", "TemperatureScaled", "Threshold",
     ),

@@ -18,6 +18,7 @@ from ntk_uq.plots.fits import (
     plot_diagnostics,
     plot_feature_scales,
     plot_laziness,
+    plot_mixture,
     plot_reg_curve,
     plot_trace,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "plot_latent_law",
     "plot_latents",
     "plot_laziness",
+    "plot_mixture",
     "plot_pit",
     "plot_probabilities",
     "plot_reg_curve",

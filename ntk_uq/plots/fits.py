@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # rooms above, or loaded where they are used
     from ntk_uq.bayes.convergence import Diagnostics
     from ntk_uq.lazy import Laziness
     from ntk_uq.selection.curve import RegCurve
+    from ntk_uq.selection.mixture import Mixture
 
 
 # Networks whose curves have names.
@@ -185,6 +186,43 @@ def plot_feature_scales(estimator: Any, *, most: int = 20, ax: Axes | None = Non
     ax = axes_or_new(ax)
     ax.barh([str(names[j]) for j in order], scales[order], color=COLOURS[0])
     ax.set(xlabel="Scale of the feature")
+    return ax
+
+
+def plot_mixture(mixture: "Mixture", *, ax: Axes | None = None) -> Axes:
+    """The networks that predict together: their weights, and how each predicts held-out points.
+
+    Parameters
+    ----------
+    mixture : selection.Mixture
+        A classifier's `mixture_`.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; None makes a figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from ntk_uq import MLP
+    >>> from ntk_uq.analytic import Component
+    >>> from ntk_uq.selection import Mixture
+    >>> pair = [Component(f"depth {k}", MLP(depth=k), 1.0, 1.0, 0.5, -0.3) for k in (1, 2)]
+    >>> ax = plot_mixture(Mixture(tuple(pair), -0.28, 0.01), ax=Figure().subplots())
+    >>> [label.get_text() for label in ax.get_yticklabels()][-1]  # on top
+    'depth 1, reg 1'
+    """
+    ax = axes_or_new(ax)
+    shown = mixture.components[::-1]
+    labels = [f"{one.name}, reg {one.reg:.2g}" for one in shown]
+    bars = ax.barh(labels, [one.weight for one in shown], color=COLOURS[0])
+    ax.bar_label(bars, [f"{one.score:.3f}" for one in shown], padding=3)
+    ax.set(
+        xlabel=f"Weight; held-out log density (nats a point), of the mixture {mixture.score:.3f}",
+        xlim=(0, 1.15 * max(one.weight for one in shown)),
+    )
     return ax
 
 

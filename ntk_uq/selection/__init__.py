@@ -4,6 +4,7 @@ r"""Choosing the regularisation, and the kernel, from the training data alone.
   it depends on, and `maximise_evidence`, which climbs it. docs/theory: "Choosing `reg`".
 - `cross_validate`: log predictive density of held-out points, along a path of regularisations.
 - `choose`: an architecture's regularisation by either, with its depth, scales and noise.
+- `greedy_weights`: of several networks in the place of one, by held-out points: a `Mixture`.
 - `learn_metric`: how much each feature counts, from the gradients of the mode.
 - `reg_of_all_points`: what many points say of a regularisation that few of them have chosen.
 - `cross_validate_posterior`: the regularisation whose posterior predicts best, by its draws.
@@ -17,18 +18,21 @@ from ntk_uq.selection.cross_validation import cross_validate
 from ntk_uq.selection.curve import RegCurve
 from ntk_uq.selection.evidence import Optimum, log_evidence, maximise_evidence
 from ntk_uq.selection.metric import Metric, learn_metric, mean_squared_gradients
+from ntk_uq.selection.mixture import Mixture, greedy_weights
 from ntk_uq.selection.noise import estimate_noise
 from ntk_uq.selection.posterior import cross_validate_posterior
 
 __all__ = [
     "Choice",
     "Metric",
+    "Mixture",
     "Optimum",
     "RegCurve",
     "choose",
     "cross_validate",
     "cross_validate_posterior",
     "estimate_noise",
+    "greedy_weights",
     "learn_metric",
     "log_evidence",
     "maximise_evidence",

@@ -21,14 +21,17 @@ from ntk_uq._common.rules import own_rules
 from ntk_uq._common.side_by_side import side_by_side
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq._common.warnings import ConvergenceWarning
+from ntk_uq.analytic.mixture import Component
 from ntk_uq.likelihoods import Gaussian, Likelihood, Weighted
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.embedding import FeatureEmbedding
+from ntk_uq.networks.normal_scores import NormalScores
 from ntk_uq.selection.cross_validation import cross_validate
 from ntk_uq.selection.curve import RegCurve
 from ntk_uq.selection.evidence import log_evidence, maximise_evidence
 from ntk_uq.selection.folds import _nothing_held_out, _rows_and_folds
 from ntk_uq.selection.metric import learn_metric, weighted_mean, with_scales
+from ntk_uq.selection.mixture import Mixture, greedy_weights
 from ntk_uq.selection.noise import _LEAST_NOISE, Spectrum, estimate_noise
 
 __all__ = ["Choice", "choose"]
@@ -68,6 +71,8 @@ class Choice(NamedTuple):
         With the noise chosen.
     curve : RegCurve
         The criterion along the regularisations.
+    mixture : Mixture or None
+        The networks that predict together, where they were asked for; the first is the one above.
 
     Examples
     --------
@@ -85,6 +90,7 @@ class Choice(NamedTuple):
     scales: Floats
     likelihood: Likelihood
     curve: RegCurve
+    mixture: Mixture | None = None
 
 
 @own_rules()
@@ -98,6 +104,7 @@ def choose(
     *,
     uncertainty: Uncertainty = "initialization",
     tune: Sequence[str] = (),
+    mix: bool = False,
     targets: Floats | None = None,
     weights: Floats | None = None,
     progress: Progress | None = None,
@@ -134,6 +141,10 @@ def choose(
         (`metric.learn_metric`). The evidence's gradient finds "w_std" and "b_std" of an `MLP`, the
         noise of a Gaussian likelihood, and, of a network whose embedding is not chosen too, the
         scales (automatic relevance determination).
+    mix : bool, default False
+        Whether to choose a mixture besides, by "cv": at most two of the networks, by greedy
+        selection (`greedy_weights`), and the twin of each with the same regularisation behind the
+        `NormalScores` of the features, which takes half of its weight.
     targets : array of shape [n, C], optional
         Targets to train on, where these differ.
     weights : array of shape [n], optional
@@ -161,6 +172,7 @@ def choose(
     >>> bool(choice.reg < 1)  # a strong signal, and hardly any noise
     True
     """
+    known = X, weights
     targets = y if targets is None else targets
     rows, folds = _rows_and_folds(rng, X, y, _MOST_POINTS)
     X, y, targets = X[rows], y[rows], targets[rows]
@@ -169,6 +181,7 @@ def choose(
         curve = _nothing_held_out(_REGS)
         return Choice(architecture, curve.reg, np.ones(X.shape[1]), likelihood, curve)
 
+    data = X, y, likelihood, folds, targets, weights
     names, networks = map(
         list, zip(*_candidates(architecture, tune, criterion).items(), strict=True)
     )
@@ -177,20 +190,12 @@ def choose(
     if learns:
         tune = [name for name in tune if name != "scales"]
         progress, of_metric = _part(progress, 0, 2), _part(progress, 1, 2)
-    if criterion == "cv" and uncertainty == "posterior" and len(networks) > _SHORTLIST:
-        # Their modes tell networks apart as well, at a fraction of the cost.
-        first, progress = _part(progress, 0, 2), _part(progress, 1, 2)
-        scores, _ = _cv_scores(networks, X, y, likelihood, "none", folds, targets, weights, first)
-        best = np.max(np.where(np.isnan(scores), -np.inf, scores), axis=1)
-        kept = np.sort(np.argsort(-best)[:_SHORTLIST])
-        names, networks = [names[k] for k in kept], [networks[k] for k in kept]
+    densities = errors = None
     if criterion == "cv":
-        scores, errors = _cv_scores(
-            networks, X, y, likelihood, uncertainty, folds, targets, weights, progress
-        )
+        names, networks, densities = _cross_validated(names, networks, data, uncertainty, progress)
+        scores, errors = weighted_mean(densities, _counts(data))
     else:
         scores = _evidences(networks, X, y, likelihood, "noise" in tune, weights, progress)
-        errors = None
     if np.all(np.isnan(scores)):
         raise ValueError(
             f"There is no reg from {_REGS[0]:g} to {_REGS[-1]:g} at which the problem could be "
@@ -199,15 +204,24 @@ def choose(
         )
     k, r = divmod(int(np.nanargmax(scores)), len(_REGS))
     curve = RegCurve(np.array(_REGS), scores, errors, tuple(names), criterion, _REGS[r], len(X))
-    network, scales = networks[k], np.ones(X.shape[1])
+    network, scales, learnt = networks[k], np.ones(X.shape[1]), None
     if learns and folds:
         if "noise" in tune:
             noise = Spectrum.of(network.kernels(X).ntk, y, weights).best_noise(curve.reg)
             likelihood = Gaussian(jnp.asarray(noise))
-        data = X, y, likelihood, folds, targets, weights
+            data = X, y, likelihood, folds, targets, weights
         found = _with_metric(curve, network, names[k], data, uncertainty, of_metric)
-        network, scales, curve = found
+        network, scales, curve, learnt = found
         X = X * scales
+    if mix and densities is not None:
+        ones = np.ones(X.shape[1])
+        candidates = [_Candidate(*of) for of in zip(names, networks, densities, strict=True)]
+        candidates += [] if learnt is None else [learnt]
+        mixture = _mixed(candidates, data, uncertainty, known)
+        best = mixture.components[0]
+        curve = replace(curve, reg=best.reg)
+        scales = ones * best.feature_scales
+        return Choice(best.architecture, best.reg, scales, likelihood, curve, mixture)
     reg = curve.reg
     if criterion == "evidence":
         network, reg, climbed, likelihood = _refine(network, X, y, likelihood, reg, tune, weights)
@@ -215,10 +229,63 @@ def choose(
     return Choice(network, reg, scales, likelihood, curve)
 
 
+class _Candidate(NamedTuple):
+    """A network, and log densities [R, m] of held-out points along the regularisations."""
+
+    name: str
+    network: Any
+    densities: Floats
+    scales: Floats | float = 1.0
+
+
+def _mixed(
+    candidates: Sequence[_Candidate], data: Any, uncertainty: Uncertainty, known: Any
+) -> Mixture:
+    """A mixture of the candidates, and of their twins that see normal scores of known points."""
+    counts = _counts(data)
+    every = np.concatenate([candidate.densities for candidate in candidates])
+    parts: list[tuple[Component, Floats]] = []
+    for number, weight in greedy_weights(every, counts).items():
+        k, r = divmod(number, len(_REGS))
+        name, network, densities, scales = candidates[k]
+        twin = NormalScores.of(known[0], network, known[1])
+        pair = [(name, network, scales, densities[r])]
+        if not twin.changes_nothing:
+            twin = twin.scaled(np.broadcast_to(scales, len(twin.at)))
+            density = _cv_densities([twin], data, uncertainty, regs=[_REGS[r]])[0, 0]
+            if not np.isnan(density).any():
+                pair.append((f"{name}, normal scores".removeprefix(", "), twin, 1.0, density))
+        for name, network, scales, density in pair:
+            score = float(weighted_mean(density, counts)[0])
+            part = Component(name, network, _REGS[r], scales, weight / len(pair), score)
+            parts.append((part, density))
+    components, alone = zip(*parts, strict=True)
+    logs = np.log([component.weight for component in components])[:, None] + np.array(alone)
+    together, error = weighted_mean(np.logaddexp.reduce(logs, axis=0), counts)
+    return Mixture(components, float(together), float(error))
+
+
+def _cross_validated(
+    names: list[str], networks: list[Any], data: Any, uncertainty: Uncertainty, progress: Any
+) -> tuple[list[str], list[Any], Floats]:
+    """Networks worth having, their names, and log densities [K, R, m] of held-out points."""
+    if uncertainty == "posterior" and len(networks) > _SHORTLIST:
+        # Their modes tell networks apart as well, at a fraction of the cost.
+        first, progress = _part(progress, 0, 2), _part(progress, 1, 2)
+        scores, _ = weighted_mean(_cv_densities(networks, data, "none", first), _counts(data))
+        best = np.max(np.where(np.isnan(scores), -np.inf, scores), axis=1)
+        kept = np.sort(np.argsort(-best)[:_SHORTLIST])
+        names, networks = [names[k] for k in kept], [networks[k] for k in kept]
+    return names, networks, _cv_densities(networks, data, uncertainty, progress)
+
+
 def _with_metric(
     curve: RegCurve, network: Any, name: str, data: Any, uncertainty: Uncertainty, progress: Any
-) -> tuple[Any, Floats, RegCurve]:
-    """The network with the scales that its mode learns, factors of features, and what was found."""
+) -> tuple[Any, Floats, RegCurve, _Candidate | None]:
+    """The network with the scales that its mode learns, factors of features, and what was found.
+
+    And the network as a candidate, if the scales were worth having.
+    """
     X, y, likelihood, folds, targets, weights = data
     r = _REGS.index(curve.reg)
     regs = _REGS[max(0, r - _AROUND) : r + _AROUND + 1]
@@ -231,17 +298,17 @@ def _with_metric(
     )  # fmt: skip
     learnt, factors = with_scales(network, metric.scales[metric.kept])
     if curve.criterion == "evidence":
-        return learnt, factors, replace(curve, reg=metric.reg)
+        return learnt, factors, replace(curve, reg=metric.reg), None
     rows: tuple[Floats, Floats] = (metric.scores[1:], metric.errors[1:])
     names, reg = [f"{name}, scales learnt in {t + 1}" for t in range(len(rows[0]))], metric.reg
+    densities = metric.densities[metric.kept]
     if not by_mode:
         if not metric.kept:
-            return network, factors, curve
-        rows = _cv_scores(
-            [learnt], X * factors, y, likelihood, uncertainty, folds, targets, weights, None
-        )
-        regs, names = _REGS, [f"{name}, scales learnt"]
-        reg = _REGS[int(np.nanargmax(rows[0]))]
+            return network, factors, curve, None
+        densities = _cv_densities([learnt], (X * factors, *data[1:]), uncertainty)[0]
+        score, error = weighted_mean(densities, _counts(data))
+        regs, names, rows = _REGS, [f"{name}, scales learnt"], (score[None], error[None])
+        reg = _REGS[int(np.nanargmax(score))]
     scores, errors = (_on_grid(regs, row) for row in rows)
     curve = replace(
         curve,
@@ -250,7 +317,12 @@ def _with_metric(
         names=(*curve.names, *(name.removeprefix(", ") for name in names)),
         reg=reg,
     )
-    return learnt, factors, curve
+    candidate = None
+    if metric.kept:
+        of_learnt = f"{name}, scales learnt".removeprefix(", ")
+        on_grid = _on_grid(regs, densities.T).T
+        candidate = _Candidate(of_learnt, learnt, on_grid, factors)
+    return learnt, factors, curve, candidate
 
 
 def _on_grid(regs: Sequence[float], values: Floats) -> Floats:
@@ -284,23 +356,34 @@ def _part(progress: Progress | None, k: int, parts: int) -> Progress | None:
     return lambda done, total: progress(k * total + done, parts * total)
 
 
-def _cv_scores(
-    networks, X, y, likelihood, uncertainty, folds, targets, weights, progress
-) -> tuple[Floats, Floats]:
-    """Mean held-out log density at each regularisation, and its standard error: [K, R] each."""
+def _counts(data: Any) -> Floats:
+    """How much each held-out point counts, fold by fold."""
+    X, _, _, folds, _, weights = data
+    return (np.ones(len(X)) if weights is None else weights)[np.concatenate(folds)]
+
+
+def _cv_densities(
+    networks: Sequence[Any],
+    data: Any,
+    uncertainty: Uncertainty,
+    progress: Progress | None = None,
+    regs: Sequence[float] = _REGS,
+) -> Floats:
+    """Held-out log density at each regularisation of each point, fold by fold: [K, R, m]."""
+    X, y, likelihood, folds, targets, weights = data
     held_out, done, lock = np.concatenate(folds), np.zeros(len(networks), int), Lock()
 
     def told(k: int, of_network: int, total: int) -> None:
         with lock:
             done[k] = of_network
-            progress(int(done.sum()), len(networks) * total)
+            cast(Any, progress)(int(done.sum()), len(networks) * total)
 
     def score(k: int) -> Floats:
         with own_rules(), jax.enable_x64(True):  # settings of each thread
             return cross_validate(
                 networks[k].kernels(X),
                 y,
-                _REGS,
+                regs,
                 likelihood,
                 ["posterior" if uncertainty == "posterior" else "none"],
                 folds,
@@ -311,15 +394,12 @@ def _cv_scores(
             )[:, 0, held_out]
 
     threads = min(cores(), len(networks)) if jax.default_backend() == "cpu" else 1
-    scores = np.array(
+    return np.array(
         divided(
             lambda share: side_by_side(score, share, threads),
             range(len(networks)),
             f"cross-validation of {len(networks)} networks on {digest((X, targets))}",
         )
-    )
-    return weighted_mean(
-        scores, np.ones(len(X))[held_out] if weights is None else weights[held_out]
     )
 
 

@@ -27,6 +27,7 @@ from ntk_uq._common.solver import LARGEST_GAP, solve_dual
 from ntk_uq.likelihoods import Gaussian, Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels
 from ntk_uq.networks.embedding import FeatureEmbedding
+from ntk_uq.networks.normal_scores import NormalScores
 
 __all__ = [
     "Metric",
@@ -64,6 +65,8 @@ class Metric(NamedTuple):
         The round whose scales are worth having.
     reg : float
         Its best regularisation.
+    densities : array of shape [T + 1, R, m]
+        Log predictive density of each held-out point, fold by fold, behind `scores`.
 
     Examples
     --------
@@ -81,12 +84,14 @@ class Metric(NamedTuple):
     errors: Floats
     kept: int
     reg: float
+    densities: Floats
 
 
 def with_scales(architecture: BaseArchitecture, scales: Floats) -> tuple[BaseArchitecture, Floats]:
     """A network whose features count as the scales say, and the factors of the features it sees.
 
-    An embedding weighs what it makes of each feature; other networks see features of that size.
+    An embedding weighs what it makes of each feature, scores are multiplied; other networks see
+    features of that size.
 
     Parameters
     ----------
@@ -109,6 +114,9 @@ def with_scales(architecture: BaseArchitecture, scales: Floats) -> tuple[BaseArc
     >>> network.scales, factors
     ((1.0, 0.5), array([1., 1.]))
     """
+    if isinstance(architecture, NormalScores):
+        network, factors = with_scales(architecture.network, scales)
+        return replace(architecture, network=network).scaled(factors), np.ones_like(scales)
     if not isinstance(architecture, FeatureEmbedding):
         return architecture, scales
     if np.all(scales == 1):
@@ -295,7 +303,7 @@ def _judged(
     gain, error = weighted_mean(of_round - of_round[0], weights)
     gain = np.nan_to_num(gain, nan=-np.inf)
     kept = int(np.argmax(np.where(gain > margin * error, gain, 0.0)))
-    return Metric(scales, scores, errors, kept, regs[best[kept]])
+    return Metric(scales, scores, errors, kept, regs[best[kept]], densities)
 
 
 def weighted_mean(scores: Floats, weights: Floats) -> tuple[Floats, Floats]:

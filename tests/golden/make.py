@@ -29,6 +29,7 @@ MODELS = {
     "ntk-gaussian": nuq.NTKClassifier(
         reg="evidence", tune=("b_std", "scales"), method="gaussian", uncertainty="posterior"
     ),
+    "ntk-mixture": nuq.NTKClassifier(n_draws=8),
     "ntk-none": nuq.NTKClassifier(NET, uncertainty="none"),
     "ntk-regressor": nuq.NTKRegressor(),
     "ntk-regressor-exact": nuq.NTKRegressor(NET, noise=0.1, method="exact", n_draws=3),

@@ -1,0 +1,255 @@
+"""A network that sees each feature by its rank among known values.
+
+How far apart two values of a feature are depends on the unit: of a price, or of its logarithm.
+Their ranks do not. Where nobody knows which of the two a network should see, both are tried, and
+predictions mixed: see docs, "The defaults".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from ntk_uq._common.rules import own_rules
+from ntk_uq.networks.architecture import BaseArchitecture, Kernels, as_points
+from ntk_uq.networks.mlp import MLP
+
+__all__ = ["NormalScores"]
+
+Floats = NDArray[np.float64]
+
+# Between so many values a straight line is as good as more of them.
+_MOST_KNOTS = 64
+# Values that differ by less, in standard deviations, are one: rounding has no rank.
+_SAME = 1e-5
+
+
+class _Scored(nnx.Module):
+    """A network behind the scores, which have no parameters."""
+
+    def __init__(self, network: nnx.Module, scores: "NormalScores"):
+        self.network = network
+        self.normal_scores = scores
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.network(self.normal_scores.scores(x))
+
+
+@dataclass(frozen=True, repr=False)
+class NormalScores(BaseArchitecture):
+    r"""A network that sees the normal scores of features.
+
+    The score of a value is the standard normal quantile of its rank among known values (van der
+    Waerden's score), standardised: whatever increasing function of a feature is measured, its
+    scores are the same. Between known values they are interpolated, and beyond them they go on by a
+    straight line, so that what is far from all known values stays far. `NormalScores.of` makes one
+    from data.
+
+    Parameters
+    ----------
+    network : architecture for tables, default MLP()
+        What sees the scores.
+    at : sequence of d sequences of floats
+        Values of each feature, increasing, at least two. By default one feature, as it is.
+    to : sequence of d sequences of floats
+        Their scores; on either side the outermost two give the line that goes on.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many scores as values, or values do not increase.
+
+    References
+    ----------
+    van der Waerden 1952, Order tests for the two-sample problem and their power.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import MLP, NormalScores
+    >>> X = np.array([[1.0], [10.0], [100.0], [1000.0]])
+    >>> raw, log = (NormalScores.of(Z, MLP(depth=1)).kernels(Z).ntk for Z in (X, np.log(X)))
+    >>> bool(np.allclose(raw, log))
+    True
+    """
+
+    network: BaseArchitecture = field(default_factory=MLP)
+    at: tuple[tuple[float, ...], ...] = ((0.0, 1.0),)
+    to: tuple[tuple[float, ...], ...] = ((0.0, 1.0),)
+
+    def __post_init__(self) -> None:
+        network = self.network
+        if not isinstance(network, BaseArchitecture) or network.ndim not in (2, None):
+            raise ValueError(
+                f"network must be an architecture that takes tables, as MLP() does; got {network!r}"
+            )
+        for name in ("at", "to"):  # hashable
+            rows = tuple(tuple(np.asarray(row, float).tolist()) for row in getattr(self, name))
+            object.__setattr__(self, name, rows)
+        sizes = [len(row) for row in self.at]
+        finite = all(np.isfinite(row).all() for row in (*self.at, *self.to))
+        if not sizes or sizes != [len(row) for row in self.to] or min(sizes) < 2 or not finite:
+            raise ValueError(
+                "at and to must hold, for each feature, as many finite values as scores, at least "
+                "two. NormalScores.of(X, network) makes them from data."
+            )
+        if any(np.any(np.diff(row) <= 0) for row in self.at):
+            raise ValueError("The values of a feature, at, must increase.")
+
+    @classmethod
+    def of(cls, X: ArrayLike, network: BaseArchitecture, weights: Floats | None = None) -> Self:
+        """The network behind the scores that known points give.
+
+        A feature of two values, as an indicator has, or of one, stays as it is: its ranks say no
+        more.
+
+        Parameters
+        ----------
+        X : array of shape [n, d]
+            Known points.
+        network : architecture for tables
+            What sees the scores.
+        weights : array of shape [n], optional
+            How much each point counts, > 0.
+
+        Returns
+        -------
+        NormalScores
+        """
+        points = as_points(X, "X", 2)
+        counts = np.ones(len(points)) if weights is None else np.asarray(weights, float)
+        at, to = zip(*(_scores(feature, counts) for feature in points.T), strict=True)
+        return cls(network, at, to)
+
+    def __repr__(self) -> str:
+        return f"NormalScores({self.network!r}, of {len(self.at)} features)"
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether scores are the features themselves."""
+        return self.at == self.to
+
+    def scaled(self, factors: Floats) -> "NormalScores":
+        """The same with scores times factors [d]."""
+        rows = zip(self.to, factors, strict=True)
+        return replace(self, to=tuple(tuple(np.multiply(row, factor)) for row, factor in rows))
+
+    def scores(self, x: jax.Array) -> jax.Array:
+        """Scores of points [n, d], in their precision."""
+        if x.shape[-1] != len(self.at):
+            raise ValueError(
+                f"The scores are of {len(self.at)} features; the points have {x.shape[-1]}."
+            )
+        at, to = self._knots
+        return _interpolated(x, jnp.asarray(at, x.dtype), jnp.asarray(to, x.dtype))
+
+    @cached_property
+    def _knots(self) -> tuple[Floats, Floats]:
+        """Values and scores [d, K]."""
+        most = max(_MOST_KNOTS + 2, *(len(row) for row in self.at))
+        knots = zip(self.at, self.to, strict=True)
+        at, to = zip(*(_filled(np.array(a), np.array(t), most) for a, t in knots), strict=True)
+        return np.array(at), np.array(to)
+
+    @property
+    def scales(self) -> tuple[float, ...] | None:
+        """Scales of the features of an embedding behind the scores."""
+        return getattr(self.network, "scales", None)
+
+    @property
+    def holds_functions(self) -> bool:  # type: ignore[override]
+        """Whether no file can hold it: as of its network."""
+        return self.network.holds_functions
+
+    @property
+    def _standard_normal(self) -> bool:  # type: ignore[override]
+        return self.network._standard_normal
+
+    def widened(self, width: int) -> "NormalScores | None":
+        """The network behind the scores at least so wide, if that can be widened."""
+        network = self.network.widened(width)
+        return None if network is None else replace(self, network=network)
+
+    def module(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
+        """Build one randomly initialised network."""
+        return _Scored(self.network.build(in_features, out_features, rngs=rngs), self)
+
+    def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
+        """Kernels [n1, n2] as JAX arrays in the points' dtype; of `x1` with itself without `x2`."""
+        right = None if x2 is None else self.scores(x2)
+        return self.network.kernel_block(self.scores(x1), right)
+
+    def kernel_diag_block(self, x: jax.Array) -> Kernels:
+        """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
+        return self.network.kernel_diag_block(self.scores(x))
+
+    def tuned_kernel_block(self, x: jax.Array, values: Mapping[str, Any]) -> Kernels:
+        """Kernels [n, n] with other values of the network's `tunable` fields: see the base."""
+        return self.network.tuned_kernel_block(self.scores(x), values)
+
+    def gradients(
+        self, x: jax.Array, points: jax.Array, alpha: jax.Array, scales: jax.Array
+    ) -> jax.Array:
+        """Gradients [m, d, C] with respect to the scores, which count as scales say."""
+        return self.network.gradients(self.scores(x), self.scores(points), alpha, scales)
+
+    def tangent_kernel(
+        self, params: Any, x1: jax.Array, x2: jax.Array | None = None, *, trace: bool = False
+    ) -> jax.Array:
+        """Tangent kernel of a finite network, that of the network behind the scores."""
+        right = None if x2 is None else self.scores(jnp.asarray(x2))
+        left = self.scores(jnp.asarray(x1))
+        return self.network.tangent_kernel(params.network, left, right, trace=trace)
+
+
+def _scores(feature: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Values of a feature [n] that counts so, increasing, and their scores."""
+    mean = np.average(feature, weights=weights)
+    spread = np.sqrt(np.average((feature - mean) ** 2, weights=weights))
+    as_it_is = np.array([0.0, 1.0]), np.array([0.0, 1.0])
+    if not spread > 100 * np.finfo(float).eps * (1 + np.abs(mean)):  # constant but for rounding
+        return as_it_is
+    _, first, place = np.unique(
+        np.round((feature - mean) / (_SAME * spread)), return_index=True, return_inverse=True
+    )
+    if len(first) <= 2:
+        return as_it_is
+    values, counts = feature[first], np.bincount(place, weights)
+    ranks = (np.cumsum(counts) - counts / 2) / counts.sum()
+    scores = stats.norm.ppf(ranks)
+    centre = np.average(scores, weights=counts)
+    scores = (scores - centre) / np.sqrt(np.average((scores - centre) ** 2, weights=counts))
+    evenly = np.linspace(ranks[0], ranks[-1], _MOST_KNOTS)
+    kept = np.unique(np.searchsorted(ranks, evenly)) if len(ranks) > _MOST_KNOTS else slice(None)
+    values, scores = values[kept], scores[kept]
+    # Beyond the known values as fast as between them, on average.
+    at = np.concatenate([values[:1] - spread, values, values[-1:] + spread])
+    return at, np.concatenate([scores[:1] - 1, scores, scores[-1:] + 1])
+
+
+def _filled(at: Floats, to: Floats, size: int) -> tuple[Floats, Floats]:
+    """So many knots, the further ones on the last line: programs compile for one shape."""
+    beyond, step, rise = np.arange(1, size - len(at) + 1), at[-1] - at[-2], to[-1] - to[-2]
+    return (
+        np.concatenate([at, at[-1] + beyond * step]),
+        np.concatenate([to, to[-1] + beyond * rise]),
+    )
+
+
+@own_rules()
+@jax.jit
+def _interpolated(x: jax.Array, at: jax.Array, to: jax.Array) -> jax.Array:
+    """Of each feature of x [n, d] by its knots [d, K]; beyond them by the outermost line."""
+
+    def of_feature(x: jax.Array, at: jax.Array, to: jax.Array) -> jax.Array:
+        k = jnp.clip(jnp.searchsorted(at, x), 1, len(at) - 1)
+        return to[k - 1] + (x - at[k - 1]) * (to[k] - to[k - 1]) / (at[k] - at[k - 1])
+
+    return jax.vmap(of_feature, (1, 0, 0), 1)(x, at, to)

@@ -1,0 +1,107 @@
+"""Normal scores against SciPy's ranks, and networks behind them against the networks themselves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from ntk_uq.networks import MLP, FeatureEmbedding, NormalScores
+from ntk_uq.selection.metric import with_scales
+
+NET = MLP(width=8, depth=1)
+
+
+def scores_of(network, X):
+    with jax.enable_x64(True):
+        return np.asarray(network.scores(jnp.asarray(X)))
+
+
+@pytest.fixture
+def X():
+    rng = np.random.default_rng(0)
+    return np.stack([rng.standard_cauchy(50), rng.integers(5, size=50)], axis=1)
+
+
+def test_scores_are_those_of_ranks(X):
+    """Van der Waerden's, ties sharing their mean rank, standardised."""
+    expected = stats.norm.ppf((stats.rankdata(X, axis=0) - 0.5) / len(X))
+    expected = (expected - expected.mean(axis=0)) / expected.std(axis=0)
+    np.testing.assert_allclose(scores_of(NormalScores.of(X, NET), X), expected, atol=1e-10)
+
+
+def test_any_increasing_function_has_the_same(X):
+    changed = np.stack([np.arctan(X[:, 0]), np.exp(X[:, 1])], axis=1)
+    of_X, of_changed = NormalScores.of(X, NET), NormalScores.of(changed, NET)
+    np.testing.assert_allclose(scores_of(of_X, X), scores_of(of_changed, changed), atol=1e-10)
+
+
+def test_a_weight_of_two_is_the_point_twice(X):
+    weights = 1.0 + (np.arange(50) < 20)
+    repeated = NormalScores.of(np.concatenate([X, X[:20]]), NET)
+    np.testing.assert_allclose(
+        scores_of(NormalScores.of(X, NET, weights), X), scores_of(repeated, X), atol=1e-9
+    )
+
+
+def test_beyond_known_values_they_go_on(X):
+    network, spread = NormalScores.of(X, NET), X.std(axis=0)
+    far = X.max(axis=0) + spread * np.arange(4)[:, None]
+    np.testing.assert_allclose(np.diff(scores_of(network, far), axis=0), 1.0, rtol=1e-9)
+    near = X.min(axis=0) - spread * np.arange(4)[:, None]
+    np.testing.assert_allclose(np.diff(scores_of(network, near), axis=0), -1.0, rtol=1e-9)
+
+
+def test_what_has_no_ranks_stays():
+    """Indicators, constants, and constants but for rounding."""
+    X = np.stack([np.arange(30) % 2, np.full(30, 3.0), 0.3 + 1e-16 * (np.arange(30) % 3)], axis=1)
+    network = NormalScores.of(X, NET)
+    assert network.changes_nothing
+    np.testing.assert_allclose(scores_of(network, X), X, atol=1e-12)
+
+
+def test_of_many_points_a_line_between_some():
+    """They rise with the values everywhere, and are nearly the scores of all of them."""
+    x = np.sort(np.random.default_rng(1).standard_normal(2000))[:, None]
+    found = scores_of(NormalScores.of(x, NET), x)[:, 0]
+    assert np.all(np.diff(found) > 0)
+    ranks = (np.arange(2000) + 0.5) / 2000
+    scale = stats.norm.ppf(ranks).std()
+    # Between two knots, 1/63 apart in rank, an increasing function is off by no more than that.
+    np.testing.assert_allclose(stats.norm.cdf(found * scale), ranks, atol=1 / 63 + 1e-3)
+
+
+def test_the_network_behind_them(X):
+    """Finite and infinite, with what a metric makes of them."""
+    for inner in (NET, FeatureEmbedding(NET)):
+        network, Z = NormalScores.of(X, inner), scores_of(NormalScores.of(X, inner), X)
+        for found, expected in zip(network.kernels(X), inner.kernels(Z), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-10)
+        np.testing.assert_allclose(network.kernel_diag(X).ntk, inner.kernel_diag(Z).ntk, rtol=1e-10)
+        learnt, factors = with_scales(network, np.array([1.0, 0.5]))
+        behind, scales = with_scales(inner, np.array([1.0, 0.5]))
+        np.testing.assert_array_equal(factors, 1.0)
+        np.testing.assert_allclose(
+            learnt.kernels(X).ntk, behind.kernels(Z * scales).ntk, rtol=1e-10
+        )
+    with jax.enable_x64(True):
+        params = network.init(jax.random.key(0), 2, 3)
+        np.testing.assert_allclose(
+            network.apply(params, jnp.asarray(X)), inner.apply(params.network, jnp.asarray(Z))
+        )
+        np.testing.assert_allclose(
+            network.tangent_kernel(params, X[:4], trace=True),
+            inner.tangent_kernel(params.network, jnp.asarray(Z[:4]), trace=True),
+        )
+    assert network.widened(512).network.network.width == 512
+
+
+def test_refused(X):
+    with pytest.raises(ValueError, match="must increase"):
+        NormalScores(NET, ((0.0, 0.0),), ((0.0, 1.0),))
+    with pytest.raises(ValueError, match="as many finite values as scores"):
+        NormalScores(NET, ((0.0, 1.0),), ((0.0,),))
+    with pytest.raises(ValueError, match="network must be an architecture that takes tables"):
+        NormalScores.of(X, "MLP")
+    with pytest.raises(ValueError, match="of 2 features; the points have 3"):
+        NormalScores.of(X, NET).kernels(np.ones((2, 3)))
