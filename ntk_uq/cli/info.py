@@ -67,6 +67,7 @@ def _lines(card: dict[str, Any]) -> list[str]:
         f"  network: {_arguments(card['network'])}",
         f"  settings: {_arguments(card['settings']) or 'the defaults'}",
         f"  chosen: {_choice(card['chosen'])}",
+        *_mixture(card["chosen"].get("mixture")),
     ]
     if card["conformal"] is not None:
         conformal = card["conformal"]
@@ -83,6 +84,17 @@ def _arguments(values: dict[str, Any]) -> str:
         if name != "kind"
     )
     return f"{kind}({inner})" if kind else inner
+
+
+def _mixture(mixture: dict[str, Any] | None) -> list[str]:
+    """The networks that predict together, of which what is chosen is the first."""
+    if mixture is None:
+        return []
+    parts = [
+        f"{one['weight']:.4g} {one['name']} at reg {one['reg']:.4g}" for one in mixture["networks"]
+    ]
+    score = mixture["held_out_log_probability"]
+    return [f"  with it, mixed: {'; '.join(parts)}: {score:.4g} nats a held-out point"]
 
 
 def _choice(chosen: dict[str, Any]) -> str:

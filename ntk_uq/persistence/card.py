@@ -95,7 +95,17 @@ def _chosen(estimator: Any) -> dict[str, Any]:
     at = int(np.argmin(np.abs(np.log(curve.regs) - np.log(curve.reg))))
     found |= {"by": curve.criterion, "among": list(curve.names), "chosen": curve.names[row]}
     name = "held_out_log_probability" if curve.criterion == "cv" else "log_evidence"
-    return {**found, name: float(scores[row, at]), "points": curve.n_points}
+    found |= {name: float(scores[row, at]), "points": curve.n_points}
+    mixture: Any = getattr(estimator, "mixture_", None)
+    if mixture is not None and len(mixture.components) > 1:
+        found["mixture"] = {
+            "networks": [
+                {"name": one.name, "reg": float(one.reg), "weight": float(one.weight)}
+                for one in mixture.components
+            ],
+            name: float(mixture.score),
+        }
+    return found
 
 
 def _limits(estimator: Any, fitted: Any, summary: dict[str, Any] | None, data: bool) -> list[str]:

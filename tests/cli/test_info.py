@@ -5,6 +5,8 @@ from pathlib import Path
 
 from example_tables import FIT, FRAME, QUICK, SIZE, WEIGHT, shell
 
+import ntk_uq as nuq
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
@@ -42,6 +44,17 @@ def test_a_model_of_an_earlier_version(capsys):
     out = capsys.readouterr().out
     assert "reg 1.446, by the evidence" in out
     assert "an earlier version kept nothing" in out
+
+
+def test_a_mixture(capsys):
+    path = GOLDEN / "ntk-mixture.ntk"
+    shell("info", path, "--json")
+    mixture = json.loads(capsys.readouterr().out)["chosen"]["mixture"]
+    held = nuq.load(path).mixture_
+    assert [one["weight"] for one in mixture["networks"]] == held.weights.tolist()
+    assert mixture["held_out_log_probability"] == held.score
+    shell("info", path)
+    assert "with it, mixed: " in capsys.readouterr().out
 
 
 def test_mistakes(folder, capsys):
