@@ -171,7 +171,8 @@ def test_empirical_kernels_say_their_error():
     for ours, error, theirs in zip(found, found.standard_error, limit, strict=True):
         assert error.shape == ours.shape
         assert (np.abs(ours - theirs) < 6 * error + 3 / 32 * np.abs(theirs).max()).all()
-    np.testing.assert_allclose(net.kernel_diag(X[:4]).ntk, np.diag(net.kernels(X[:4]).ntk))
+    diagonal = net.kernel_diag(X[:4]).ntk  # in the precision of the parameters
+    np.testing.assert_allclose(diagonal, np.diag(net.kernels(X[:4]).ntk), rtol=1e-5)
 
 
 def test_width_is_a_parameter_of_the_estimator():
