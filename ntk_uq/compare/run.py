@@ -102,9 +102,10 @@ def compare(
     >>> import numpy as np
     >>> import ntk_uq as nuq
     >>> X, y = np.array([[-1.0], [-0.5], [0.5], [1.0]]), np.array([0, 0, 1, 1])
+    >>> net = nuq.MLP()
     >>> methods = {
-    ...     "gaussian": nuq.NTKClassifier(method="gaussian").fit(X, y),
-    ...     "exact": nuq.NTKClassifier(method="exact", n_draws=64, random_state=0).fit(X, y),
+    ...     "gaussian": nuq.NTKClassifier(net, reg=1.0, method="gaussian").fit(X, y),
+    ...     "exact": nuq.NTKClassifier(net, reg=1.0, n_draws=64, random_state=0).fit(X, y),
     ... }
     >>> comparison = nuq.compare(methods, X, y, reference="exact")
     >>> comparison.table["accuracy"].to_dict()
