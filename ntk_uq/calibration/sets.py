@@ -233,7 +233,9 @@ def conformal_sets(
         )
     else:
         limits = np.full(n_classes, conformal_quantile(scores, level))
-    return ConformalSets(limits + _ROUNDING, counts, level, score, per_class, never_empty, penalty, n_free)
+    return ConformalSets(
+        limits + _ROUNDING, counts, level, score, per_class, never_empty, penalty, n_free
+    )
 
 
 def conformal_intervals(
