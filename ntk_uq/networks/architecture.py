@@ -22,6 +22,7 @@ from jax import lax
 from numpy.typing import ArrayLike
 
 from ntk_uq._common import checks
+from ntk_uq._common.blocks import bucket
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq.networks.jacobians import jacobian_kernel
@@ -316,6 +317,8 @@ class BaseArchitecture(abc.ABC):
                 "are needed. Rows are points, columns are features."
             )
         size = width = self.tile_rows(rows[0])
+        if size < TILE:  # a pair of points costs much: few are filled up to a power of two
+            size = width = min(size, bucket(max(len(rows), len(columns))))
         if X2 is not None and len(rows) <= FEW:
             size, width = min(FEW, size), max(size * size // FEW // _FLATTER, size)
         blocks = Kernels(*(np.empty((len(rows), len(columns))) for _ in Kernels._fields))

@@ -25,8 +25,8 @@ __all__ = ["Architecture", "EmpiricalKernels"]
 
 # Networks whose mean the empirical kernels are, and outputs of each.
 _NETWORKS, _OUTPUTS = 64, 8
-# Points on a side of a block of empirical kernels, to which fewer are filled up: of finite networks
-# a pair of points costs as much as many of a formula.
+# Points on a side of a block of empirical kernels: a pair of points costs as much as many of a
+# formula, and memory holds their Jacobians.
 _ROWS = 32
 
 
@@ -344,6 +344,9 @@ class _Errors(BaseArchitecture):
 
     def __init__(self, architecture: Architecture):
         self.architecture = architecture
+
+    def tile_rows(self, point: np.ndarray) -> int:
+        return self.architecture.tile_rows(point)
 
     def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
         return _mean_kernels(self.architecture, x1, x2)[1]
