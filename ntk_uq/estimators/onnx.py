@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from sklearn.utils.validation import check_is_fitted
 
-from ntk_uq._common.files import write_atomically
+from ntk_uq._common.files import write_result
 from ntk_uq._common.onnx_graph import onnx_model
 from ntk_uq._common.rules import own_rules
 from ntk_uq.estimators.functions import Answers, as_function
@@ -82,7 +82,7 @@ def to_onnx(
             'NTKClassifier(method="exact"), NTKRegressor and finite ensembles of '
             'uncertainty="initialization" can be exported.'
         ) from error
-    write_atomically(Path(path), lambda file: file.write(model.SerializeToString()))
+    write_result(Path(path), lambda file: file.write(model.SerializeToString()))
 
 
 def _function(estimator: Any) -> tuple[Callable[[Array], Any], tuple[str, ...]]:
