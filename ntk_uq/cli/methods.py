@@ -9,7 +9,6 @@ from ntk_uq.cli.network import own_network, shipped
 
 __all__ = ["DEPTH", "METHODS", "POSTERIORS", "about", "estimator", "network"]
 
-
 # Of the network that is compared where none is given.
 WIDTH, DEPTH = 512, 2
 

@@ -16,7 +16,7 @@ it has interactions. See docs/theory: "An embedding of each feature".
 import functools
 import math
 import numbers
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from ntk_uq._common import checks
 from ntk_uq._common.rules import own_rules
 from ntk_uq.networks.activations import ratio
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels
+from ntk_uq.networks.input_map import BehindInputMap
 from ntk_uq.networks.mlp import MLP
 
 __all__ = ["FeatureEmbedding"]
@@ -73,7 +74,7 @@ class _Embedded(nnx.Module):
 
 
 @dataclass(frozen=True)
-class FeatureEmbedding(BaseArchitecture):
+class FeatureEmbedding(BehindInputMap):
     r"""A network behind an embedding of each feature by itself.
 
     Feature j enters as s_j sqrt(a) x_j and as s_j times waves of x_j, cosines and sines, which are
@@ -125,11 +126,7 @@ class FeatureEmbedding(BaseArchitecture):
     limit: float = 5.0
 
     def __post_init__(self) -> None:
-        network = self.network
-        if not isinstance(network, BaseArchitecture) or network.ndim not in (2, None):
-            raise ValueError(
-                f"network must be an architecture that takes tables, as MLP() does; got {network!r}"
-            )
+        super().__post_init__()
         for name in ("frequency", "limit"):
             value = getattr(self, name)
             if not (isinstance(value, numbers.Real) and 0.0 < float(value) < math.inf):
@@ -145,20 +142,6 @@ class FeatureEmbedding(BaseArchitecture):
             if not scales.any():
                 raise ValueError("scales are all 0: no feature would count.")
             object.__setattr__(self, "scales", tuple(scales.tolist()))  # hashable
-
-    @property
-    def holds_functions(self) -> bool:  # type: ignore[override]
-        """Whether no file can hold it: as of its network."""
-        return self.network.holds_functions
-
-    @property
-    def _standard_normal(self) -> bool:  # type: ignore[override]
-        return self.network._standard_normal
-
-    def widened(self, width: int) -> "FeatureEmbedding | None":
-        """The network behind the embedding at least so wide, if that can be widened."""
-        network = self.network.widened(width)
-        return None if network is None else replace(self, network=network)
 
     def module(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
         """Build one randomly initialised network."""

@@ -19,6 +19,7 @@ from scipy import stats
 
 from ntk_uq._common.rules import own_rules
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels, as_points
+from ntk_uq.networks.input_map import BehindInputMap
 from ntk_uq.networks.mlp import MLP
 
 __all__ = ["NormalScores"]
@@ -43,7 +44,7 @@ class _Scored(nnx.Module):
 
 
 @dataclass(frozen=True, repr=False)
-class NormalScores(BaseArchitecture):
+class NormalScores(BehindInputMap):
     r"""A network that sees the normal scores of features.
 
     The score of a value is the standard normal quantile of its rank among known values (van der
@@ -85,11 +86,7 @@ class NormalScores(BaseArchitecture):
     to: tuple[tuple[float, ...], ...] = ((0.0, 1.0),)
 
     def __post_init__(self) -> None:
-        network = self.network
-        if not isinstance(network, BaseArchitecture) or network.ndim not in (2, None):
-            raise ValueError(
-                f"network must be an architecture that takes tables, as MLP() does; got {network!r}"
-            )
+        super().__post_init__()
         for name in ("at", "to"):  # hashable
             rows = tuple(tuple(np.asarray(row, float).tolist()) for row in getattr(self, name))
             object.__setattr__(self, name, rows)
@@ -162,20 +159,6 @@ class NormalScores(BaseArchitecture):
     def scales(self) -> tuple[float, ...] | None:
         """Scales of the features of an embedding behind the scores."""
         return getattr(self.network, "scales", None)
-
-    @property
-    def holds_functions(self) -> bool:  # type: ignore[override]
-        """Whether no file can hold it: as of its network."""
-        return self.network.holds_functions
-
-    @property
-    def _standard_normal(self) -> bool:  # type: ignore[override]
-        return self.network._standard_normal
-
-    def widened(self, width: int) -> "NormalScores | None":
-        """The network behind the scores at least so wide, if that can be widened."""
-        network = self.network.widened(width)
-        return None if network is None else replace(self, network=network)
 
     def module(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
         """Build one randomly initialised network."""
