@@ -20,15 +20,27 @@ def answers(model, path, points):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["ntk-exact", "ntk-none", "ntk-regressor", "ensemble"],
+    ("name", "precision"),
+    [
+        ("ntk-mixture", "double"),  # what NTKClassifier() is
+        ("ntk-mixture", "single"),
+        ("ntk-exact", "double"),
+        ("ntk-none", "double"),
+        ("ntk-posterior", "double"),
+        ("ntk-regressor", "double"),
+        ("ntk-regressor-exact", "double"),
+        ("ntk-regressor-exact", "single"),
+        ("ensemble", "double"),
+    ],
 )
-def test_onnxruntime_agrees(name, tmp_path):
+def test_onnxruntime_agrees(name, precision, tmp_path):
     pytest.importorskip("onnx")
     model, path = nuq.load(GOLDEN / f"{name}.ntk"), tmp_path / "model.onnx"
-    nuq.to_onnx(model, path)
+    nuq.to_onnx(model, path, precision=precision)
+    tolerance, dtype = (1e-5, np.float64) if precision == "double" else (1e-4, np.float32)
     for points in (X, X[:1]):
-        found, prediction = answers(model, path, points), model.predict_distribution(points)
+        found = answers(model, path, points.astype(dtype))
+        prediction = model.predict_distribution(points)
         if "proba" in found:
             expected = {
                 "proba": prediction.proba(),
@@ -40,7 +52,7 @@ def test_onnxruntime_agrees(name, tmp_path):
             expected = {"mean": prediction.mean, "std": prediction.std}
         assert set(found) == set(expected)
         for output, values in expected.items():
-            np.testing.assert_allclose(found[output], values, atol=1e-5, err_msg=output)
+            np.testing.assert_allclose(found[output], values, atol=tolerance, err_msg=output)
 
 
 def test_what_onnx_has_not_is_refused(tmp_path):
