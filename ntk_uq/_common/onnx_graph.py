@@ -83,7 +83,8 @@ def onnx_model(
             shape = ["m" if not isinstance(n, int) else n for n in var.aval.shape]
             outputs.append(onnx.helper.make_tensor_value_info(name, _type(onnx, dtype), shape))
     points = onnx.helper.make_tensor_value_info("X", _type(onnx, dtype), ["m", n_features])
-    made = onnx.helper.make_graph(graph.nodes, "ntk_uq", [points], outputs, graph.constants)
+    nodes, constants = _live(graph, names)
+    made = onnx.helper.make_graph(nodes, "ntk_uq", [points], outputs, constants)
     return onnx.helper.make_model(
         made,
         opset_imports=[onnx.helper.make_opsetid("", _OPSET)],
@@ -202,14 +203,15 @@ class _Graph:
                                     for v, a in zip(given, eqn.invars, strict=True)))  # fmt: skip
         if name == "broadcast_in_dim":
             return self._broadcast(eqn, given[0])
+        if name == "triangular_solve":  # whose matrix itself is not in the graph
+            right = self.whole(given[1], eqn.invars[1].aval)
+            return _Value(self._triangular_solve(given[0].held, right, eqn.params))
         if elementwise is None and name not in _REDUCED:
             raise NotImplementedError(f"the operation {name}")
         names = [self.whole(v, atom.aval) for v, atom in zip(given, eqn.invars, strict=True)]
         if name in _REDUCED:
             axes = self.constant(np.array(eqn.params["axes"], np.int64))
             return _Value(self.node(_REDUCED[name], names[0], axes, keepdims=0))
-        if name == "triangular_solve":
-            return _Value(self._triangular_solve([given[0].held, names[1]], eqn))
         return _Value(elementwise(names, eqn))  # type: ignore[misc]
 
     def _simple(self, op: str, names: list[str], eqn: Any) -> str:
@@ -391,8 +393,7 @@ class _Graph:
         equation = f"{''.join(left)},{''.join(right)}->{''.join(out)}"
         return self.node("Einsum", *names, equation=equation)
 
-    def _triangular_solve(self, given: list[Any], eqn: Any) -> str:
-        matrix, right, p = given[0], given[1], eqn.params
+    def _triangular_solve(self, matrix: Any, right: str, p: Any) -> str:
         if not isinstance(matrix, np.ndarray) or matrix.ndim != 2:
             raise NotImplementedError("a triangular system that depends on the points")
         inverse = solve_triangular(
@@ -406,6 +407,22 @@ _ELEMENTWISE = {
     "ne", "select_n", "convert_element_type", "integer_pow", "square", "rsqrt", "log1p", "expm1",
     "asinh", "clamp",
 }  # fmt: skip
+
+
+def _live(graph: _Graph, outputs: Sequence[str]) -> tuple[list[Any], list[Any]]:
+    """Nodes and constants that the outputs depend on."""
+    needed, nodes = set(outputs), []
+    for node in reversed(graph.nodes):
+        if needed.intersection(node.output):
+            nodes.append(node)
+            needed |= _inputs(node)
+    return nodes[::-1], [constant for constant in graph.constants if constant.name in needed]
+
+
+def _inputs(node: Any) -> set[str]:
+    """Names that a node takes, those in its branches included."""
+    branches = [inner for attribute in node.attribute for inner in attribute.g.node]
+    return set(node.input).union(*map(_inputs, branches))
 
 
 def _scan_counts(params: Any) -> tuple[int, int]:

@@ -19,6 +19,13 @@ def answers(model, path, points):
     return dict(zip(names, session.run(None, {"X": points}), strict=True))
 
 
+def _in_branches(graph):
+    inner = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    return {name for g in inner for node in g.node for name in node.input}.union(
+        *map(_in_branches, inner)
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "precision"),
     [
@@ -34,9 +41,12 @@ def answers(model, path, points):
     ],
 )
 def test_onnxruntime_agrees(name, precision, tmp_path):
-    pytest.importorskip("onnx")
+    onnx = pytest.importorskip("onnx")
     model, path = nuq.load(GOLDEN / f"{name}.ntk"), tmp_path / "model.onnx"
     nuq.to_onnx(model, path, precision=precision)
+    graph = onnx.load(path).graph
+    taken = {name for node in graph.node for name in node.input} | _in_branches(graph)
+    assert {constant.name for constant in graph.initializer} <= taken
     tolerance, dtype = (1e-5, np.float64) if precision == "double" else (1e-4, np.float32)
     for points in (X, X[:1]):
         found = answers(model, path, points.astype(dtype))
