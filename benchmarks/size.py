@@ -1,7 +1,7 @@
 """Seconds and peak memory of fitting many points, against what `estimate_memory` predicts.
 
 python benchmarks/size.py                     # a table: one size, parts and memory
-python benchmarks/size.py --data digits --points 10000 --draws 64 --reg 0.01
+python benchmarks/size.py --data images --points 60000 --draws 64 --reg 0.01 --test 10000
 python benchmarks/size.py --against           # networks against a factor of the kernel
 python benchmarks/size.py --scaling           # the exponent of the seconds in the points
 python benchmarks/size.py --choosing          # is reg, chosen, the best of a grid?
@@ -14,37 +14,60 @@ import sys
 import time
 
 import numpy as np
+from scipy.ndimage import affine_transform
 from sklearn.datasets import load_digits
 
 import ntk_uq.analytic.network_draws as networks
 from ntk_uq import MLP, NTKClassifier
 from ntk_uq.analytic import estimate_memory
 
-N_TEST = 500
+# Of scikit-learn's digits: tests are drawn from these, training points from the others.
+HELD_OUT = 500
 
 
-def normals(n, classes):
+def normals(n, classes, n_test):
     """Twenty features, and classes that depend on some of them: points, labels, and tests."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(n + N_TEST, 20))
+    x = rng.normal(size=(n + n_test, 20))
     labels = np.argmax(x[:, :classes] + rng.normal(size=(len(x), 1)), axis=1)
     return x[:n], labels[:n], x[n:], labels[n:]
 
 
-def digits(n, classes):
-    """Scikit-learn's digits, shifted by up to a pixel, as often as it takes; others to test."""
+def digits(n, classes, n_test):
+    """Scikit-learn's digits, shifted by up to a pixel, as often as it takes."""
     images, labels = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8) / 4 - 2
     rng = np.random.default_rng(0)
     order = rng.permutation(len(images))
-    chosen = rng.choice(order[N_TEST:], n)
-    shifts = rng.integers(-1, 2, (n, 2))
-    shifted = [np.roll(images[i], s, (0, 1)).ravel() for i, s in zip(chosen, shifts, strict=True)]
-    test = order[:N_TEST]
-    return np.stack(shifted), labels[chosen], images[test].reshape(N_TEST, -1), labels[test]
+    chosen = np.concatenate([rng.choice(order[HELD_OUT:], n), rng.choice(order[:HELD_OUT], n_test)])
+    shifts = rng.integers(-1, 2, (n + n_test, 2))
+    x = np.stack(
+        [np.roll(images[i], s, (0, 1)).ravel() for i, s in zip(chosen, shifts, strict=True)]
+    )
+    return x[:n], labels[chosen[:n]], x[n:], labels[chosen[n:]]
 
 
-DATA = {"normals": normals, "digits": digits}
+def images(n, classes, n_test):
+    """Scikit-learn's digits on 28 x 28 pixels, turned, slanted and shifted at random."""
+    small, labels = load_digits(return_X_y=True)
+    small = np.pad(small.reshape(-1, 8, 8) / 16, ((0, 0), (1, 1), (1, 1)))
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(small))
+    chosen = np.concatenate([rng.choice(order[HELD_OUT:], n), rng.choice(order[:HELD_OUT], n_test)])
+    middle, middle_of_small = np.full(2, 13.5), np.full(2, 4.5)
+
+    def drawn(image):
+        angle, slant, size = rng.normal(0, 0.12), rng.normal(0, 0.1), rng.normal(1, 0.06)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        matrix = turn @ np.array([[1.0, slant], [0.0, 1.0]]) * 10 / 28 * size
+        offset = middle_of_small + rng.uniform(-0.6, 0.6, 2) - matrix @ middle
+        return affine_transform(image, matrix, offset, (28, 28), np.float32, order=1)
+
+    x = np.stack([drawn(small[i]).ravel() for i in chosen])
+    return x[:n], labels[chosen[:n]], x[n:], labels[chosen[n:]]
+
+
+DATA = {"normals": normals, "digits": digits, "images": images}
 
 
 def fitted(options, data, prior_functions, **changes):
@@ -77,7 +100,7 @@ def peak():
 
 def one_size(options):
     """Seconds of the parts, and memory."""
-    data = DATA[options.data](options.points, options.classes)
+    data = DATA[options.data](options.points, options.classes, options.test)
     small = tuple(part[:200] for part in data)
     kind = options.prior_functions
     fitted(options, small, "exact" if options.method == "gaussian" else kind)  # the libraries' own
@@ -94,14 +117,14 @@ def one_size(options):
         f"{options.method}, prior functions {prior}, {options.data}, n={options.points}, "
         f"C={classes}, {options.draws} draws, reg={model.reg_:.3g}: "
         f"peak {(peak() - before) / 2**30:.2f} GiB, predicted {expected / 2**30:.2f} GiB; "
-        f"fit {seconds:.0f} s, prediction of {N_TEST} {predicted:.1f} s; log loss {loss:.4f}, "
-        f"gap {gap:.0e} nats"
+        f"fit {seconds:.0f} s, prediction of {options.test} {predicted:.1f} s; log loss "
+        f"{loss:.4f}, gap {gap:.0e} nats"
     )
 
 
 def against(options):
     """Both kinds of prior function in one run."""
-    data = DATA[options.data](options.points, options.classes)
+    data = DATA[options.data](options.points, options.classes, options.test)
     for kind in ("networks", "exact"):  # programs
         fitted(options, tuple(part[:200] for part in data), kind)
     found = {kind: fitted(options, data, kind) for kind in ("networks", "exact")}
@@ -109,7 +132,7 @@ def against(options):
     print(
         f"{options.points} points, {options.draws} draws, reg={options.reg}: networks are "
         f"{theirs / ours:.1f} times faster than a factor of the kernel ({ours:.0f} s, {theirs:.0f} "
-        f"s), {predict_exact / predict:.1f} times in predicting {N_TEST} ({predict:.1f} s, "
+        f"s), {predict_exact / predict:.1f} times in predicting {options.test} ({predict:.1f} s, "
         f"{predict_exact:.1f} s); log loss {loss:.4f} and {loss_exact:.4f}"
     )
 
@@ -117,10 +140,10 @@ def against(options):
 def scaling(options):
     """Seconds at several sizes, and the exponent."""
     sizes, seconds = [options.points // 4, options.points // 2, options.points], []
-    fitted(options, DATA[options.data](200, options.classes), "networks")
+    fitted(options, DATA[options.data](200, options.classes, options.test), "networks")
     for n in sizes:
         _, taken, predicted, loss = fitted(
-            options, DATA[options.data](n, options.classes), "networks"
+            options, DATA[options.data](n, options.classes, options.test), "networks"
         )
         seconds.append(taken)
         print(f"n={n}: fit {taken:.1f} s, prediction {predicted:.1f} s, log loss {loss:.4f}")
@@ -130,7 +153,7 @@ def scaling(options):
 
 def choosing(options):
     """The mode's log loss along a grid, and at the reg that was chosen."""
-    data = DATA[options.data](options.points, options.classes)
+    data = DATA[options.data](options.points, options.classes, options.test)
     few = (data[0][:600], data[1][:600], *data[2:])
     for name, points, kind in (("600 points", few, "exact"), ("all points", data, "networks")):
         model, taken, *_ = fitted(options, points, kind, reg="cv", uncertainty="none")
@@ -147,7 +170,7 @@ def choosing(options):
 
 def width(options):
     """Means and spread of draws with prior functions of networks, against those of a factor."""
-    data = DATA[options.data](options.points, options.classes)
+    data = DATA[options.data](options.points, options.classes, options.test)
     exact, *_, loss = fitted(options, data, "exact")
     reference = exact.predict_distribution(data[2])
     noise = reference.std / np.sqrt(options.draws)
@@ -160,7 +183,7 @@ def width(options):
         found = model.predict_distribution(data[2])
         off = (found.mean - reference.mean) / (np.sqrt(2) * noise)
         places = np.searchsorted(model.classes_, data[3])
-        loss = -np.mean(np.log(found.proba()[np.arange(N_TEST), places]))
+        loss = -np.mean(np.log(found.proba()[np.arange(options.test), places]))
         print(
             f"width {units}: log loss {loss:.4f}, means differ by {np.sqrt(np.mean(off**2)):.2f} "
             f"standard errors, spread by a factor of {np.mean(found.std / reference.std):.3f}, "
@@ -175,6 +198,7 @@ def main():
     parser.add_argument("--data", choices=DATA, default="normals")
     parser.add_argument("--points", type=int)
     parser.add_argument("--classes", type=int, default=10, help="of normals")
+    parser.add_argument("--test", type=int, default=500, help="points to predict")
     parser.add_argument("--draws", type=int, default=128)
     parser.add_argument("--reg", type=float, default=1.0)
     parser.add_argument("--method", choices=("exact", "gaussian"), default="exact")
