@@ -97,7 +97,7 @@ def deflate_at_mode(
     *,
     basis: tuple[Array, Array] | None = None,
     told: Callable[[float], None] | None = None,
-) -> tuple[Deflation, Array]:
+) -> tuple[Deflation, "DualSolution"]:
     """Deflate draws' problems by a share of the curvature at the mode, the solution of f0 = 0.
 
     Parameters
@@ -112,8 +112,8 @@ def deflate_at_mode(
     Returns
     -------
     Deflation
-    alpha : Array of shape [1, n, C]
-        Dual coefficients near the mode's, to start from.
+    DualSolution
+        Near the mode, to start from.
     """
     basis = large_directions(ntk, y) if basis is None else basis
     share = _SHARE_OF_TILES if isinstance(ntk, Products) else SHARE
@@ -124,7 +124,7 @@ def deflate_at_mode(
         ntk, reg, y, zero[None], likelihood, deflation=first, tol=_MODE_TOLERANCE, told=told
     )
     curvature = likelihood.curvature(mode.latents[0], y)
-    return deflate(basis, reg, curvature, share), mode.alpha
+    return deflate(basis, reg, curvature, share), mode
 
 
 def large_directions(ntk: Array | Products, y: Array) -> tuple[Array, Array]:
@@ -242,6 +242,7 @@ def solve_dual(
     linear: Array | float = 0.0,
     weights: Array | float = 1.0,
     start: Array | None = None,
+    ntk_start: Array | None = None,
     deflation: Deflation | CoupledDeflation | None = None,
     tol: Array | float = 1e-12,
     max_iter: int = 5000,
@@ -270,6 +271,8 @@ def solve_dual(
         is then a prediction.
     start : Array of shape [S, n, C], optional
         Dual coefficients to start from, those of a neighbouring problem for example.
+    ntk_start : Array of shape [S, n, C], optional
+        Theta times `start`, where it is known: only tiles gain by it.
     deflation : Deflation or CoupledDeflation, optional
         Preconditioner for these problems. Changes the way there, and not the solution.
     tol : float
@@ -295,7 +298,7 @@ def solve_dual(
         )
         return found._replace(alpha=alpha, latents=latents)
     report = None if told is None else lambda norm: told(norm / (2 * float(reg)))
-    return _solve(_Tiled(ntk, report), reg, *problem, max_iter=max_iter)
+    return _solve(_Tiled(ntk, report), reg, *problem, ntk_start=ntk_start, max_iter=max_iter)
 
 
 @jax.jit
@@ -540,7 +543,19 @@ class _Steps:
 
 
 def _solve(
-    operator: Any, reg, y, f0, likelihood, linear, weights, start, deflation, tol, *, max_iter: int
+    operator: Any,
+    reg,
+    y,
+    f0,
+    likelihood,
+    linear,
+    weights,
+    start,
+    deflation,
+    tol,
+    *,
+    ntk_start: Array | None = None,
+    max_iter: int,
 ) -> DualSolution:
     """One algorithm for products of every kind."""
     loops, dtype = operator.loops, f0.dtype
@@ -586,19 +601,19 @@ def _solve(
 
     def certify(it: _Iterate) -> Array:
         # Of 3 alpha and 3 r all errors are others.
-        both = jnp.concatenate([it.alpha, it.descent], axis=-1)
-        tripled = lax.optimization_barrier(3 * both)
-        again = lax.optimization_barrier(operator.apply_precisely(tripled)) / 3
-        ntk_alpha, ntk_r = jnp.split(again, 2, axis=-1)
-        alpha = tripled[..., : ntk_r.shape[-1]] / 3
+        alpha, r = (lax.optimization_barrier(3 * v) for v in (it.alpha, it.descent))
+        ntk_alpha = lax.optimization_barrier(operator.apply_precisely(alpha)) / 3
+        ntk_r = lax.optimization_barrier(operator.apply(r)) / 3
         known = it.ntk_steepest if deflation is None else operator.apply(it.descent)
-        return steps.gap(it, operator.root, alpha, ntk_alpha, ntk_r, known, operator.rounding)
+        return steps.gap(it, operator.root, alpha / 3, ntk_alpha, ntk_r, known, operator.rounding)
 
     def beginning():
         if start is None:
             return begin(jnp.zeros_like(steps.prior), steps.prior, jnp.int32(0))
         alpha = jnp.moveaxis(start, 0, -1)
-        return begin(alpha, latents_afresh(alpha), jnp.int32(0))
+        if ntk_start is None:
+            return begin(alpha, latents_afresh(alpha), jnp.int32(0))
+        return begin(alpha, steps.prior + jnp.moveaxis(ntk_start, 0, -1), jnp.int32(0))
 
     def rounds_from(first: _Iterate):
         return first, jnp.full_like(first.norm, jnp.inf), jnp.int32(0)
@@ -606,7 +621,7 @@ def _solve(
     end, _, rounds = loops.while_loop(improving, once_more, rounds_from(beginning()))
     gap = certify(end)
     # At the start f and Theta r; at the end as much again, and what a deflation has not kept.
-    around = (1 if start is None else 2) + (2 if deflation is None else 3)
+    around = (1 if start is None or ntk_start is not None else 2) + (2 if deflation is None else 3)
     return DualSolution(
         alpha=jnp.moveaxis(end.alpha, -1, 0),
         latents=jnp.moveaxis(end.latents, -1, 0),

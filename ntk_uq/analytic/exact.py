@@ -123,7 +123,7 @@ def _exact_predictor(
         deflation, near = None, None if mode is None else mode[None]
         if uncertainty != "none" and n >= _DEFLATE_FROM:
             deflation, found = deflate_at_mode(kernels.ntk, reg, y, likelihood)
-            near = found if near is None else near
+            near = found.alpha if near is None else near
         solve = partial(
             solve_dual,
             kernels.ntk,

@@ -232,12 +232,12 @@ def network_draws(
     )  # fmt: skip
     if prior is None:
         with progress_bar("solution", 1, progress) as bar:
-            found = solve(jnp.zeros_like(mode), start=mode, told=_told(bar, 0, 1))
+            found = solve(jnp.zeros_like(mode.alpha), **_from(mode), told=_told(bar, 0, 1))
         return _predictor(problem, uncertainty, None, [_kept(found, coefficients)])
     label_noise = None
     if uncertainty == "posterior":
-        centre = solve(jnp.zeros_like(mode), start=mode)
-        mode, label_noise = centre.alpha, likelihood.curvature(centre.latents[0], targets)
+        mode = solve(jnp.zeros_like(mode.alpha), **_from(mode))
+        label_noise = likelihood.curvature(mode.latents[0], targets)
     size = _draws_at_once_of_tiles(n, outputs, n_draws)
     kept = coefficients(np.zeros((1, n, outputs), np.float32)).shape[1:]
     run = None
@@ -247,8 +247,10 @@ def network_draws(
         )
 
     def chunk(draws: range, told: Callable[[float], None] | None) -> dict[str, NDArray]:
-        of_draws: dict[str, Any] = {"start": jnp.broadcast_to(mode, (len(draws), *mode.shape[1:]))}
         f0 = jnp.asarray(prior(draws, points))
+        of_draws: dict[str, Any] = {
+            name: jnp.broadcast_to(v, f0.shape) for name, v in _from(mode).items()
+        }
         if label_noise is not None:
             (z,) = _standard_normal(
                 jax.random.fold_in(cast(jax.Array, problem.key), 3),
@@ -260,6 +262,7 @@ def network_draws(
             # A wide prior's f0 is far from the mode: start where the deflation takes it there.
             along = jnp.einsum("nk,snc->skc", deflation.basis, f0)
             of_draws["start"] -= jnp.einsum("nk,skc->snc", deflation.basis, along)
+            of_draws["ntk_start"] -= jnp.einsum("nk,skc->snc", deflation.ntk_basis, along)
         found = solve(f0, **of_draws, told=told)
         return _kept(found, coefficients)
 
@@ -301,6 +304,11 @@ def prior_functions(
 def _told(bar: Progress | None, done: int, total: int) -> Callable[[float], None] | None:
     """A bar that stands still, and shows how far the solutions are from their optimum."""
     return None if bar is None else lambda gap: bar(done, total, gap=gap)
+
+
+def _from(mode: DualSolution) -> dict[str, Any]:
+    """Where a solve starts that starts at the mode, whose prior function is zero."""
+    return {"start": mode.alpha, "ntk_start": mode.latents}
 
 
 def _kept(solution: DualSolution, coefficients: Callable[[NDArray], NDArray]) -> dict[str, NDArray]:

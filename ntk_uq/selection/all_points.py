@@ -161,7 +161,7 @@ class _Scan:
         problem = self.ntk, reg, self.targets
         deflation, mode = deflate_at_mode(*problem, self.likelihood, basis=self.basis)
         shape = (len(self.folds), *self.targets.shape)
-        start = jnp.where(self.weights[..., None] > 0, mode, 0)
+        start = jnp.where(self.weights[..., None] > 0, mode.alpha, 0)
         if self.alpha is not None:
             start = self.alpha
         solution = solve_dual(

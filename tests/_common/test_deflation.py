@@ -38,7 +38,7 @@ def test_a_complete_deflation_inverts_the_hessian(problem, likelihood):
     reg = 0.3
     deflation, near = deflate_at_mode(jnp.asarray(train.ntk), reg, jnp.asarray(y), likelihood)
     assert deflation.basis.shape == (N, N)
-    f = train.ntk @ near[0]
+    f = train.ntk @ near.alpha[0]
     hessian = jax.hessian(lambda f: -jnp.sum(likelihood.log_density(f, y)))(f)
     curvature = SHARE * hessian.reshape(N * C, N * C)
     big = np.kron(train.ntk, np.eye(C))
@@ -73,7 +73,7 @@ def test_a_deflation_does_not_change_the_solution(problem, likelihood, y, copies
     linear = 0.1 * rng.normal(size=f0.shape)
     deflation, near = deflate_at_mode(ntk, 0.1, y, likelihood)
     plain = solve_dual(ntk, 0.1, y, f0, likelihood, linear=linear)
-    for start in (None, jnp.broadcast_to(near, f0.shape)):
+    for start in (None, jnp.broadcast_to(near.alpha, f0.shape)):
         deflated = solve_dual(
             ntk, 0.1, y, f0, likelihood, linear=linear, deflation=deflation, start=start
         )
