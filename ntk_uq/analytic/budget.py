@@ -36,6 +36,7 @@ def estimate_memory(
     prior_functions: Literal["exact", "networks"] = "exact",
     in_memory: bool = True,
     n_inducing: int = 4096,
+    n_features: int = 0,
 ) -> int:
     """Memory that fitting takes at its peak, in bytes, in double precision.
 
@@ -55,6 +56,8 @@ def estimate_memory(
         Whether tiles of Theta are, or in a file.
     n_inducing : int
         Points of method "nystrom".
+    n_features : int
+        Numbers of a point, of which fitting keeps copies.
 
     Returns
     -------

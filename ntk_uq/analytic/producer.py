@@ -20,6 +20,7 @@ from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import LARGEST_GAP, Products
 from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq.analytic.budget import estimate_memory
 from ntk_uq.analytic.exact import ExactPredictor, exact_predictor
 from ntk_uq.analytic.flow import check_time, exact_predictor_until
 from ntk_uq.analytic.functions import FunctionDraws
@@ -147,9 +148,10 @@ class InfiniteEnsemble:
         ConvergenceWarning
             If a solution is a rough one.
         """
-        points = problem.points * self.feature_scales
         if self.takes_networks(problem):
-            return self._fit_networks(problem, points, kernel, progress)
+            kernel = self.kernel_products(problem, progress=progress) if kernel is None else kernel
+            return self._fit_networks(problem, kernel, progress)
+        points = problem.points * self.feature_scales
         with progress_bar("kernels", 1, progress) as told:
             kernels = problem.architecture.kernels(points, progress=told)
         widest = check_range(kernels, problem.targets, problem.reg, self.uncertainty)
@@ -187,11 +189,25 @@ class InfiniteEnsemble:
             )
         return True
 
+    def memory(self, problem: Problem) -> int:
+        """Bytes that fitting takes at its peak: `estimate_memory`."""
+        n, outputs = problem.targets.shape
+        prior: Literal["exact", "networks"] = "exact"
+        if self.takes_networks(problem):
+            prior = "networks"
+        return estimate_memory(
+            n, outputs, self.n_draws, self.method, self.uncertainty, prior, self.storage is None,
+            self.n_inducing, int(np.prod(problem.points.shape[1:])),
+        )  # fmt: skip
+
     def kernel_products(
         self, problem: Problem, *, progress: bool | None = False
     ) -> "KernelProducts":
         """What draws with prior functions of networks take of Theta, in memory or `storage`."""
+        # A copy, as a fitted model keeps them; and the only one, as they may be large.
         points, network = problem.points * self.feature_scales, problem.architecture
+        diagonal = network.kernel_diag(points)
+        check_range(diagonal, problem.targets, problem.reg, self.uncertainty, "single")
         with progress_bar("kernel", 1, progress) as told:
             if self.method != "nystrom":
                 return KernelProducts(tiled_ntk(network, points, self.storage, told), points)
@@ -201,16 +217,10 @@ class InfiniteEnsemble:
             return KernelProducts(ntk, inducing, factor)
 
     def _fit_networks(
-        self,
-        problem: Problem,
-        points: Floats,
-        kernel: "KernelProducts | None",
-        progress: bool | None,
+        self, problem: Problem, kernel: "KernelProducts", progress: bool | None
     ) -> "FittedInfiniteEnsemble":
-        diagonal = problem.architecture.kernel_diag(points)
-        check_range(diagonal, problem.targets, problem.reg, self.uncertainty, "single")
-        if kernel is None:
-            kernel = self.kernel_products(problem, progress=progress)
+        approximate = kernel.factor is not None
+        points = problem.points * self.feature_scales if approximate else kernel.points
         tol = _TOLERANCE_OF_NETWORKS if self.tol is None else self.tol
         with own_rules(), jax.enable_x64(True):
             draws = network_draws(

@@ -305,10 +305,10 @@ def run(arguments: argparse.Namespace) -> None:
     from ntk_uq.persistence import save
     from ntk_uq.tables.model import fit_frame
 
-    _check_memory(arguments, frame, options)
-    _say_cost(arguments, frame, options)
     n_train = len(frame.y) - n_held_out
     estimator = _new_estimator(arguments.producer, task, _with_optimizer(options, n_train))
+    _check_memory(arguments, frame, estimator)
+    _say_cost(arguments, frame, options)
     model = fit_frame(
         frame,
         estimator,
@@ -409,20 +409,17 @@ def _with_optimizer(options: dict[str, Any], n: int) -> dict[str, Any]:
     return options | {"batch_size": size, "optimizer": optimizer}
 
 
-def _check_memory(arguments: argparse.Namespace, frame: Any, options: dict[str, Any]) -> None:
+def _check_memory(arguments: argparse.Namespace, frame: Any, estimator: Any) -> None:
     """Say what the infinite ensemble takes, of what is free, before it is taken."""
     if arguments.producer != "ntk":
         return
     import numpy as np
 
     from ntk_uq._common.machine import free_memory
-    from ntk_uq.analytic import estimate_memory
 
-    classes = frame.task == "classification"
-    n, outputs = len(frame.y), len(np.unique(frame.y)) if classes else 1
-    method = options.get("method", "exact" if classes else "gaussian")
-    uncertainty = options.get("uncertainty", "initialization" if classes else "posterior")
-    needed = estimate_memory(n, outputs, options.get("n_draws", 256), method, uncertainty)
+    n, features = frame.features.shape
+    outputs = len(np.unique(frame.y)) if frame.task == "classification" else 1
+    needed = estimator.memory(n, outputs, features)
     free = free_memory()
     if needed > _WORTH_SAYING * free:
         gib = (

@@ -30,7 +30,7 @@ from ntk_uq.estimators.tasks import (
     of_fitted,
 )
 from ntk_uq.estimators.weights import distinct
-from ntk_uq.likelihoods import Gaussian
+from ntk_uq.likelihoods import Categorical, Gaussian
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.kernel_function import KernelFunction
 from ntk_uq.networks.linearized import Linearized
@@ -205,6 +205,27 @@ class _NTK(Estimator):
             n_inducing=self.n_inducing,
         )
 
+    def memory(self, n: int, outputs: int = 1, n_features: int = 0) -> int:
+        """Memory that fitting takes at its peak, known before.
+
+        Parameters
+        ----------
+        n : int
+            Training points.
+        outputs : int, default 1
+            Classes, or targets of a regression.
+        n_features : int, default 0
+            Numbers of a point.
+
+        Returns
+        -------
+        int
+            Bytes.
+        """
+        points, targets = (np.broadcast_to(0.0, (n, size)) for size in (n_features, outputs))
+        of_fit = Problem(points, targets, Categorical(), self._given_reg, None, self._network)
+        return self._producer(1.0).memory(of_fit)
+
     @property
     def _given_reg(self) -> float:
         """What stands where nothing is chosen."""
@@ -213,11 +234,8 @@ class _NTK(Estimator):
     def _refuse_too_large(self, problem: Problem) -> None:
         if isinstance(self._network, Linearized):
             return  # which takes the form of its kernel that fits
-        (n, outputs), networks = problem.targets.shape, self._producer(1.0).takes_networks(problem)
-        needed = analytic.estimate_memory(
-            n, outputs, self.n_draws, self.method, self.uncertainty,
-            "networks" if networks else "exact", self.storage is None, self.n_inducing,
-        )  # fmt: skip
+        (n, outputs), producer = problem.targets.shape, self._producer(1.0)
+        networks, needed = producer.takes_networks(problem), producer.memory(problem)
         present = memory_limit()
         if needed > present:
             part = "Fit a part of the points (memory grows with their square), "
@@ -651,7 +669,7 @@ class NTKRegressor(_NTK, Regressor):
 
     _criterion = "evidence"
     # Scales that predict part of the points best mislead where many real targets are known.
-    _automatic = ("depth", "embedding")
+    _automatic = ("depth", "embedding", "scales")
 
     def __init__(
         self,

@@ -77,12 +77,10 @@ class RandomFunctions:
         progress : callable, optional
             ``progress(done, total)`` is told draws.
         """
-        points = np.asarray(X, np.float32)
-        in_features = points.shape[1] if points.ndim == 2 else points.shape[1:]
-        values = np.empty((len(draws), len(points), self.n_outputs), np.float32)
+        in_features = X.shape[1] if X.ndim == 2 else X.shape[1:]
+        values = np.empty((len(draws), len(X), self.n_outputs), np.float32)
         blocks = [
-            (slice(i, i + _POINTS_AT_ONCE), _block(points, i))
-            for i in range(0, len(points), _POINTS_AT_ONCE)
+            (slice(i, i + _POINTS_AT_ONCE), _block(X, i)) for i in range(0, len(X), _POINTS_AT_ONCE)
         ]
         wanted = (self.architecture, in_features, self.n_outputs)
         for row, s in enumerate(draws):
@@ -104,7 +102,7 @@ class RandomFunctions:
 
 def _block(points: NDArray, start: int) -> Array:
     """Rows from `start`, filled up with zeros where others have more, so that JAX compiles once."""
-    rows = points[start : start + _POINTS_AT_ONCE]
+    rows = np.asarray(points[start : start + _POINTS_AT_ONCE], np.float32)
     missing = 0 if len(points) <= _POINTS_AT_ONCE else _POINTS_AT_ONCE - len(rows)
     return jnp.asarray(np.pad(rows, [(0, missing), *[(0, 0)] * (points.ndim - 1)]))
 

@@ -230,7 +230,7 @@ def test_mini_batches_train(folder, recwarn, capsys):
 
 
 def test_what_memory_takes_is_said_before(folder, monkeypatch, capsys):
-    monkeypatch.setattr("ntk_uq.analytic.estimate_memory", lambda *_: 2**33)
+    monkeypatch.setattr("ntk_uq.analytic.producer.estimate_memory", lambda *_: 2**33)
     monkeypatch.setattr("ntk_uq._common.machine.free_memory", lambda: 2**32)
     assert shell(*FIT, "--drop", "size") == 2
     error = capsys.readouterr().err
@@ -532,7 +532,7 @@ def test_a_full_disk(folder, monkeypatch, capsys):
 
 
 def test_too_large_is_said(folder, monkeypatch, capsys):
-    monkeypatch.setattr("ntk_uq.analytic.estimate_memory", lambda *_: 2**60)
+    monkeypatch.setattr("ntk_uq.analytic.producer.estimate_memory", lambda *_: 2**60)
     assert shell(*FIT, "--reg", "1") == 2
     assert re.search("40 rows take about .* GiB of memory are free", capsys.readouterr().err)
 
