@@ -204,19 +204,17 @@ def choose(
         )
     k, r = divmod(int(np.nanargmax(scores)), len(_REGS))
     curve = RegCurve(np.array(_REGS), scores, errors, tuple(names), criterion, _REGS[r], len(X))
-    network, scales, learnt = networks[k], np.ones(X.shape[1]), None
+    network, scales, tried = networks[k], np.ones(X.shape[1]), []
     if learns and folds:
-        if "noise" in tune:
-            noise = Spectrum.of(network.kernels(X).ntk, y, weights).best_noise(curve.reg)
-            likelihood = Gaussian(jnp.asarray(noise))
-            data = X, y, likelihood, folds, targets, weights
-        found = _with_metric(curve, network, names[k], data, uncertainty, of_metric)
-        network, scales, curve, learnt = found
+        tried = _with_metrics(
+            networks, names, scores, data, criterion, uncertainty, tune, of_metric
+        )
+        network, scales, curve, likelihood = _best_of(tried, curve, _counts(data))
         X = X * scales
     if mix and densities is not None:
         ones = np.ones(X.shape[1])
         candidates = [_Candidate(*of) for of in zip(names, networks, densities, strict=True)]
-        candidates += [] if learnt is None else [learnt]
+        candidates += [learnt.candidate for learnt in tried if learnt.candidate is not None]
         mixture = _mixed(candidates, data, uncertainty, known)
         best = mixture.components[0]
         curve = replace(curve, reg=best.reg)
@@ -279,50 +277,149 @@ def _cross_validated(
     return names, networks, _cv_densities(networks, data, uncertainty, progress)
 
 
-def _with_metric(
-    curve: RegCurve, network: Any, name: str, data: Any, uncertainty: Uncertainty, progress: Any
-) -> tuple[Any, Floats, RegCurve, _Candidate | None]:
-    """The network with the scales that its mode learns, factors of features, and what was found.
+class _Learnt(NamedTuple):
+    """A network with the scales that its mode learns, and how it predicts with them.
 
-    And the network as a candidate, if the scales were worth having.
+    By "cv", names, scores and errors [T, R] are those of the rounds, and `held_out` holds log
+    densities at the best regularisation; the candidate is there if the scales are worth having.
     """
+
+    network: Any
+    factors: Floats
+    reg: float
+    likelihood: Likelihood
+    score: float
+    names: tuple[str, ...] = ()
+    scores: Any = None
+    errors: Any = None
+    held_out: Any = None
+    candidate: _Candidate | None = None
+
+
+def _with_metrics(
+    networks: Sequence[Any],
+    names: Sequence[str],
+    scores: Floats,
+    data: Any,
+    criterion: str,
+    uncertainty: Uncertainty,
+    tune: Sequence[str],
+    progress: Progress | None,
+) -> list[_Learnt]:
+    """Scales of the best network without hidden layers, and of the best that has some.
+
+    Features that matter together show only once those that do not matter are out of the way.
+    """
+    best = np.max(np.where(np.isnan(scores), -np.inf, scores), axis=1)
+    order = [k for k in np.argsort(-best, kind="stable") if np.isfinite(best[k])]
+    kinds = {_is_additive(networks[k]): k for k in reversed(order)}
+    chosen = sorted(kinds.values(), key=order.index)
+    learnt = []
+    for part, k in enumerate(chosen):
+        of_part = _part(progress, part, len(chosen))
+        reg = _REGS[int(np.nanargmax(scores[k]))]
+        asked = networks[k], names[k], reg, data, uncertainty
+        if criterion == "cv":
+            learnt.append(_learnt_by_held_out(*asked, of_part))
+        else:
+            learnt.append(_learnt_by_evidence(*asked, "noise" in tune, of_part))
+    return learnt
+
+
+def _is_additive(network: Any) -> bool:
+    """Whether a network is a sum of functions of one feature each."""
+    return getattr(getattr(network, "network", network), "depth", None) == 0
+
+
+def _best_of(
+    learnt: Sequence[_Learnt], curve: RegCurve, counts: Floats
+) -> tuple[Any, Floats, RegCurve, Likelihood]:
+    """The one that predicts best, a later one by a standard error, paired over the points."""
+    best = learnt[0]
+    for other in learnt[1:]:
+        gain, error = other.score - best.score, 0.0
+        if other.held_out is not None:
+            gain, error = map(float, weighted_mean(other.held_out - best.held_out, counts))
+        best = other if gain > _MARGIN * error else best
+    if curve.errors is not None:
+        curve = replace(
+            curve,
+            scores=np.concatenate([curve.scores, *(one.scores for one in learnt)]),
+            errors=np.concatenate([curve.errors, *(one.errors for one in learnt)]),
+            names=(*curve.names, *(name for one in learnt for name in one.names)),
+        )
+    return best.network, best.factors, replace(curve, reg=best.reg), best.likelihood
+
+
+def _learnt_by_evidence(
+    network: Any,
+    name: str,
+    reg: float,
+    data: Any,
+    uncertainty: Uncertainty,
+    fit_noise: bool,
+    progress: Progress | None,
+) -> _Learnt:
     X, y, likelihood, folds, targets, weights = data
-    r = _REGS.index(curve.reg)
-    regs = _REGS[max(0, r - _AROUND) : r + _AROUND + 1]
-    by_mode = uncertainty != "posterior" or curve.criterion == "evidence"
-    if not by_mode:  # the regularisation that is best for the posterior says little of the mode's
-        regs = _REGS
+    if fit_noise:
+        noise = Spectrum.of(network.kernels(X).ntk, y, weights).best_noise(reg)
+        likelihood = Gaussian(jnp.asarray(noise))
+    metric = learn_metric(
+        network, X, y, _around(reg), likelihood, folds,
+        targets=targets, weights=weights, margin=_MARGIN, progress=progress,
+    )  # fmt: skip
+    learnt, factors = with_scales(network, metric.scales[metric.kept])
+    (values,) = _evidences([learnt], X * factors, y, likelihood, fit_noise, weights, None)
+    best = int(np.nanargmax(values))
+    return _Learnt(learnt, factors, _REGS[best], likelihood, float(values[best]))
+
+
+def _learnt_by_held_out(
+    network: Any,
+    name: str,
+    reg: float,
+    data: Any,
+    uncertainty: Uncertainty,
+    progress: Progress | None,
+) -> _Learnt:
+    X, y, likelihood, folds, targets, weights = data
+    # The regularisation that is best for the posterior says little of the mode's.
+    regs = _REGS if uncertainty == "posterior" else _around(reg)
     metric = learn_metric(
         network, X, y, regs, likelihood, folds,
         targets=targets, weights=weights, margin=_MARGIN, progress=progress,
     )  # fmt: skip
     learnt, factors = with_scales(network, metric.scales[metric.kept])
-    if curve.criterion == "evidence":
-        return learnt, factors, replace(curve, reg=metric.reg), None
-    rows: tuple[Floats, Floats] = (metric.scores[1:], metric.errors[1:])
-    names, reg = [f"{name}, scales learnt in {t + 1}" for t in range(len(rows[0]))], metric.reg
+    names = [f"{name}, scales learnt in {t + 1}" for t in range(len(metric.scores) - 1)]
+    scores, errors = metric.scores[1:], metric.errors[1:]
     densities = metric.densities[metric.kept]
-    if not by_mode:
-        if not metric.kept:
-            return network, factors, curve, None
+    if uncertainty == "posterior":
         densities = _cv_densities([learnt], (X * factors, *data[1:]), uncertainty)[0]
-        score, error = weighted_mean(densities, _counts(data))
-        regs, names, rows = _REGS, [f"{name}, scales learnt"], (score[None], error[None])
-        reg = _REGS[int(np.nanargmax(score))]
-    scores, errors = (_on_grid(regs, row) for row in rows)
-    curve = replace(
-        curve,
-        scores=np.concatenate([curve.scores, scores]),
-        errors=np.concatenate([cast(Floats, curve.errors), errors]),
-        names=(*curve.names, *(name.removeprefix(", ") for name in names)),
-        reg=reg,
+        names = [f"{name}, scales learnt"] if metric.kept else []
+        scores, errors = (row[None] for row in weighted_mean(densities, _counts(data)))
+        scores, errors = scores[: len(names)], errors[: len(names)]
+    means = weighted_mean(densities, _counts(data))[0]
+    best = int(np.nanargmax(means))
+    of_learnt = f"{name}, scales learnt".removeprefix(", ")
+    candidate = _Candidate(of_learnt, learnt, _on_grid(regs, densities.T).T, factors)
+    return _Learnt(
+        learnt,
+        factors,
+        regs[best],
+        likelihood,
+        float(means[best]),
+        tuple(name.removeprefix(", ") for name in names),
+        _on_grid(regs, scores),
+        _on_grid(regs, errors),
+        densities[best],
+        candidate if metric.kept else None,
     )
-    candidate = None
-    if metric.kept:
-        of_learnt = f"{name}, scales learnt".removeprefix(", ")
-        on_grid = _on_grid(regs, densities.T).T
-        candidate = _Candidate(of_learnt, learnt, on_grid, factors)
-    return learnt, factors, curve, candidate
+
+
+def _around(reg: float) -> Sequence[float]:
+    """Regularisations of the grid that are not far from one of them."""
+    r = _REGS.index(reg)
+    return _REGS[max(0, r - _AROUND) : r + _AROUND + 1]
 
 
 def _on_grid(regs: Sequence[float], values: Floats) -> Floats:
