@@ -668,7 +668,6 @@ class NTKRegressor(_NTK, Regressor):
     """
 
     _criterion = "evidence"
-    # Scales that predict part of the points best mislead where many real targets are known.
     _automatic = ("depth", "embedding", "scales")
 
     def __init__(
