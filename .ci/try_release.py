@@ -52,7 +52,7 @@ def try_sdist(dist: Path, arguments: list[str]) -> int:
         assert not dirt, dirt
         found = {**os.environ, "PYTHONPATH": str(checkout)}
         where = [sys.executable, "-c", "import ntk_uq; print(ntk_uq.__file__)"]
-        (place,) = subprocess.check_output(where, env=found, text=True).splitlines()
+        (place,) = subprocess.check_output(where, cwd=folder, env=found, text=True).splitlines()
         assert Path(place).is_relative_to(checkout), place
         command = [sys.executable, "-m", "pytest", *arguments]
         return subprocess.run(command, cwd=checkout, env=found, check=False).returncode
