@@ -203,7 +203,7 @@ def killed(number, folder):
             place, series = folder / f"killed-{name}-{series}", series + 1
             for _ in range(min(KILLS_IN_A_ROW, share - counts["kills"])):
                 before = finished(place)
-                hit = Run(name, place).killed_after(random.uniform(0, 0.8 * seconds))
+                hit = Run(name, place).killed_after(random.uniform(0, 0.6 * seconds))
                 counts["kills" if hit else "too late"] += 1
                 if not before <= finished(place):
                     counts["LOST"] += 1

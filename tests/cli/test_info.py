@@ -70,6 +70,7 @@ def test_calibration_is_of_rows_that_were_held_out(folder, capsys):
     assert "Calibration: unknown, as no rows were held out" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:.* was written with scikit-learn")
 def test_a_model_of_an_earlier_version(capsys):
     assert shell("info", GOLDEN / "ntk-gaussian.ntk") == 0
     out = capsys.readouterr().out
@@ -77,6 +78,7 @@ def test_a_model_of_an_earlier_version(capsys):
     assert "an earlier version kept nothing" in out
 
 
+@pytest.mark.filterwarnings("ignore:.* was written with scikit-learn")
 def test_a_mixture(capsys):
     path = GOLDEN / "ntk-mixture.ntk"
     shell("info", path, "--json")
