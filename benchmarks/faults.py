@@ -20,6 +20,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -106,18 +107,19 @@ def child(job, folder, result, started, ready=None):
     """Run a job, after what is `ready`, and keep what it gives."""
     warnings.simplefilter("ignore")
     sys.stdout = sys.stderr = open(folder.with_suffix(".log"), "a", buffering=1)
+    status = FAILED
     try:
         if ready is not None:
             ready[0](*ready[1:])
         started.set()
         np.save(result, JOBS[job](folder))
-    except (OSError, ValueError):
-        traceback.print_exc()
-        os._exit(REFUSED)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(FAILED)
-    os._exit(DONE)
+        status = DONE
+    except BaseException as error:
+        status = REFUSED if isinstance(error, OSError | ValueError) else FAILED
+        with suppress(OSError):  # there may be no room for it either
+            traceback.print_exc()
+    finally:
+        os._exit(status)
 
 
 class Run:
@@ -220,7 +222,7 @@ def limited(size):
     """Have the system write files of so many bytes and no more."""
     import resource
 
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error in its place
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
