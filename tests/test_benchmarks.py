@@ -24,3 +24,12 @@ def test_quick_run_of_the_discrepancy():
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("iris") == 2
+
+
+@pytest.mark.slow
+def test_quick_run_of_the_faults():
+    command = [sys.executable, str(BENCHMARKS / "faults.py"), "--quick"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "damaged models: 300 files" in result.stdout
+    assert "lost or changed: 0" in result.stdout

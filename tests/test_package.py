@@ -1,7 +1,9 @@
 """The package as it is imported and installed."""
 
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -57,6 +59,36 @@ def test_compare_stays_a_function_once_its_module_is_loaded():
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = ntk_uq.no_such_name
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_make_knows_the_folders_of_every_system():
+    """What `make` would run: environments have bin/ or, on Windows, Scripts/."""
+    for system, folder, other in (("Windows_NT", "Scripts", "bin"), ("", "bin", "Scripts")):
+        for target in ("test", "test-lowest", "release", "bench-rivals"):
+            said = subprocess.run(
+                ["make", "--dry-run", "--always-make", f"OS={system}", target],
+                cwd=ROOT, capture_output=True, text=True, check=True,
+            ).stdout  # fmt: skip
+            assert f"/{folder}/python" in said
+            assert f"/{other}/" not in said
+
+
+def test_sdist_has_what_its_tests_read_and_nothing_that_was_made(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        shipped = {Path(*Path(name).parts[1:]) for name in archive.getnames()}
+    made = {"__pycache__", ".cache", ".venv", "_build", ".git", ".hypothesis"}
+    assert not [path for path in shipped if made & set(path.parts)]
+    for folder in ("ntk_uq", "tests", "tests/golden", "benchmarks", "docs", "notebooks", ".ci"):
+        files = {path.relative_to(ROOT) for path in (ROOT / folder).iterdir() if path.is_file()}
+        assert files <= shipped, files - shipped
 
 
 def test_wheel_works_where_it_is_unpacked(tmp_path):

@@ -4,19 +4,31 @@ import hashlib
 import json
 import os
 import re
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from ntk_uq._common.files import write_atomically
+from ntk_uq._common.files import (
+    remove_left_behind,
+    write_arrays,
+    write_atomically,
+    write_new,
+)
 from ntk_uq._common.processes import is_first, once
 
 __all__ = ["Checkpoint", "digest", "name_without_addresses"]
 
 _RUN = "run.json"
+# What reading an archive can raise in which any byte is another.
+_DAMAGED = (
+    OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, OverflowError,
+    struct.error, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 class Checkpoint:
@@ -44,20 +56,18 @@ class Checkpoint:
     def _open(self, run: dict[str, str]) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / _RUN
-        if path.exists():
-            self._check_same_run(path, run)
-            if not is_first():  # others write already
-                return
-            for left_by_a_killed_process in self.directory.glob("*.tmp"):
-                left_by_a_killed_process.unlink(missing_ok=True)
-            return
-        foreign = [entry.name for entry in self.directory.iterdir() if entry.suffix != ".tmp"]
-        if foreign:
-            raise ValueError(
-                f"{self.directory} is no checkpoint: it has files, {foreign[0]!r} for example, and "
-                f"no {_RUN}. Give an empty or new directory."
-            )
-        write_atomically(path, lambda file: file.write(json.dumps(run, indent=2).encode()))
+        if not path.exists():
+            foreign = [entry.name for entry in self.directory.iterdir() if entry.suffix != ".tmp"]
+            if foreign and not path.exists():
+                raise ValueError(
+                    f"{self.directory} is no checkpoint: it has files, {foreign[0]!r} for example, "
+                    f"and no {_RUN}. Give an empty or new directory."
+                )
+            # Of two runs that begin at once one is the first.
+            write_new(path, lambda file: file.write(json.dumps(run, indent=2).encode()))
+        self._check_same_run(path, run)
+        if is_first():
+            remove_left_behind(self.directory)
 
     def load(self, name: str, like: Any) -> Any:
         """What was saved under a name, in the structure of `like`; None if nothing was.
@@ -68,13 +78,13 @@ class Checkpoint:
             If the file is damaged.
         """
         path = self.directory / f"{name}.npz"
-        if not path.exists():
-            return None
         leaves, structure = jax.tree.flatten(like)
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = [archive[str(i)] for i in range(len(leaves))]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except FileNotFoundError:  # or another process of the same run is done with it
+            return None
+        except _DAMAGED as error:
             raise ValueError(
                 f"{path} is damaged ({error}). Delete this file to compute what it held again; the "
                 "other files stay good."
@@ -90,7 +100,8 @@ class Checkpoint:
     def save(self, name: str, tree: Any) -> None:
         """Save arrays under a name, in place of what it held."""
         arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
-        write_atomically(self.directory / f"{name}.npz", lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+        path = self.directory / f"{name}.npz"
+        write_atomically(path, lambda file: write_arrays(file, arrays))
 
     def remove(self, name: str) -> None:
         """Remove what was saved under a name, if anything was."""

@@ -4,6 +4,7 @@ Containers and batch systems limit memory by control groups, of which the counts
 machine know nothing; a process beyond its limit is killed without a word.
 """
 
+import errno
 import mmap
 import os
 import tempfile
@@ -32,12 +33,37 @@ def numbers_in(size: int, dtype: DTypeLike, directory: str | os.PathLike | None)
         Of the numbers.
     directory : path, optional
         Where a file is made; None takes memory.
+
+    Raises
+    ------
+    OSError
+        If the disk has no room. Found later, by a write to memory, this would end the process.
     """
     if directory is None:
         return np.frombuffer(mmap.mmap(-1, size), dtype)
+    free = psutil.disk_usage(os.fspath(directory)).free
+    if free < size:
+        raise OSError(
+            errno.ENOSPC,
+            f"The disk has {free / 2**30:.1f} GiB of room, and {size / 2**30:.1f} GiB are needed: "
+            "give a folder on another disk",
+            os.fspath(directory),
+        )
     with tempfile.TemporaryFile(dir=os.fspath(directory)) as file:
         file.truncate(size)
+        _take_room(file.fileno(), size)
         return np.frombuffer(mmap.mmap(file.fileno(), size), dtype)
+
+
+def _take_room(file: int, size: int) -> None:
+    """Have a disk keep room for a file before others take it, where it can."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
 
 
 def one_blas_thread() -> AbstractContextManager:

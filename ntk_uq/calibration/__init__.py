@@ -11,6 +11,11 @@ from ntk_uq.calibration.decisions import (
     prediction_sets,
     rejection_rule,
 )
+from ntk_uq.calibration.groups import (
+    calibration_by_group,
+    calibration_of_classes,
+    calibration_of_intervals,
+)
 from ntk_uq.calibration.sets import (
     ConformalIntervals,
     ConformalSets,
@@ -40,6 +45,9 @@ __all__ = [
     "TemperatureFit",
     "TemperatureScaled",
     "Threshold",
+    "calibration_by_group",
+    "calibration_of_classes",
+    "calibration_of_intervals",
     "conformal_intervals",
     "conformal_quantile",
     "conformal_sets",

@@ -21,8 +21,8 @@ Any file of nuq.save and of ntk-uq fit will do. Nothing of it is run, and no net
 """
     + STATUS
 )
-# Features whose ranges are printed, and categories of one.
-_MOST_FEATURES, _MOST_CATEGORIES = 30, 8
+# Features whose ranges are printed, categories of one, and groups of held-out rows.
+_MOST_FEATURES, _MOST_CATEGORIES, _MOST_GROUPS = 30, 8, 40
 
 
 def add_parser(commands: Any) -> None:
@@ -73,6 +73,7 @@ def _lines(card: dict[str, Any]) -> list[str]:
         conformal = card["conformal"]
         lines.append(f"  promised: {conformal['kind']} at {conformal['level']:g}")
     lines += _data(card["trained_on"])
+    lines += _calibration(card.get("calibration"))
     return [*lines, "Limits", *(f"  {sentence}" for sentence in card["limits"])]
 
 
@@ -125,6 +126,28 @@ def _data(trained_on: dict[str, Any] | None) -> list[str]:
     lines += [f"  {feature['name']}: {_range(feature)}" for feature in features[:_MOST_FEATURES]]
     if len(features) > _MOST_FEATURES:
         lines.append(f"  and {len(features) - _MOST_FEATURES} more features: --json has them")
+    return lines
+
+
+def _calibration(groups: list[dict[str, Any]] | None) -> list[str]:
+    """What held-out rows say, group by group."""
+    if not groups:
+        return [
+            "Calibration: unknown, as no rows were held out",
+            "  ntk-uq fit --conformal 0.9 holds a fifth out; nuq.save takes held_out=(X, y)",
+        ]
+    lines = [
+        f"Calibration on {groups[0]['points']:,} rows that were held out: promised, and found "
+        "(99% interval)"
+    ]
+    for group in groups[:_MOST_GROUPS]:
+        name = "all" if group["by"] == "all" else f"{group['by']} {group['group']}"
+        lines.append(
+            f"  {name}, {group['points']:,} rows: {group['promised']:.3f}, {group['found']:.3f} "
+            f"({group['lower']:.3f} to {group['upper']:.3f})"
+        )
+    if len(groups) > _MOST_GROUPS:
+        lines.append(f"  and {len(groups) - _MOST_GROUPS} more groups: --json has them")
     return lines
 
 

@@ -90,8 +90,8 @@ def _import() -> ModuleType:
                 raise
             raise ModuleNotFoundError(
                 "The kernels of this architecture come from neural-tangents, which is not "
-                "installed. In a checkout `make env` installs it; the README's section Install "
-                "says how to do so elsewhere without TensorFlow.",
+                "installed: pip install --no-deps neural-tangents==0.6.5, and pip install "
+                "frozendict, which leaves out TensorFlow. In a checkout `make env` does so.",
                 name="neural_tangents",
             ) from error
     if package.experimental is stand_in:

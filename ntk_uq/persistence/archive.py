@@ -9,6 +9,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from ntk_uq._common.files import undated
+
 __all__ = [
     "SEAL",
     "SUM_LENGTH",
@@ -35,9 +37,9 @@ class RefusedError(Exception):
 def write_archive(file: IO[bytes], tree: Any, arrays: list[np.ndarray]) -> None:
     """Write tree and arrays, and the seal over all of them."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(TREE, json.dumps(tree, allow_nan=False))
+        archive.writestr(undated(TREE), json.dumps(tree, allow_nan=False))
         for number, array in enumerate(arrays):
-            with archive.open(array_name(number), "w", force_zip64=True) as entry:
+            with archive.open(undated(array_name(number)), "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
         archive.comment = SEAL + b"0" * SUM_LENGTH
     file.seek(-SUM_LENGTH, os.SEEK_END)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ntk_uq.calibration import calibration_of_classes, calibration_of_intervals
 from ntk_uq.ensemble.producer import FittedEnsemble
 from ntk_uq.networks.architecture import BaseArchitecture
 
@@ -21,7 +22,7 @@ def _innermost(model: Any) -> Any:
     return model if inner is None else _innermost(inner)
 
 
-def card_of(model: Any, data: bool = True) -> dict[str, Any]:
+def card_of(model: Any, data: bool = True, held_out: Any = None) -> dict[str, Any]:
     """What is said of a fitted model, in values of JSON.
 
     Parameters
@@ -30,6 +31,8 @@ def card_of(model: Any, data: bool = True) -> dict[str, Any]:
         What `save` takes.
     data : bool
         Whether a file holds what belongs to its training points.
+    held_out : pair of arrays, optional
+        Points and targets that it was not fitted to.
 
     Returns
     -------
@@ -37,7 +40,8 @@ def card_of(model: Any, data: bool = True) -> dict[str, Any]:
         ``model``, ``estimator``, ``settings`` (arguments that are not the defaults),
         ``network``, ``trained_on`` (`training_summary`, None of models of earlier versions, with
         the ``target`` of a table), ``chosen``, ``fit_seconds``, ``conformal``,
-        ``holds_training_points`` and ``limits``, sentences.
+        ``calibration`` (rows of `calibration_by_group` on what was held out, None where nothing
+        was), ``holds_training_points`` and ``limits``, sentences.
     """
     estimator = _innermost(model)
     summary = getattr(estimator, "_trained_on", None)
@@ -58,6 +62,9 @@ def card_of(model: Any, data: bool = True) -> dict[str, Any]:
             "conformal": None
             if conformal is None
             else {"kind": type(conformal).__name__, "level": conformal.level},
+            "calibration": getattr(model, "held_out", None)
+            if held_out is None
+            else _calibration(model, estimator, *held_out),
             "holds_training_points": not isinstance(fitted, FittedEnsemble),
             "limits": _limits(estimator, fitted, summary, data),
         }
@@ -106,6 +113,25 @@ def _chosen(estimator: Any) -> dict[str, Any]:
             name: float(mixture.score),
         }
     return found
+
+
+def _calibration(model: Any, estimator: Any, X: Any, y: Any) -> list[dict[str, Any]]:
+    """What is promised of points that were held out, and what came: rows of groups."""
+    if hasattr(model, "pipeline"):
+        raise ValueError(
+            "A TableModel knows the rows that were held out when it was fitted: omit held_out, "
+            "and let fit_table hold some out, by conformal=0.9 for example."
+        )
+    if hasattr(estimator, "classes_"):
+        table = calibration_of_classes(y, model.predict_proba(X), classes=model.classes_)
+        return table.to_dict("records")
+    points = model[:-1].transform(X) if hasattr(model, "steps") else X
+    prediction = estimator.predict_distribution(points)
+    truth = np.asarray(y, np.float64).reshape(len(prediction.mean), -1)
+    spread = 0.0 if getattr(estimator, "uncertainty", "") == "none" else prediction.std
+    std = np.broadcast_to(np.hypot(spread, estimator.noise_), truth.shape)
+    table = calibration_of_intervals(truth.ravel(), prediction.mean.ravel(), std.ravel())
+    return table.to_dict("records")
 
 
 def _limits(estimator: Any, fitted: Any, summary: dict[str, Any] | None, data: bool) -> list[str]:

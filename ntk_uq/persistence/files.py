@@ -37,7 +37,13 @@ _MALFORMED = (
 )  # fmt: skip
 
 
-def save(estimator: Any, path: str | os.PathLike, *, data: bool = True) -> None:
+def save(
+    estimator: Any,
+    path: str | os.PathLike,
+    *,
+    data: bool = True,
+    held_out: tuple[Any, Any] | None = None,
+) -> None:
     """Save a fitted estimator to a file.
 
     Parameters
@@ -54,6 +60,11 @@ def save(estimator: Any, path: str | os.PathLike, *, data: bool = True) -> None:
         False leaves out all that belongs to single training points, for a file that goes where the
         data may not. Only finite ensembles predict without them; what is learnt of all points stays
         in the file: scales and ranges of features, categories, and the networks.
+    held_out : (X, y), optional
+        Points and targets that were held out of the fit, and of all choices. The card of the file
+        (``ntk-uq info``) then says, group by group, how often the predicted class is right, or
+        intervals of 90% hold the target (`calibration_of_classes`, `calibration_of_intervals`). The
+        points themselves are not saved.
 
     Raises
     ------
@@ -83,6 +94,8 @@ def save(estimator: Any, path: str | os.PathLike, *, data: bool = True) -> None:
     True
     """
     path = Path(path)
+    if held_out is not None and not (isinstance(held_out, tuple | list) and len(held_out) == 2):
+        raise ValueError(f"held_out takes a pair (X, y); got {type(held_out).__name__}.")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: give the name of a file in it.")
     if not path.parent.is_dir():
@@ -101,7 +114,7 @@ def save(estimator: Any, path: str | os.PathLike, *, data: bool = True) -> None:
         "version": FORMAT_VERSION,
         "written by": versions("jax", "numpy", "scikit-learn"),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "card": card_of(estimator, data),
+        "card": card_of(estimator, data, held_out),
         "architecture": writer.architecture,
         "model": model,
     }

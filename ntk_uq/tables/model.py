@@ -21,6 +21,8 @@ from sklearn.pipeline import Pipeline
 from ntk_uq.calibration import (
     ConformalIntervals,
     ConformalSets,
+    calibration_of_classes,
+    calibration_of_intervals,
     conformal_intervals,
     conformal_sets,
     coverage_by_class,
@@ -45,6 +47,8 @@ __all__ = ["TableModel", "fit_table"]
 
 # Rows predicted together: 256 draws of 10 classes are then 40 MiB.
 _ROWS_AT_ONCE = 2048
+# Categories of a column by which calibration is told.
+_MOST_GROUPS = 8
 
 Sets = Literal["class", "all", "adaptive"]
 Intervals = Literal["symmetric", "asymmetric"]
@@ -79,6 +83,10 @@ class TableModel:
         What makes the sets or intervals.
     decisions : Decisions or None
         How rows are decided.
+    held_out : tuple of dict, or None
+        Where rows were held out, the rows of `calibration_of_classes`, or of
+        `calibration_of_intervals` without a conformal rule, on them; groups are also the categories
+        of columns that have at most 8.
 
     Examples
     --------
@@ -102,6 +110,7 @@ class TableModel:
     quantile: float | None = None
     conformal: ConformalSets | ConformalIntervals | None = None
     decisions: Decisions | None = None
+    held_out: tuple[dict[str, Any], ...] | None = None  # earlier files have none
 
     @property
     def estimator(self) -> Any:
@@ -513,6 +522,8 @@ def fit_frame(
             decisions=None if decide is None else decisions_from(decide, pipeline[-1].classes_),
         )
     prediction, truth = model._distribution(features.iloc[held_out]), y[held_out]
+    calibration = _calibration(model, prediction, truth, features.iloc[held_out])
+    model = replace(model, held_out=tuple(calibration.to_dict("records")))
     if decide is not None:
         decisions = decisions_from(
             decide,
@@ -529,6 +540,22 @@ def fit_frame(
         level=conformal,
         conformal=_conformal(pipeline[-1], prediction, truth, conformal, sets, intervals, name),
     )
+
+
+def _calibration(
+    model: TableModel, prediction: Any, truth: NDArray, features: pd.DataFrame
+) -> pd.DataFrame:
+    """What was promised of rows that were held out, and what came."""
+    groups = {}
+    for name in model.categorical:
+        values = as_text(features[name]).fillna("nothing").to_numpy(dtype=np.str_)
+        if len(np.unique(values)) <= _MOST_GROUPS:
+            groups[name] = values
+    if model.task == "classification":
+        classes = model.estimator.classes_
+        return calibration_of_classes(truth, prediction.proba(), classes=classes, groups=groups)
+    mean, _, std = _moments(model.estimator, prediction)
+    return calibration_of_intervals(truth, mean, std, groups=groups)
 
 
 def _conformal(

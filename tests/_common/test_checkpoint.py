@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,7 @@ def run(script, **environment):
     )  # fmt: skip
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 def test_killed_run_resumes_to_the_same_result(whole, tmp_path):
     killed = run(
         f"""
@@ -164,7 +166,9 @@ def test_foreign_and_damaged_checkpoints_are_refused(tmp_path):
         checkpoint.load("x", {"a": np.arange(4.0), "b": like["b"]})
     path = tmp_path / "run" / "x.npz"
     whole = path.read_bytes()
-    for damaged in (whole[:-20], whole[:100] + b"?" + whole[101:], b""):
+    encrypted, method = whole.index(b"PK\x01\x02") + 8, whole.index(b"PK\x01\x02") + 10
+    flipped = [whole[:place] + b"\x01" + whole[place + 1 :] for place in (encrypted, method)]
+    for damaged in (whole[:-20], whole[:100] + b"?" + whole[101:], b"", *flipped):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"x.npz is damaged .* Delete this file"):
             checkpoint.load("x", like)
@@ -176,6 +180,32 @@ def test_foreign_and_damaged_checkpoints_are_refused(tmp_path):
     (tmp_path / "else" / "thesis.txt").touch()
     with pytest.raises(ValueError, match=r"is no checkpoint: it has files, 'thesis.txt'"):
         Checkpoint(tmp_path / "else", {})
+
+
+def test_two_processes_share_a_directory(tmp_path):
+    """What one writes the other does not take away, and of two runs one is the first."""
+    one = Checkpoint(tmp_path, {"reg": "1.0"})
+    with open(tmp_path / "other.tmp", "wb"):
+        other = Checkpoint(tmp_path, {"reg": "1.0"})
+        assert (tmp_path / "other.tmp").exists()
+    one.save("x", np.arange(3.0))
+    np.testing.assert_array_equal(other.load("x", np.zeros(3)), np.arange(3.0))
+    other.remove("x")
+    assert one.load("x", np.zeros(3)) is None
+
+
+def test_another_run_that_begins_at_once_is_refused(tmp_path, monkeypatch):
+    """It sees no run yet, and finds one where it writes its own."""
+    looks, exists = [], Path.exists
+
+    def not_at_first(path):
+        looks.append(path)
+        return len(looks) > 1 and exists(path)
+
+    (tmp_path / "run.json").write_text(json.dumps({"reg": "1.0"}))
+    monkeypatch.setattr(Path, "exists", not_at_first)
+    with pytest.raises(ValueError, match=r"another run: reg is 2.0, there 1.0"):
+        Checkpoint(tmp_path, {"reg": "2.0"})
 
 
 def test_update_rules_are_told_apart():

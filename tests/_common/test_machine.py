@@ -1,10 +1,13 @@
 """Memory that control groups leave, told from the files that the kernel shows of them."""
 
+import errno
+
 import conftest
+import numpy as np
 import psutil
 import pytest
 
-from ntk_uq._common.machine import cores, free_memory, memory_limit
+from ntk_uq._common.machine import cores, free_memory, memory_limit, numbers_in
 
 MEBI = 2**20
 UNLIMITED = 2**63 - 4096  # what version 1 says where there is no limit
@@ -92,3 +95,12 @@ def test_workers_fit_the_machine(monkeypatch):
         monkeypatch.setattr(conftest, "cores", lambda n=n_cores: n)
         monkeypatch.setattr(conftest, "free_memory", lambda g=gibi: g * 2**30)
         assert conftest.pytest_xdist_auto_num_workers() == workers
+
+
+def test_a_disk_without_room_is_said_before_it_is_written_to(tmp_path):
+    """A write to memory that has no place on the disk would end the process."""
+    numbers_in(8, np.float32, tmp_path)[:] = 1.0
+    with pytest.raises(OSError, match=r"GiB of room, and .* GiB are needed") as error:
+        numbers_in(psutil.disk_usage(str(tmp_path)).free + 2**40, np.float32, tmp_path)
+    assert error.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())

@@ -206,6 +206,7 @@ nuq.save(model, folder / "model.ntk")
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 def test_a_lost_process_ends_all_and_its_work_is_kept(tmp_path):
     command = (sys.executable, "-c", LOST, str(tmp_path))
     both = start(2, *command, "dies", stderr=subprocess.PIPE)

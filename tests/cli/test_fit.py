@@ -537,6 +537,7 @@ def test_too_large_is_said(folder, monkeypatch, capsys):
     assert re.search("40 rows take about .* GiB of memory are free", capsys.readouterr().err)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot interrupt itself there")
 def test_interrupted(folder):
     """By a signal, in the middle of the work."""
     code = (

@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import pytest
 from example_tables import FIT, FRAME, QUICK, SIZE, WEIGHT, shell
+from sklearn.model_selection import train_test_split
 
 import ntk_uq as nuq
 
@@ -39,6 +42,35 @@ def test_a_model_of_a_table(folder, capsys):
     assert "It holds its training points" in out
 
 
+def test_calibration_is_of_rows_that_were_held_out(folder, capsys):
+    """The same rows, held out by hand, predicted by the model."""
+    shell(*FIT, *QUICK, "--conformal", "0.7", "--sets", "all")
+    capsys.readouterr()
+    shell("info", "model.ntk", "--json")
+    groups = json.loads(capsys.readouterr().out)["calibration"]
+    y = FRAME["y"].to_numpy()
+    _, rows = train_test_split(np.arange(len(y)), test_size=8, stratify=y, random_state=0)
+    held_out = FRAME.iloc[rows]
+    predicted = nuq.load("model.ntk").predict(held_out)
+    confidence = predicted[["probability_no", "probability_yes"]].max(axis=1).to_numpy()
+    right = predicted["prediction"].to_numpy() == y[rows]
+    assert groups[0]["points"] == 8
+    assert groups[0]["promised"] == pytest.approx(confidence.mean())
+    assert groups[0]["found"] == right.mean()
+    blue = (held_out["colour"] == "blue").to_numpy()
+    (of_blue,) = [g for g in groups if (g["by"], g["group"]) == ("colour", "blue")]
+    assert of_blue["points"] == blue.sum()
+    assert of_blue["promised"] == pytest.approx(confidence[blue].mean())
+
+    shell("info", "model.ntk")
+    assert "Calibration on 8 rows that were held out" in capsys.readouterr().out
+    shell(*FIT, *QUICK)
+    capsys.readouterr()
+    shell("info", "model.ntk")
+    assert "Calibration: unknown, as no rows were held out" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:.* was written with scikit-learn")
 def test_a_model_of_an_earlier_version(capsys):
     assert shell("info", GOLDEN / "ntk-gaussian.ntk") == 0
     out = capsys.readouterr().out
@@ -46,6 +78,7 @@ def test_a_model_of_an_earlier_version(capsys):
     assert "an earlier version kept nothing" in out
 
 
+@pytest.mark.filterwarnings("ignore:.* was written with scikit-learn")
 def test_a_mixture(capsys):
     path = GOLDEN / "ntk-mixture.ntk"
     shell("info", path, "--json")

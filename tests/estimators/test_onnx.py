@@ -8,6 +8,9 @@ import pytest
 
 import ntk_uq as nuq
 
+# Golden files are of one version of it.
+pytestmark = pytest.mark.filterwarnings("ignore:.* was written with scikit-learn")
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 X = np.random.default_rng(5).normal(size=(7, 2))
 

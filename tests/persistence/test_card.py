@@ -5,6 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 from flax import nnx
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import ntk_uq as nuq
 from ntk_uq.persistence.opening import model_card
@@ -44,6 +46,30 @@ def test_the_card_of_a_choice(tmp_path):
     sha = hashlib.sha256(b"(12, 2)" + X.tobytes() + b"(12, 1)" + Y.tobytes())
     assert card["trained_on"]["sha256"] == sha.hexdigest()
     assert nuq.load(tmp_path / "model.ntk")._trained_on == model._trained_on
+
+
+def test_the_card_says_what_held_out_points_say(tmp_path):
+    """Of intervals of 90%, by their definition; of classes in a pipeline, by its probabilities."""
+    held_out = RNG.normal(size=(9, 2))
+    y = held_out[:, 0] + 0.5 * RNG.normal(size=9)
+    model = nuq.NTKRegressor(NET, reg=1.0, noise=0.3).fit(X, Y)
+    path = saved(model, tmp_path, held_out=(held_out, y))
+    groups = model_card(path)["calibration"]
+    mean, std = model.predict(held_out, return_std=True)
+    inside = np.abs(y - mean) <= 1.6448536269514722 * np.hypot(std, 0.3)
+    assert (groups[0]["points"], groups[0]["promised"]) == (9, pytest.approx(0.9))
+    assert groups[0]["found"] == inside.mean()
+    assert sum(group["points"] for group in groups[1:]) == 9
+
+    pipeline = make_pipeline(StandardScaler(), nuq.NTKClassifier(NET, reg=1.0)).fit(X, LABELS)
+    labels = np.where(y > 0, "yes", "no")
+    groups = model_card(saved(pipeline, tmp_path, held_out=(held_out, labels)))["calibration"]
+    assert groups[0]["promised"] == pytest.approx(pipeline.predict_proba(held_out).max(1).mean())
+    assert groups[0]["found"] == np.mean(pipeline.predict(held_out) == labels)
+
+    assert model_card(saved(model, tmp_path))["calibration"] is None
+    with pytest.raises(ValueError, match=r"held_out takes a pair \(X, y\)"):
+        saved(model, tmp_path, held_out=held_out)
 
 
 def test_networks_predict_without_their_data(tmp_path):
