@@ -2,6 +2,7 @@
 
 import ast
 import os
+import sys
 import tomllib
 from pathlib import Path
 
@@ -16,7 +17,16 @@ project = "ntk_uq"
 author = "the ntk_uq developers"
 version = release = ntk_uq.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc", "myst_nb"]
+sys.path.insert(0, str(CHECKOUT / "docs"))
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.viewcode",
+    "numpydoc",
+    "myst_nb",
+    "mathml",
+    "offline",
+]
+html_math_renderer = "mathml"
 exclude_patterns = ["_build"]
 default_role = "literal"
 
