@@ -42,7 +42,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 if "NTK_UQ_SMALL" in os.environ:
     html_theme_options = {
-        "announcement": "Built at small sizes, to show that the pages run: these are not the figures "
+        "announcement": "Built at small sizes, to show that they run: these are not the figures "
         "of the text. <code>make docs</code> builds the pages for readers."
     }
 

@@ -27,7 +27,7 @@ ntk_uq.plots ntk_uq.report ntk_uq.selection ntk_uq.tables
 """.split()
 
 
-def serve(listening: str) -> None:
+def serve(listening: str, ready: str) -> None:
     """Import, then fork a kernel for each that asks, until ended."""
     with socket.socket(fileno=int(listening)) as server:
         for name in MODULES:
@@ -35,6 +35,7 @@ def serve(listening: str) -> None:
         # JAX has not looked for devices: a process that has cannot be forked.
         assert not sys.modules["jax._src.xla_bridge"].backends_are_initialized()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        os.close(int(ready))
         # Of threads, which OpenBLAS has, and ends before a fork.
         warnings.simplefilter("ignore", DeprecationWarning)
         while True:
@@ -90,10 +91,15 @@ def setup(app: Any) -> dict[str, bool]:
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(address)
             listening.listen(64)
-            number = listening.fileno()
+            imported, ready = os.pipe()
+            numbers = [listening.fileno(), ready]
             server = subprocess.Popen(
-                [sys.executable, __file__, "serve", str(number)], pass_fds=[number]
+                [sys.executable, __file__, "serve", *map(str, numbers)], pass_fds=numbers
             )
+        # Jupyter waits a minute for a kernel, and a busy machine may take longer to import.
+        os.close(ready)
+        os.read(imported, 1)
+        os.close(imported)
 
         def end(*_: Any) -> None:
             server.terminate()
