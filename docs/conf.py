@@ -2,6 +2,7 @@
 
 import ast
 import os
+import sys
 import tomllib
 from pathlib import Path
 
@@ -9,14 +10,28 @@ import ntk_uq
 
 CHECKOUT = Path(__file__).parents[1]
 
-# Pages draw the tables of the experiments by the experiments' own functions.
-os.environ["PYTHONPATH"] = str(CHECKOUT / "benchmarks" / "claims")
+# Pages draw the tables of the experiments by the experiments' own functions, and run the command.
+BENCHMARKS = CHECKOUT / "benchmarks"
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(BENCHMARKS), str(BENCHMARKS / "claims"), os.environ.get("PYTHONPATH")])
+)
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 project = "ntk_uq"
 author = "the ntk_uq developers"
 version = release = ntk_uq.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc", "myst_nb"]
+sys.path.insert(0, str(CHECKOUT / "docs"))
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.viewcode",
+    "numpydoc",
+    "myst_nb",
+    "forked_kernels",
+    "mathml",
+    "offline",
+]
+html_math_renderer = "mathml"
 exclude_patterns = ["_build"]
 default_role = "literal"
 
@@ -25,6 +40,11 @@ html_show_copyright = False
 html_title = f"ntk_uq {version}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+if "NTK_UQ_SMALL" in os.environ:
+    html_theme_options = {
+        "announcement": "Built at small sizes, to show that they run: these are not the figures "
+        "of the text. <code>make docs</code> builds the pages for readers."
+    }
 
 # Types stand in the docstrings, with their shapes.
 autodoc_typehints = "none"

@@ -440,7 +440,10 @@ def plot_threshold(
             promise = f": {value.kind} of at least {value.promised:g}"
             value = value.value
         label = f"threshold {value:.3g}{promise}"
-        ax.axvline(float(value), **DASHED, label=label)
+        if np.isfinite(value):
+            ax.axvline(float(value), **DASHED, label=label)
+        else:  # all points are taken, or none: said, with nowhere to draw it
+            ax.plot([], [], **DASHED, label=label)
     ax.set(xlabel="Threshold of the score", ylabel="Share", ylim=(0, 1.02))
     ax.set_xlim(values[0], values[-1] if len(values) > 1 else values[0] + 1)
     add_legend(ax, 4)

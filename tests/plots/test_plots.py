@@ -192,6 +192,14 @@ def test_threshold(ax):
     assert line.get_xdata()[0] == rule.value
 
 
+@pytest.mark.parametrize("value", [-np.inf, np.inf])
+def test_threshold_that_takes_all_or_none(ax, value):
+    """Too few held-out points promise no more: there is no place for a line."""
+    plot_threshold(np.array([True, False]), [0.9, 0.2], value, ax=ax)
+    assert f"threshold {value}" in by_label(ax)
+    assert ax.get_xlim() == (0.2, 0.9)
+
+
 def test_detection(ax):
     y, proba = labelled()
     found = detect_errors(y, proba)
