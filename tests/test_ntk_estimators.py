@@ -435,7 +435,7 @@ def test_a_duplicate_counts_twice(uncertainty):
 
 
 def test_what_does_not_fit_is_refused(monkeypatch):
-    monkeypatch.setattr("ntk_uq.estimators.ntk.memory_limit", lambda: 400 * 2**10)
+    monkeypatch.setattr("ntk_uq.estimators.size.memory_limit", lambda: 400 * 2**10)
     with pytest.raises(MemoryError, match=r"40 training points.*GiB by method='exact'"):
         NTKClassifier(NET).fit(X, LABELS)
 

@@ -599,14 +599,6 @@ def _solve(
         best = [jnp.where(keep, b, a) for b, a in zip(before[:-1], after[:-1], strict=True)]
         return _Iterate._make((*best, after.iteration)), before.norm, rounds + 1
 
-    def certify(it: _Iterate) -> Array:
-        # Of 3 alpha and 3 r all errors are others.
-        alpha, r = (lax.optimization_barrier(3 * v) for v in (it.alpha, it.descent))
-        ntk_alpha = lax.optimization_barrier(operator.apply_precisely(alpha)) / 3
-        ntk_r = lax.optimization_barrier(operator.apply(r)) / 3
-        known = it.ntk_steepest if deflation is None else operator.apply(it.descent)
-        return steps.gap(it, operator.root, alpha / 3, ntk_alpha, ntk_r, known, operator.rounding)
-
     def beginning():
         if start is None:
             return begin(jnp.zeros_like(steps.prior), steps.prior, jnp.int32(0))
@@ -619,7 +611,7 @@ def _solve(
         return first, jnp.full_like(first.norm, jnp.inf), jnp.int32(0)
 
     end, _, rounds = loops.while_loop(improving, once_more, rounds_from(beginning()))
-    gap = certify(end)
+    gap = _certified(operator, steps, end)
     # At the start f and Theta r; at the end as much again, and what a deflation has not kept.
     around = (1 if start is None or ntk_start is not None else 2) + (2 if deflation is None else 3)
     return DualSolution(
@@ -630,6 +622,15 @@ def _solve(
         converged=gap <= tol,  # not where it is not a number
         n_products=end.iteration + end.iteration // _REFRESH + 2 * rounds + around,
     )
+
+
+def _certified(operator: Any, steps: _Steps, it: _Iterate) -> Array:
+    """The gap of an iterate, with what rounding hides: of 3 alpha and 3 r all errors are others."""
+    alpha, r = (lax.optimization_barrier(3 * v) for v in (it.alpha, it.descent))
+    ntk_alpha = lax.optimization_barrier(operator.apply_precisely(alpha)) / 3
+    ntk_r = lax.optimization_barrier(operator.apply(r)) / 3
+    known = it.ntk_steepest if steps.deflation is None else operator.apply(it.descent)
+    return steps.gap(it, operator.root, alpha / 3, ntk_alpha, ntk_r, known, operator.rounding)
 
 
 def interpolation_gap(

@@ -15,12 +15,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from ntk_uq import analytic, selection
 from ntk_uq._common import checks
-from ntk_uq._common.machine import memory_limit
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import Products
 from ntk_uq.estimators.criterion import check_criterion
 from ntk_uq.estimators.first_order import warn_of_first_order
+from ntk_uq.estimators.size import refuse_too_large
 from ntk_uq.estimators.tasks import (
     Classifier,
     Estimator,
@@ -117,7 +117,8 @@ class _NTK(Estimator):
         self.mixture_ = None
         with own_rules():
             problem = self._problem(points, targets, self._given_reg, weights)
-            self._refuse_too_large(problem)
+            if not isinstance(self._network, Linearized):  # which takes the form that fits
+                refuse_too_large(self._producer(1.0), problem)
             problem, scales = self._chosen(problem)
             if self.method != "gaussian":
                 problem = replace(problem, key=self._key())
@@ -230,30 +231,6 @@ class _NTK(Estimator):
     def _given_reg(self) -> float:
         """What stands where nothing is chosen."""
         return float(self.reg) if isinstance(self.reg, numbers.Real) else 1.0
-
-    def _refuse_too_large(self, problem: Problem) -> None:
-        if isinstance(self._network, Linearized):
-            return  # which takes the form of its kernel that fits
-        (n, outputs), producer = problem.targets.shape, self._producer(1.0)
-        networks, needed = producer.takes_networks(problem), producer.memory(problem)
-        present = memory_limit()
-        if needed > present:
-            part = "Fit a part of the points (memory grows with their square), "
-            cures = {
-                "gaussian": part + 'or use method="exact", or train a finite ensemble.',
-                "exact": part + "fewer draws, or train a finite ensemble.",
-                "networks": f"{part}fewer draws, or train a finite ensemble."
-                if self.storage is not None
-                else 'Give storage="a directory" on a disk with so much space, in which the kernel '
-                'then stands in a file, or take method="nystrom", which approximates, with fewer '
-                "n_inducing, fit a part of the points, or train a finite ensemble.",
-            }
-            kind = "networks" if networks else self.method
-            raise MemoryError(
-                f"{n} training points with {outputs} outputs take {needed / 2**30:.1f} GiB by "
-                f"method={self.method!r}, and this machine has {present / 2**30:.1f} GiB. "
-                f"{cures[kind]}"
-            )
 
     def _chosen(self, problem: Problem) -> tuple[Problem, Floats | float]:
         """The problem with what the data choose, and a scale for each feature."""

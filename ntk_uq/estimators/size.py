@@ -1,0 +1,30 @@
+"""Does a problem fit this machine? Said before the work, in a user's words."""
+
+from ntk_uq._common.machine import memory_limit
+from ntk_uq.analytic import InfiniteEnsemble
+from ntk_uq.networks.problem import Problem
+
+__all__ = ["refuse_too_large"]
+
+_PART = "Fit a part of the points (memory grows with their square), "
+_CURES = {
+    "gaussian": f'{_PART}or use method="exact", or train a finite ensemble.',
+    "exact": f"{_PART}fewer draws, or train a finite ensemble.",
+    "in memory": 'Give storage="a directory" on a disk with so much space, in which the kernel '
+    'then stands in a file, or take method="nystrom", which approximates, with fewer '
+    "n_inducing, fit a part of the points, or train a finite ensemble.",
+}
+
+
+def refuse_too_large(producer: InfiniteEnsemble, problem: Problem) -> None:
+    """Raise an error with a cure if fitting takes more memory than there is."""
+    (n, outputs), needed, present = problem.targets.shape, producer.memory(problem), memory_limit()
+    if needed <= present:
+        return
+    in_memory = producer.takes_networks(problem) and producer.storage is None
+    cure = "in memory" if in_memory else "gaussian" if producer.method == "gaussian" else "exact"
+    raise MemoryError(
+        f"{n} training points with {outputs} outputs take {needed / 2**30:.1f} GiB by "
+        f"method={producer.method!r}, and this machine has {present / 2**30:.1f} GiB. "
+        f"{_CURES[cure]}"
+    )
