@@ -116,7 +116,7 @@ def one_size(options):
     prior = "networks" if isinstance(model.predictor_, networks.NetworkDraws) else "exact"
     expected = estimate_memory(
         options.points, classes, options.draws, options.method, "initialization", prior,
-        options.storage is None,
+        options.storage is None, n_features=data[0].shape[1],
     )  # fmt: skip
     print(
         f"{options.method}, prior functions {prior}, {options.data}, n={options.points}, "

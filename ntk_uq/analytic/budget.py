@@ -23,6 +23,8 @@ _ITERATIONS, _MOST_ITERATIONS, _MOST_OPERATIONS = 5000, 50_000, 2e12
 # Bytes of the solver for each number of a draw, where iterations are in single precision, and what
 # they may take where tiles are small.
 _TILED_WORK, _TILED_WORK_SPACE = 260, 2**29
+# Bytes of a feature of a point: as validated, a copy of our own, and one in single precision.
+_OF_A_FEATURE = 8 + 8 + 4
 # What predictions take besides, a block of test points after the other: 5 arrays of 64 MiB.
 _WORK_SPACE = 5 * 2**26
 
@@ -78,7 +80,8 @@ def estimate_memory(
         kernel = 4 * n * inducing if method == "nystrom" else tiled_bytes(n)
         factor = 24 * inducing**2 if method == "nystrom" else 0
         kept = 8 * inducing * outputs * draws
-        return (kernel if in_memory else 0) + factor + solver + kept + _WORK_SPACE
+        points = _OF_A_FEATURE * n * n_features
+        return (kernel if in_memory else 0) + factor + solver + kept + points + _WORK_SPACE
     # Counted in n x n matrices and in latents [n, C]; measured in benchmarks/size.py.
     if method == "exact":
         peaks = [(7, 24 * min(n_draws, _draws_at_once(n, outputs)) + 5 * n_draws)]
@@ -87,7 +90,7 @@ def estimate_memory(
     else:  # its factors, and then the draws that measure its error
         peaks = [(outputs + 13, 24), (outputs + 9, 29 * CHECKED)]
     numbers = max(matrices * n * n + latents * n * outputs for matrices, latents in peaks)
-    return 8 * numbers + _WORK_SPACE
+    return 8 * numbers + _OF_A_FEATURE * n * n_features + _WORK_SPACE
 
 
 def _draws_at_once(n: int, outputs: int) -> int:

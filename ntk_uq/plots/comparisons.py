@@ -284,7 +284,7 @@ def plot_latents(
     Raises
     ------
     ValueError
-        If a name or the moment is unknown.
+        If a name or the moment is unknown, or a method has one draw and so no standard deviation.
 
     Examples
     --------
@@ -303,6 +303,9 @@ def plot_latents(
     if moment not in ("mean", "std"):
         raise ValueError(f'moment must be "mean" or "std", got {moment!r}.')
     of_x, of_y = (getattr(method_of(comparison, name), f"latent_{moment}") for name in (x, y))
+    for name, values in ((x, of_x), (y, of_y)):
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} is a single draw, of which no standard deviation is known.")
 
     ax = axes_or_new(ax)
     colour, _ = method_style(comparison, y)

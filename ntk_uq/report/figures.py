@@ -95,15 +95,18 @@ def latent_figures(comparison: "Comparison") -> list[Picture]:
         return []
     y, x = list(comparison.methods)[:2]
     first, second = comparison.methods[y], comparison.methods[x]
+    correlation = np.corrcoef(first.latent_mean.ravel(), second.latent_mean.ravel())[0, 1]
+    means = Picture(
+        svg(plot_latents, comparison, x, y, moment="mean"),
+        f"Mean: correlation {correlation:.3f}",
+        f"Scatter plot of the mean of every latent, {y} against {x}.",
+    )
+    if not (np.isfinite(first.latent_std).all() and np.isfinite(second.latent_std).all()):
+        return [means]  # one of them is a single draw, whose spread nobody knows
     spread = second.latent_std.mean()
     ratio = first.latent_std.mean() / spread if spread > 0 else np.nan
-    correlation = np.corrcoef(first.latent_mean.ravel(), second.latent_mean.ravel())[0, 1]
     return [
-        Picture(
-            svg(plot_latents, comparison, x, y, moment="mean"),
-            f"Mean: correlation {correlation:.3f}",
-            f"Scatter plot of the mean of every latent, {y} against {x}.",
-        ),
+        means,
         Picture(
             svg(plot_latents, comparison, x, y, moment="std"),
             "Standard deviation"

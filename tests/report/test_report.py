@@ -10,6 +10,7 @@ from stand_ins import StandIn, comparison, diagnostics
 
 from ntk_uq.compare import compare
 from ntk_uq.metrics import CalibrationCheck
+from ntk_uq.plots import plot_latents
 from ntk_uq.predictions import SamplePrediction
 from ntk_uq.report import (
     RegChoice,
@@ -204,6 +205,19 @@ def test_without_labels_or_reference(tmp_path):
     assert "Accuracy" not in page.text
     assert "Distance" not in page.text
     assert "Epistemic" in page.text
+
+
+def test_probabilities_of_a_peer_without_a_spread(tmp_path):
+    """A single forecast, as of a model of another package: certain of some points."""
+    peer = SamplePrediction.from_probabilities([[[1.0, 0.0], [0.3, 0.7]]])
+    ours = SamplePrediction.from_probabilities([[[0.9, 0.1], [0.4, 0.6]], [[0.8, 0.2], [0.5, 0.5]]])
+    compared = compare({"ours": ours, "peer": peer}, np.zeros((2, 1)), np.array([0, 1]))
+    page = Page(report(tmp_path, compared))
+    assert "Mean: correlation" in page.text
+    assert "Standard deviation" not in page.text
+    assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
+    with pytest.raises(ValueError, match="peer is a single draw"):
+        plot_latents(compared, "peer", "ours", moment="std")
 
 
 @pytest.mark.slow
