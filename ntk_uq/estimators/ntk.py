@@ -403,11 +403,10 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         "evidence" maximises Laplace's approximation of the evidence, "cv" the log probability of
         held-out labels in 5 folds; both use at most 600 points, taken at random. Of more than 3,000
         points all then correct what "cv" has found for "initialization" and "none", by folds of
-        theirs. Where "cv" can
-        hold nothing out, as with one point a class, it is 1.0, with a warning. None is 1.0 for
-        an architecture that you give; without one it is "cv", depth and embedding chosen too, and
-        of at most 3,000 points draws of method="exact" are shared out among up to four networks:
-        `mixture_`.
+        theirs. Where "cv" can hold nothing out, as with one point a class, it is 1.0, with a
+        warning. None is 1.0 for an architecture that you give; without one it is "cv", depth,
+        embedding and scales chosen too, and of at most 3,000 points draws of method="exact" are
+        shared out among up to four networks: `mixture_`.
     uncertainty : {"initialization", "posterior", "none"}, default "initialization"
         Whose spread: "initialization" is that of networks over their random initialisation;
         "posterior" that of the Bayesian posterior, to first order; "none" has none, and is the
@@ -429,9 +428,10 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         Targets are (1 - label_smoothing) one-hot + label_smoothing / C.
     tune : sequence of {"depth", "embedding", "w_std", "b_std", "scales"}, default ()
         What to choose together with `reg`: the depth, and whether the network sees each feature by
-        itself, in a `FeatureEmbedding`, by either criterion; by the evidence, whose gradient finds
-        them, the scales of weights and biases of an `MLP`, and a scale for each feature (automatic
-        relevance determination).
+        itself, in a `FeatureEmbedding`, by either criterion; a scale for each feature, learnt from
+        the gradients of the mode (docs/theory, "A metric for the features"), or, by the evidence
+        with a given embedding, from its gradient (automatic relevance determination), which finds
+        the scales of weights and biases of an `MLP` too.
     prior_functions : {"auto", "exact", "networks"}, default "auto"
         Where the draws of method="exact" begin. "exact": at draws of the prior itself, which takes
         a factor of the kernel. "networks": at the functions of random networks of width 512 or the
@@ -589,7 +589,7 @@ class NTKRegressor(_NTK, Regressor):
         network that you give sees both as they are.
     reg : float, "evidence", "cv" or None, default None
         As in `NTKClassifier`, but that it is "evidence" when neither `reg` nor `architecture` is
-        given.
+        given; depth, embedding and scales are chosen too, of one network.
     uncertainty : {"posterior", "initialization", "none"}, default "posterior"
         As in `NTKClassifier`. The posterior's is the default: its intervals are calibrated where
         `reg` and noise are chosen by the evidence, those over initialisations are too narrow.

@@ -136,11 +136,11 @@ def choose(
         as well at the same regularisation (docs, "Choosing `reg`") and costs much less.
     tune : sequence of {"depth", "embedding", "w_std", "b_std", "scales", "noise"}
         What to choose besides: the depth, 0 to 3; whether the network sees each feature by itself,
-        in a `FeatureEmbedding`; a scale for each feature, learnt from the gradients of the best
-        network's mode, and kept where held-out points are predicted better by a standard error
-        (`metric.learn_metric`). The evidence's gradient finds "w_std" and "b_std" of an `MLP`, the
-        noise of a Gaussian likelihood, and, of a network whose embedding is not chosen too, the
-        scales (automatic relevance determination).
+        in a `FeatureEmbedding`; a scale for each feature, learnt from the gradients of the modes of
+        the best network without hidden layers and of the best other, and kept where held-out points
+        are predicted better by a standard error (`metric.learn_metric`). The evidence's gradient
+        finds "w_std" and "b_std" of an `MLP`, the noise of a Gaussian likelihood, and, of a network
+        whose embedding is not chosen too, the scales (automatic relevance determination).
     mix : bool, default False
         Whether to choose a mixture besides, by "cv": at most two of the networks, by greedy
         selection (`greedy_weights`), and the twin of each with the same regularisation behind the

@@ -8,8 +8,9 @@ from sklearn.inspection import permutation_importance
 
 import ntk_uq as nuq
 from ntk_uq import MLP, Categorical, FeatureEmbedding, Gaussian, NTKClassifier, NTKRegressor
-from ntk_uq.selection import log_evidence
-from ntk_uq.selection.metric import learn_metric, mean_squared_gradients
+from ntk_uq.selection import RegCurve, choose, log_evidence
+from ntk_uq.selection.choice import _best_of, _with_metrics
+from ntk_uq.selection.metric import Metric, learn_metric, mean_squared_gradients
 from ntk_uq.selection.noise import Spectrum
 
 RNG = np.random.default_rng(0)
@@ -142,6 +143,53 @@ def test_a_classifier_learns_which_features_count(uncertainty, tmp_path):
     again = nuq.load(tmp_path / "model.ntk")
     np.testing.assert_array_equal(again.feature_scales_, learnt.feature_scales_)
     np.testing.assert_allclose(again.predict_proba(X_test), learnt.predict_proba(X_test))
+
+
+@pytest.mark.slow
+def test_features_that_act_together_show_once_others_are_out_of_the_way():
+    """A strong linear part, a product of two features, and seventeen of noise."""
+    X = np.random.default_rng(0).normal(size=(100, 20))
+    y = X[:, 0] * X[:, 1] + 3 * X[:, 2]
+    y = ((y - y.mean()) / y.std())[:, None]
+    choice = choose(
+        np.random.default_rng(0), MLP(depth=1), X, y, Gaussian(0.3), "cv",
+        uncertainty="none", tune=("depth", "scales"),
+    )  # fmt: skip
+    before = dict(zip(choice.curve.names, np.nanmax(choice.curve.scores, axis=1), strict=True))
+    assert before["depth 0"] > before["depth 1"]
+    assert choice.architecture.depth == 1
+    assert set(np.argsort(choice.scales)[-3:]) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(0.3, 1), (0.05, 0)])
+def test_scales_of_the_best_of_each_kind(gain, expected, monkeypatch):
+    """The best additive network and the best other learn; the second is taken for its gain."""
+    scores = np.full((4, 13), np.nan)
+    scores[:, 4] = [-1.0, -1.2, -1.1, -1.3]
+    networks = [MLP(depth=depth) for depth in (0, 0, 1, 2)]
+    alone = np.tile([-1.0, -1.1, -0.9, -1.0], 5)
+    asked = []
+
+    def learnt(network, X, y, regs, *_, **__):
+        asked.append(network)
+        # A gain with a standard error of 0.5 / sqrt(19) = 0.11.
+        of_round = alone + (gain + np.tile([0.5, -0.5], 10) if network.depth else 0.0)
+        densities = np.tile(of_round, (2, len(regs), 1))
+        means = densities.mean(axis=2)
+        scales = np.ones((2, 2))
+        return Metric(scales, means, 0.01 * np.ones_like(means), 0, regs[0], densities)
+
+    monkeypatch.setattr("ntk_uq.selection.choice.learn_metric", learnt)
+    folds = np.split(np.arange(20), 5)
+    data = np.zeros((20, 2)), np.zeros((20, 1)), Gaussian(0.1), folds, None, None
+    names = ["a", "b", "c", "d"]
+    found = _with_metrics(networks, names, scores, data, "cv", "none", (), None)
+    assert asked == [networks[0], networks[2]]
+    curve = RegCurve(np.logspace(-4, 2, 13), scores, scores, tuple(names), "cv", 1.0, 20)
+    network, _, curve, _ = _best_of(found, curve, np.ones(20))
+    assert network == [networks[0], networks[2]][expected]
+    assert curve.names[4:] == ("a, scales learnt in 1", "c, scales learnt in 1")
+    assert curve.scores.shape == (6, 13)
 
 
 def test_scales_of_an_embedding_stand_in_it():
