@@ -69,7 +69,8 @@ def same_kernel(x: np.ndarray, y: np.ndarray, unseen: np.ndarray) -> Prediction:
     kernel = FittedKernel(fitted.architecture_, y.var() / fitted.reg_)
     noise = fitted.noise_[0]
     process = GaussianProcessRegressor(kernel, alpha=noise**2, optimizer=None)
-    mean, std = process.fit(x, y - y.mean()).predict(unseen, return_std=True)
+    seen, new = (fitted._validated(part) * fitted._fitted.feature_scales for part in (x, unseen))
+    mean, std = process.fit(seen, y - y.mean()).predict(new, return_std=True)
     return mean + y.mean(), np.hypot(std, noise)
 
 
@@ -95,7 +96,10 @@ def methods() -> dict[str, Callable[..., Prediction]]:
     return {
         'NTKRegressor("initialization")': ours(nuq.NTKRegressor(uncertainty="initialization")),
         "NTKRegressor()": ours(nuq.NTKRegressor()),
-        '  with tune=("scales",)': ours(nuq.NTKRegressor(reg="evidence", tune=("depth", "scales"))),
+        "  without scales": ours(nuq.NTKRegressor(reg="evidence", tune=("depth", "embedding"))),
+        "  scales by the evidence": ours(
+            nuq.NTKRegressor(reg="evidence", tune=("depth", "scales"))
+        ),
         "BayesianRegressor()": ours(nuq.BayesianRegressor(sampler="laplace")),
         "GP, same kernel": same_kernel,
         "GP, RBF": lambda *data: tuned_rbf(*data, per_feature=False),
