@@ -41,7 +41,7 @@ def test_csv(tmp_path):
     assert dataset.name == "table.csv"
 
 
-@pytest.mark.filterwarnings("default:The target .t. .* holds both:UserWarning")
+@pytest.mark.filterwarnings("ignore:The target .t. .* holds both:UserWarning")
 @pytest.mark.parametrize(
     ("column", "expected"),
     [
