@@ -446,7 +446,8 @@ class _Steps:
         t, gradient = self.line_search(it)
         alpha = it.alpha + t * it.direction
         latents = it.latents + t * it.ntk_direction
-        return alpha, latents, gradient - self.linear - self.reg * alpha
+        descent = gradient - self.linear - self.reg * alpha
+        return alpha, latents, descent.astype(latents.dtype)
 
     @jax.jit
     def turn(self, it: _Iterate, alpha, latents, descent, ntk_descent) -> _Iterate:
@@ -475,6 +476,7 @@ class _Steps:
         """Root t of the slope along the direction, and grad log p there."""
         # slope(t) = reg <alpha + t d, d>_Theta - <grad log p(f + t Theta d) - e, Theta d>
         offset = self.reg * _dot(it.alpha, it.ntk_direction) + _dot(self.linear, it.ntk_direction)
+        offset = offset.astype(it.latents.dtype)
         stretch = self.reg * _dot(it.direction, it.ntk_direction)
         initial = -_dot(it.descent, it.ntk_direction)
         on = self.active(it)
@@ -555,20 +557,9 @@ class _Steps:
 
 
 def _solve(
-    operator: Any,
-    reg,
-    y,
-    f0,
-    likelihood,
-    linear,
-    weights,
-    start,
-    deflation,
-    tol,
-    *,
-    ntk_start: Array | None = None,
-    max_iter: int,
-) -> DualSolution:
+    operator: Any, reg, y, f0, likelihood, linear, weights, start, deflation, tol, *,
+    ntk_start: Array | None = None, max_iter: int,
+) -> DualSolution:  # fmt: skip
     """One algorithm for products of every kind."""
     loops, dtype = operator.loops, f0.dtype
     steps = _Steps.of(reg, y, f0, likelihood, linear, weights, deflation, tol)
@@ -577,6 +568,9 @@ def _solve(
         return steps.prior + operator.apply_precisely(alpha)
 
     def begin(alpha, latents, iteration) -> _Iterate:
+        if isinstance(operator, _Tiled):
+            # Rounded to single, those of tens of thousands of points move latents together.
+            alpha = alpha.astype(float)
         descent = steps.descent(alpha, latents).astype(dtype)
         ntk_descent = operator.apply(descent)
         return steps.first(alpha, latents.astype(dtype), descent, ntk_descent, iteration)

@@ -52,7 +52,7 @@ class NetworkDraws:
     Attributes
     ----------
     alpha : array of shape [S, n, C]
-        Dual coefficients of each draw, in single precision.
+        Dual coefficients of each draw.
     gap : array of shape [S]
         Upper bound of each objective's distance to its minimum, in nats, rounding included.
     converged : array of shape [S]
@@ -338,7 +338,7 @@ def _once(
     name = f"draws-{draws.start}-{draws.stop}"
     of_draws = (len(draws),)
     like = {
-        "alpha": np.empty((*of_draws, *shape), np.float32),
+        "alpha": np.empty((*of_draws, *shape)),
         "gap": np.empty(of_draws),
         "converged": np.empty(of_draws, bool),
     }
@@ -372,5 +372,6 @@ def _checkpoint(
             "key": digest(jax.random.key_data(cast(jax.Array, problem.key))),
             "draws at once": str(draws_at_once),
             "kernel": kernel,
+            "coefficients": "double",
         },
     )
