@@ -1,5 +1,7 @@
 """Scales of features: gradients against differences, rounds by ridge regression, what is kept."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,8 +27,7 @@ class _OwnBlocks(MLP):
 
 def kernel(network, a, b, scales):
     if isinstance(network, FeatureEmbedding):
-        changed = FeatureEmbedding(network.network, network.frequency, scales=scales)
-        return changed.kernels(a, b).ntk
+        return replace(network, scales=tuple(scales)).kernels(a, b).ntk
     return network.kernels(a * scales, b * scales).ntk
 
 
