@@ -4,9 +4,6 @@ import hashlib
 import json
 import os
 import re
-import struct
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import jax
 import numpy as np
 
 from ntk_uq._common.files import (
+    ARCHIVE_ERRORS,
     remove_left_behind,
     write_arrays,
     write_atomically,
@@ -24,11 +22,6 @@ from ntk_uq._common.processes import is_first, once
 __all__ = ["Checkpoint", "digest", "name_without_addresses"]
 
 _RUN = "run.json"
-# What reading an archive can raise in which any byte is another.
-_DAMAGED = (
-    OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, OverflowError,
-    struct.error, zlib.error, zipfile.BadZipFile,
-)  # fmt: skip
 
 
 class Checkpoint:
@@ -84,7 +77,7 @@ class Checkpoint:
                 arrays = [archive[str(i)] for i in range(len(leaves))]
         except FileNotFoundError:  # or another process of the same run is done with it
             return None
-        except _DAMAGED as error:
+        except ARCHIVE_ERRORS as error:
             raise ValueError(
                 f"{path} is damaged ({error}). Delete this file to compute what it held again; the "
                 "other files stay good."

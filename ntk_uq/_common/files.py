@@ -4,7 +4,9 @@ import itertools
 import os
 import platform
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
@@ -16,10 +18,15 @@ from numpy.typing import NDArray
 from ntk_uq._common.processes import is_first
 
 __all__ = [
-    "remove_left_behind", "undated", "write_arrays", "write_atomically", "write_new",
-    "write_result",
+    "ARCHIVE_ERRORS", "add_array", "remove_left_behind", "undated", "write_arrays",
+    "write_atomically", "write_new", "write_result",
 ]  # fmt: skip
 
+# What reading an archive can raise in which any byte is another.
+ARCHIVE_ERRORS = (
+    OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, OverflowError,
+    struct.error, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
 # The oldest date that an archive can say: that of the clock may be older, and says nothing.
 _DATE = (1980, 1, 1, 0, 0, 0)
 _TURNS = itertools.count()
@@ -65,8 +72,13 @@ def write_arrays(file: IO[bytes], arrays: Mapping[str, NDArray]) -> None:
     """Arrays by name, as `np.load` reads them: as of `np.savez`, in any year."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
-            with archive.open(undated(f"{name}.npy"), "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
+            add_array(archive, f"{name}.npy", array)
+
+
+def add_array(archive: zipfile.ZipFile, name: str, array: NDArray) -> None:
+    """Write an array to an entry of an archive."""
+    with archive.open(undated(name), "w", force_zip64=True) as entry:
+        np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
 def undated(name: str) -> zipfile.ZipInfo:

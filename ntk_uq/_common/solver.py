@@ -184,15 +184,12 @@ class _Dense:
     """Products with a matrix, in one program with all that is around them."""
 
     loops: Any = lax
+    rounding = 0.0  # of the entries: the matrix is what it is
 
     def __init__(self, ntk: Array | Operator):
         operator = as_operator(ntk)
         self.apply = self.apply_precisely = operator.product
         self.root = jnp.sqrt(operator.diagonal())[..., None]
-
-    @staticmethod
-    def stored(alpha: Array) -> None:
-        """The matrix is what it is."""
 
 
 class _Tiled:
@@ -201,17 +198,7 @@ class _Tiled:
     def __init__(self, tiles: Products, told: Callable[[float], None] | None):
         self.tiles, self.told = tiles, told
         self.root = jnp.sqrt(jnp.asarray(tiles.diagonal())).reshape(-1, 1, 1)
-
-    def stored(self, alpha: Array) -> Array | None:
-        """Standard deviation of Theta alpha for the rounding of entries, which is independent."""
-        if not self.tiles.rounding:
-            return None
-        if isinstance(self.tiles, SymmetricTiles):
-            columns = np.square(np.asarray(alpha, np.float32)).reshape(len(alpha), -1)
-            variance = jnp.asarray(self.tiles.product(columns, squared=True)).reshape(alpha.shape)
-        else:
-            variance = jnp.square(self.root) * jnp.sum((self.root * alpha) ** 2, axis=0)
-        return self.tiles.rounding * jnp.sqrt(variance)
+        self.rounding = tiles.rounding
 
     def apply(self, v: Array) -> Array:
         return self._product(v, v.dtype)
@@ -519,8 +506,8 @@ class _Steps:
             lambda: gradient,
         )
 
-    @jax.jit
-    def gap(self, it: _Iterate, root, alpha, ntk_alpha, ntk_r, known, stored) -> Array:
+    @partial(jax.jit, static_argnames="rounding")
+    def gap(self, it: _Iterate, root, alpha, ntk_alpha, ntk_r, known, rounding: float) -> Array:
         """Gap of a fresh iterate, with what rounding hides of it: [S].
 
         Rounding is measured: `alpha` and the products are of other numbers than the iterate's.
@@ -534,13 +521,14 @@ class _Steps:
         gap = (jnp.sqrt(it.norm + lost) + hidden) ** 2 / (2 * self.reg)
         largest = jnp.abs(it.descent) + _REPETITIONS * jnp.abs(change)
         gap = jnp.fmin(gap, self.curved(latents, largest))
-        if stored is None:
+        if not rounding:
             return gap
-        # Of what rounding of Theta's entries does to latents, W^-1/2 times as much in posterior
-        # standard deviations is the most that any one can be off.
+        # Entries of Theta are off independently: of what that does to latents, W^-1/2 times as much
+        # in posterior standard deviations is the most that any one can be off.
+        size = rounding * root * jnp.sqrt(jnp.sum((root * alpha) ** 2, axis=0))
         curvature = self.weights * _per_draw(self.likelihood.curvature)(latents, self.y).diagonal
-        hidden = 0.5 * jnp.max(curvature * stored**2, axis=(0, 1))
-        return (jnp.sqrt(gap) + _REPETITIONS * jnp.sqrt(hidden)) ** 2
+        stored = 0.5 * jnp.max(curvature * size**2, axis=(0, 1))
+        return (jnp.sqrt(gap) + _REPETITIONS * jnp.sqrt(stored)) ** 2
 
     def curved(self, latents: Array, descent: Array) -> Array:
         """Bound of the distance to the minimum by the likelihood's curvature, in nats: [S].
@@ -636,8 +624,7 @@ def _certified(operator: Any, steps: _Steps, it: _Iterate) -> Array:
     ntk_alpha = lax.optimization_barrier(operator.apply_precisely(alpha)) / 3
     ntk_r = lax.optimization_barrier(operator.apply(r)) / 3
     known = it.ntk_steepest if steps.deflation is None else operator.apply(it.descent)
-    stored = operator.stored(it.alpha)
-    return steps.gap(it, operator.root, alpha / 3, ntk_alpha, ntk_r, known, stored)
+    return steps.gap(it, operator.root, alpha / 3, ntk_alpha, ntk_r, known, operator.rounding)
 
 
 def interpolation_gap(

@@ -86,8 +86,8 @@ class SymmetricTiles:
                 progress(done + 1, len(self._tiles))
         return self
 
-    def product(self, v: NDArray, squared: bool = False) -> NDArray:
-        """The matrix, or that of its squared entries, times v [n, k], in the precision of v.
+    def product(self, v: NDArray) -> NDArray:
+        """The matrix times v [n, k], in the precision of v.
 
         Each thread has a part of the tiles, and a sum of its own. The library's own threads would
         wait for one another at every tile, which takes most of the time where others need cores.
@@ -96,18 +96,17 @@ class SymmetricTiles:
         threads = min(cores(), len(places))
         parts = [places[k::threads] for k in range(threads)]
         with one_blas_thread():
-            sums = side_by_side(partial(self._part, v, squared), parts, threads)
+            sums = side_by_side(partial(self._part, v), parts, threads)
         for part in sums[1:]:
             sums[0] += part
         return sums[0]
 
-    def _part(self, v: NDArray, squared: bool, places: list[tuple[int, int]]) -> NDArray:
+    def _part(self, v: NDArray, places: list[tuple[int, int]]) -> NDArray:
         """What some tiles add to the product."""
         out = np.zeros_like(v)
         for i, j in places:
             rows, columns = self._rows[i], self._rows[j]
             tile = self._tiles[i, j].astype(v.dtype, copy=False)
-            tile = tile * tile if squared else tile
             out[rows] += tile @ v[columns]
             if i != j:
                 out[columns] += tile.T @ v[rows]

@@ -222,6 +222,12 @@ class _NTK(Estimator):
         -------
         int
             Bytes.
+
+        Examples
+        --------
+        >>> from ntk_uq import NTKClassifier
+        >>> f"{NTKClassifier().memory(20_000, outputs=10, n_features=20) / 2**30:.1f} GiB"
+        '2.0 GiB'
         """
         points, targets = (np.broadcast_to(0.0, (n, size)) for size in (n_features, outputs))
         of_fit = Problem(points, targets, Categorical(), self._given_reg, None, self._network)

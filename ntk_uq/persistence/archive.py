@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ntk_uq._common.files import undated
+from ntk_uq._common.files import add_array, undated
 
 __all__ = [
     "SEAL",
@@ -39,8 +39,7 @@ def write_archive(file: IO[bytes], tree: Any, arrays: list[np.ndarray]) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(undated(TREE), json.dumps(tree, allow_nan=False))
         for number, array in enumerate(arrays):
-            with archive.open(undated(array_name(number)), "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
+            add_array(archive, array_name(number), array)
         archive.comment = SEAL + b"0" * SUM_LENGTH
     file.seek(-SUM_LENGTH, os.SEEK_END)
     digest = digest_of(file, file.tell())

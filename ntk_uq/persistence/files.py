@@ -2,10 +2,8 @@
 
 import json
 import os
-import struct
 import warnings
 import zipfile
-import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import IO, Any
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from ntk_uq._common.files import write_result
+from ntk_uq._common.files import ARCHIVE_ERRORS, write_result
 from ntk_uq._common.versions import versions
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.persistence.archive import TREE, RefusedError, stored, write_archive
@@ -31,9 +29,8 @@ FORMAT_VERSION = 1
 # What reading a file can raise whose checksum is right and whose content is not ours: one that
 # somebody made.
 _MALFORMED = (
-    ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError,
-    NotImplementedError, RuntimeError, OverflowError, MemoryError, RecursionError, ImportError,
-    struct.error, zlib.error, zipfile.BadZipFile,
+    *ARCHIVE_ERRORS, TypeError, IndexError, AttributeError, NotImplementedError, RecursionError,
+    ImportError,
 )  # fmt: skip
 
 

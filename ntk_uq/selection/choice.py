@@ -30,7 +30,7 @@ from ntk_uq.selection.cross_validation import cross_validate
 from ntk_uq.selection.curve import RegCurve
 from ntk_uq.selection.evidence import log_evidence, maximise_evidence
 from ntk_uq.selection.folds import _nothing_held_out, _rows_and_folds
-from ntk_uq.selection.metric import learn_metric, weighted_mean, with_scales
+from ntk_uq.selection.metric import Metric, learn_metric, weighted_mean, with_scales
 from ntk_uq.selection.mixture import Mixture, greedy_weights
 from ntk_uq.selection.noise import _LEAST_NOISE, Spectrum, estimate_noise
 
@@ -205,15 +205,17 @@ def choose(
     k, r = divmod(int(np.nanargmax(scores)), len(_REGS))
     curve = RegCurve(np.array(_REGS), scores, errors, tuple(names), criterion, _REGS[r], len(X))
     network, scales, tried = networks[k], np.ones(X.shape[1]), []
+    held_out = len(names) * [None] if densities is None else densities
+    candidates = [_Candidate(*of) for of in zip(names, networks, held_out, strict=True)]
     if learns and folds:
-        tried = _with_metrics(
-            networks, names, scores, data, criterion, uncertainty, tune, of_metric
-        )
+        by_evidence = partial(_learnt_by_evidence, fit_noise="noise" in tune)
+        by_held_out = partial(_learnt_by_held_out, uncertainty=uncertainty)
+        learn = by_held_out if criterion == "cv" else by_evidence
+        tried = _with_metrics(learn, candidates, scores, data, of_metric)
         network, scales, curve, likelihood = _best_of(tried, curve, _counts(data))
         X = X * scales
     if mix and densities is not None:
         ones = np.ones(X.shape[1])
-        candidates = [_Candidate(*of) for of in zip(names, networks, densities, strict=True)]
         candidates += [learnt.candidate for learnt in tried if learnt.candidate is not None]
         mixture = _mixed(candidates, data, uncertainty, known)
         best = mixture.components[0]
@@ -228,11 +230,11 @@ def choose(
 
 
 class _Candidate(NamedTuple):
-    """A network, and log densities [R, m] of held-out points along the regularisations."""
+    """A network, and log densities [R, m] of held-out points along the regularisations, by "cv"."""
 
     name: str
     network: Any
-    densities: Floats
+    densities: Any
     scales: Floats | float = 1.0
 
 
@@ -297,13 +299,10 @@ class _Learnt(NamedTuple):
 
 
 def _with_metrics(
-    networks: Sequence[Any],
-    names: Sequence[str],
+    learn: Callable[..., _Learnt],
+    candidates: Sequence[_Candidate],
     scores: Floats,
     data: Any,
-    criterion: str,
-    uncertainty: Uncertainty,
-    tune: Sequence[str],
     progress: Progress | None,
 ) -> list[_Learnt]:
     """Scales of the best network without hidden layers, and of the best that has some.
@@ -311,19 +310,19 @@ def _with_metrics(
     Features that matter together show only once those that do not matter are out of the way.
     """
     best = np.max(np.where(np.isnan(scores), -np.inf, scores), axis=1)
-    order = [k for k in np.argsort(-best, kind="stable") if np.isfinite(best[k])]
-    kinds = {_is_additive(networks[k]): k for k in reversed(order)}
-    chosen = sorted(kinds.values(), key=order.index)
-    learnt = []
-    for part, k in enumerate(chosen):
-        of_part = _part(progress, part, len(chosen))
-        reg = _REGS[int(np.nanargmax(scores[k]))]
-        asked = networks[k], names[k], reg, data, uncertainty
-        if criterion == "cv":
-            learnt.append(_learnt_by_held_out(*asked, of_part))
-        else:
-            learnt.append(_learnt_by_evidence(*asked, "noise" in tune, of_part))
-    return learnt
+    kinds: dict[bool, int] = {}
+    for k in np.argsort(-best, kind="stable"):
+        if np.isfinite(best[k]):
+            kinds.setdefault(_is_additive(candidates[k].network), k)
+    return [
+        learn(
+            candidates[k],
+            _REGS[int(np.nanargmax(scores[k]))],
+            data,
+            _part(progress, part, len(kinds)),
+        )
+        for part, k in enumerate(kinds.values())
+    ]
 
 
 def _is_additive(network: Any) -> bool:
@@ -352,68 +351,64 @@ def _best_of(
 
 
 def _learnt_by_evidence(
-    network: Any,
-    name: str,
-    reg: float,
-    data: Any,
-    uncertainty: Uncertainty,
-    fit_noise: bool,
-    progress: Progress | None,
+    of: _Candidate, reg: float, data: Any, progress: Progress | None, *, fit_noise: bool
 ) -> _Learnt:
     X, y, likelihood, folds, targets, weights = data
     if fit_noise:
-        noise = Spectrum.of(network.kernels(X).ntk, y, weights).best_noise(reg)
+        noise = Spectrum.of(of.network.kernels(X).ntk, y, weights).best_noise(reg)
         likelihood = Gaussian(jnp.asarray(noise))
-    metric = learn_metric(
-        network, X, y, _around(reg), likelihood, folds,
-        targets=targets, weights=weights, margin=_MARGIN, progress=progress,
-    )  # fmt: skip
-    learnt, factors = with_scales(network, metric.scales[metric.kept])
+        data = X, y, likelihood, folds, targets, weights
+    learnt, factors, _ = _learn(of.network, data, _around(reg), progress)
     (values,) = _evidences([learnt], X * factors, y, likelihood, fit_noise, weights, None)
     best = int(np.nanargmax(values))
     return _Learnt(learnt, factors, _REGS[best], likelihood, float(values[best]))
 
 
 def _learnt_by_held_out(
-    network: Any,
-    name: str,
-    reg: float,
-    data: Any,
-    uncertainty: Uncertainty,
-    progress: Progress | None,
+    of: _Candidate, reg: float, data: Any, progress: Progress | None, *, uncertainty: Uncertainty
 ) -> _Learnt:
-    X, y, likelihood, folds, targets, weights = data
+    of_posterior = uncertainty == "posterior"
     # The regularisation that is best for the posterior says little of the mode's.
-    regs = _REGS if uncertainty == "posterior" else _around(reg)
-    metric = learn_metric(
-        network, X, y, regs, likelihood, folds,
-        targets=targets, weights=weights, margin=_MARGIN, progress=progress,
-    )  # fmt: skip
-    learnt, factors = with_scales(network, metric.scales[metric.kept])
-    names = [f"{name}, scales learnt in {t + 1}" for t in range(len(metric.scores) - 1)]
-    scores, errors = metric.scores[1:], metric.errors[1:]
-    densities = metric.densities[metric.kept]
-    if uncertainty == "posterior":
-        densities = _cv_densities([learnt], (X * factors, *data[1:]), uncertainty)[0]
-        names = [f"{name}, scales learnt"] if metric.kept else []
-        scores, errors = (row[None] for row in weighted_mean(densities, _counts(data)))
-        scores, errors = scores[: len(names)], errors[: len(names)]
+    regs = _REGS if of_posterior else _around(reg)
+    learnt, factors, metric = _learn(of.network, data, regs, progress)
+    names = [f"{of.name}, scales learnt in {t + 1}" for t in range(len(metric.scores) - 1)]
+    rows, densities = (metric.scores[1:], metric.errors[1:]), metric.densities[metric.kept]
+    if of_posterior:
+        names, densities = [], of.densities
+        if metric.kept:
+            names = [f"{of.name}, scales learnt"]
+            densities = _cv_densities([learnt], (data[0] * factors, *data[1:]), uncertainty)[0]
+        score, error = weighted_mean(densities, _counts(data))
+        rows = score[None][: len(names)], error[None][: len(names)]
     means = weighted_mean(densities, _counts(data))[0]
     best = int(np.nanargmax(means))
-    of_learnt = f"{name}, scales learnt".removeprefix(", ")
+    of_learnt = f"{of.name}, scales learnt".removeprefix(", ")
     candidate = _Candidate(of_learnt, learnt, _on_grid(regs, densities.T).T, factors)
+    scores, errors = (_on_grid(regs, row) for row in rows)
     return _Learnt(
         learnt,
         factors,
         regs[best],
-        likelihood,
+        data[2],
         float(means[best]),
         tuple(name.removeprefix(", ") for name in names),
-        _on_grid(regs, scores),
-        _on_grid(regs, errors),
+        scores,
+        errors,
         densities[best],
         candidate if metric.kept else None,
     )
+
+
+def _learn(
+    network: Any, data: Any, regs: Sequence[float], progress: Progress | None
+) -> tuple[Any, Floats, Metric]:
+    """The network with the scales worth having, factors of features, and how they were learnt."""
+    X, y, likelihood, folds, targets, weights = data
+    metric = learn_metric(
+        network, X, y, regs, likelihood, folds,
+        targets=targets, weights=weights, margin=_MARGIN, progress=progress,
+    )  # fmt: skip
+    return *with_scales(network, metric.scales[metric.kept]), metric
 
 
 def _around(reg: float) -> Sequence[float]:

@@ -1,6 +1,7 @@
 """Scales of features: gradients against differences, rounds by ridge regression, what is kept."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from sklearn.inspection import permutation_importance
 import ntk_uq as nuq
 from ntk_uq import MLP, Categorical, FeatureEmbedding, Gaussian, NTKClassifier, NTKRegressor
 from ntk_uq.selection import RegCurve, choose, log_evidence
-from ntk_uq.selection.choice import _best_of, _with_metrics
+from ntk_uq.selection.choice import _best_of, _Candidate, _learnt_by_held_out, _with_metrics
 from ntk_uq.selection.metric import Metric, learn_metric, mean_squared_gradients
 from ntk_uq.selection.noise import Spectrum
 
@@ -184,7 +185,9 @@ def test_scales_of_the_best_of_each_kind(gain, expected, monkeypatch):
     folds = np.split(np.arange(20), 5)
     data = np.zeros((20, 2)), np.zeros((20, 1)), Gaussian(0.1), folds, None, None
     names = ["a", "b", "c", "d"]
-    found = _with_metrics(networks, names, scores, data, "cv", "none", (), None)
+    candidates = [_Candidate(*of, None) for of in zip(names, networks, strict=True)]
+    learn = partial(_learnt_by_held_out, uncertainty="none")
+    found = _with_metrics(learn, candidates, scores, data, None)
     assert asked == [networks[0], networks[2]]
     curve = RegCurve(np.logspace(-4, 2, 13), scores, scores, tuple(names), "cv", 1.0, 20)
     network, _, curve, _ = _best_of(found, curve, np.ones(20))
