@@ -53,6 +53,18 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
+def _precision(request):
+    """Double where a test, or its file, is marked so: its oracle is exact to rounding."""
+    if request.node.get_closest_marker("double_precision") is None:
+        yield
+        return
+    import jax
+
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(autouse=True)
 def _forgotten_programs():
     """A worker that has grown forgets its programs after a test: they are most of its memory."""
     yield

@@ -13,6 +13,8 @@ from ntk_uq.likelihoods import Categorical, Gaussian
 from ntk_uq.networks.architecture import Kernels
 from ntk_uq.networks.mlp import MLP
 
+pytestmark = pytest.mark.double_precision
+
 N, M, C = 9, 4, 3
 RNG = np.random.default_rng(0)
 POINTS = RNG.normal(size=(N + M, 3))
@@ -23,12 +25,6 @@ OWN = Kernels(*(np.diag(k)[N:] for k in BOTH))
 ONE_HOT = np.eye(C)[RNG.integers(C, size=N)]
 TARGET = RNG.normal(size=(N, C))
 PRIOR = RNG.normal(size=(N, C))
-
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def test_against_small_steps_of_gradient_descent():

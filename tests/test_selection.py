@@ -22,6 +22,8 @@ from ntk_uq.selection import (
 )
 from ntk_uq.selection.folds import _rows_and_folds
 
+pytestmark = pytest.mark.double_precision
+
 N, C = 14, 3
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(N, 3))
@@ -33,12 +35,6 @@ CASES = [
     (Poisson(), RNG.poisson(2.0, size=(N, C)).astype(float)),
     (Gaussian(0.3), RNG.normal(size=(N, C))),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
 
 
 @pytest.mark.cases(2)

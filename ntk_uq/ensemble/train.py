@@ -31,6 +31,7 @@ from jax import Array
 from numpy.typing import ArrayLike
 
 from ntk_uq._common import checks
+from ntk_uq._common.checkpoint import digest
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.uncertainty import Uncertainty
@@ -149,7 +150,7 @@ def train_ensemble(
     devices : sequence of jax.Device, optional
         Members are spread over these; None takes all that JAX sees.
     warm_start : TrainedEnsemble, optional
-        An ensemble trained with the same arguments and fewer members, which are kept.
+        An ensemble trained with the same data and arguments and fewer members, which are kept.
     checkpoint : path, optional
         Directory of this run's results so far. A run that was killed goes on from there, to the
         same result.
@@ -192,8 +193,9 @@ def train_ensemble(
         require_condition(likelihood, y, reg)
     method = _method(optimizer, batch_size, reg, len(X), max_iter, time)
     _check_time(time, uncertainty)
+    identity = f"{type(likelihood).__name__} {digest((X, y, likelihood))} {time}"
     if warm_start is not None:
-        _check_warm_start(warm_start, key, architecture, reg, uncertainty)
+        _check_warm_start(warm_start, key, architecture, reg, uncertainty, identity)
     data = _Data(X, y, likelihood, jnp.asarray(reg, X.dtype), jnp.asarray(tol, X.dtype))
     trainer = _Trainer(
         architecture, method, key, data, max_iter,
@@ -233,6 +235,7 @@ def train_ensemble(
         reg=float(reg),
         uncertainty=uncertainty,
         mode=mode,
+        problem=identity,
     )
     _warn_unconverged("members", trained, max_iter, optimizer, batch_size)
     return trained
@@ -280,12 +283,16 @@ def _method(optimizer, batch_size, reg, n, max_iter, time) -> Method:
     return Optax(optimizer, batch_size, 0 if batch_size is None else max_iter)
 
 
-def _check_warm_start(earlier: TrainedEnsemble, key, architecture, reg, uncertainty) -> None:
+def _check_warm_start(
+    earlier: TrainedEnsemble, key, architecture, reg, uncertainty, problem
+) -> None:
     same = {
         "key": bool(jnp.all(jax.random.key_data(earlier.key) == jax.random.key_data(key))),
         "architecture": earlier.architecture == architecture,
         "reg": earlier.reg == float(reg),
         "uncertainty": earlier.uncertainty == uncertainty,
+        "linearisation": not earlier.linearised,
+        "points, targets, weights, noise or time": earlier.problem in (None, problem),
     }
     different = [name for name, equal in same.items() if not equal]
     if uncertainty == "posterior" and earlier.mode is None:
@@ -295,8 +302,8 @@ def _check_warm_start(earlier: TrainedEnsemble, key, architecture, reg, uncertai
         )
     if different:
         raise ValueError(
-            f"warm_start was trained with another {', '.join(different)}: only the number of "
-            "members may change."
+            f"warm_start was trained with other {', '.join(different)}: only the number of "
+            "members may change. To train on something else set warm_start=False."
         )
 
 

@@ -54,6 +54,9 @@ class TrainedEnsemble:
         The posterior mode at the training points, where label noise was drawn.
     linearised : bool
         Whether members are networks linearised at their initial parameters.
+    problem : str or None
+        What identifies the points, targets, likelihood and time that a warm start goes on with;
+        None where a version saved the members that did not keep it.
 
     Examples
     --------
@@ -81,6 +84,7 @@ class TrainedEnsemble:
     uncertainty: Uncertainty
     mode: NDArray[np.floating] | None = None
     linearised: bool = False
+    problem: str | None = None
 
     def __len__(self) -> int:
         return len(self.n_iter)

@@ -665,13 +665,7 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
 
     def _check_task(self) -> None:
         if self.noise is not None:
-            checks.real("noise", self.noise, minimum=0.0)
-            if self.noise == 0:
-                raise ValueError(
-                    "noise must be positive: it is the standard deviation of the observation noise."
-                    " A small one, a thousandth of the targets' standard deviation for example, "
-                    "nearly interpolates."
-                )
+            Gaussian(checks.real("noise", self.noise, minimum=0.0))  # which refuses zero
         elif self.reg == 0:
             raise ValueError(
                 "noise=None is estimated under the prior GP(0, Theta / reg), which reg=0 leaves "

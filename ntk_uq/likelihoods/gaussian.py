@@ -20,7 +20,12 @@ class Gaussian:
     Attributes
     ----------
     noise : float
-        Standard deviation of the observation noise, in the units of the target.
+        Standard deviation of the observation noise, in the units of the target: positive.
+
+    Raises
+    ------
+    ValueError
+        If the noise is a number that is none: zero, negative or not finite.
 
     Examples
     --------
@@ -32,6 +37,17 @@ class Gaussian:
 
     noise: float | Array = field(default=1.0)
     constant_curvature: ClassVar[bool] = True
+
+    def __post_init__(self):
+        # What JAX holds is not looked at: it may be traced, or still in the making.
+        if isinstance(self.noise, int | float | np.ndarray | np.generic):
+            noise = np.asarray(self.noise)
+            if noise.dtype.kind in "iuf" and not np.all((noise > 0) & np.isfinite(noise)):
+                raise ValueError(
+                    "noise must be positive and finite: it is the standard deviation of the "
+                    f"observation noise; got {self.noise!r}. A small one, a thousandth of the "
+                    "targets' standard deviation for example, nearly interpolates."
+                )
 
     def log_density(self, f: Array, y: Array) -> Array:
         """Log p(y | f): [..., n] nats."""

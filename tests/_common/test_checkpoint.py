@@ -137,7 +137,7 @@ def test_enlarged_ensemble_keeps_its_members_and_trains_the_new_ones(whole):
     assert_same(warm, whole)
     assert min(seen) >= 3
     assert len(train_ensemble(*ARGUMENTS, **{**OPTIONS, "n_members": 2}, warm_start=whole)) == 2
-    with pytest.raises(ValueError, match="warm_start was trained with another reg"):
+    with pytest.raises(ValueError, match="warm_start was trained with other reg"):
         train_ensemble(*ARGUMENTS, **{**OPTIONS, "reg": 2.0}, warm_start=few)
 
 

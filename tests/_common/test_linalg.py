@@ -1,21 +1,16 @@
 """Factorisations take as little jitter as they can, and refuse what none would mend."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ntk_uq._common.linalg import cholesky, interpolation_factor
 
+pytestmark = pytest.mark.double_precision
+
 FEATURES = np.random.default_rng(0).normal(size=(6, 3))
 FULL = FEATURES.T @ FEATURES
 SINGULAR = FEATURES @ FEATURES.T  # rank 3 of 6
-
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def test_a_definite_matrix_takes_none():

@@ -1,6 +1,5 @@
 """Solutions of the dual problem against SciPy's minimiser and the conditions of stationarity."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,11 +13,7 @@ from dense_problem import (
 from ntk_uq._common.solver import _solve_dense, solve_dual
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, Weighted
 
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.double_precision
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,7 @@ from ntk_uq.analytic import (
 from ntk_uq.likelihoods import Categorical, Gaussian, Poisson
 from ntk_uq.networks.architecture import Kernels
 
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.double_precision
 
 
 @pytest.fixture(scope="module")

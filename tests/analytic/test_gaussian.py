@@ -31,11 +31,7 @@ from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson
 from ntk_uq.networks.architecture import Kernels
 from ntk_uq.predictions import GaussianPrediction
 
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.double_precision
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,7 @@ from ntk_uq.analytic import gaussian_predictor
 from ntk_uq.likelihoods import Categorical, Gaussian
 from ntk_uq.networks.architecture import Kernels
 
-
-@pytest.fixture(autouse=True)
-def _double():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.double_precision
 
 
 RNG = np.random.default_rng(0)

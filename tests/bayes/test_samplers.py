@@ -16,11 +16,7 @@ from ntk_uq.bayes.samplers.variational import fit_mean_field
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, Weighted
 from ntk_uq.networks.architecture import Kernels
 
-
-@pytest.fixture(autouse=True)
-def _double():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.double_precision
 
 
 X = np.array([-1.5, -0.4, 0.3, 1.0, 2.1])

@@ -16,11 +16,7 @@ from ntk_uq._common.solver import solve_dual
 from ntk_uq.bayes import chains
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, Weighted
 
-
-@pytest.fixture(autouse=True)
-def _double():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.double_precision
 
 
 def squared_exponential(x1, x2):

@@ -11,15 +11,11 @@ from scipy import stats
 
 from ntk_uq import MLP, Bernoulli, Categorical, Gaussian, Weighted, bayes
 
+pytestmark = pytest.mark.double_precision
+
 X = np.array([-1.0, 0.2, 1.1])
 S = 4.0 * np.exp(-0.5 * (X[:, None] - X) ** 2)
 KEY = jax.random.key(3)
-
-
-@pytest.fixture(autouse=True)
-def _double():
-    with jax.enable_x64(True):
-        yield
 
 
 def gaussian_process(*, narrower=1.0, shift=0.0, blind=False):

@@ -1,5 +1,7 @@
 """The finite ensemble without scikit-learn: of networks without hidden layers all is known."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -46,6 +48,19 @@ def test_a_warm_start_keeps_members():
     np.testing.assert_array_equal(more.latents(X).samples[:1], few.latents(X).samples)
     whole = FiniteEnsemble(2).fit(problem())
     np.testing.assert_array_equal(more.latents(X).samples, whole.latents(X).samples)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"points": X[::-1]}, {"targets": Y + 1}, {"likelihood": Gaussian(2 * NOISE)}, {"time": 1.0}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_warm_start_goes_on_with_the_same_problem(changes):
+    few = FiniteEnsemble(1).fit(problem())
+    of_flow = {name: changes[name] for name in changes if name == "time"}
+    of_problem = {name: changes[name] for name in changes if name != "time"}
+    with pytest.raises(ValueError, match="other points, targets, weights, noise or time"):
+        FiniteEnsemble(2, **of_flow).fit(replace(problem(), **of_problem), warm_start=few)
 
 
 def test_a_key_is_needed():

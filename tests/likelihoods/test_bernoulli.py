@@ -10,6 +10,8 @@ from scipy.special import expit
 
 from ntk_uq.likelihoods import Bernoulli
 
+pytestmark = pytest.mark.double_precision
+
 CASE = SimpleNamespace(
     likelihood=Bernoulli(),
     hard_targets=lambda rng, shape: rng.integers(2, size=shape).astype(float),
@@ -19,12 +21,6 @@ CASE = SimpleNamespace(
     probabilities=True,
     variance=None,
 )
-
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def test_soft_targets_average_the_log_density_over_observations():

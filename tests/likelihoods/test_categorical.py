@@ -10,6 +10,8 @@ from scipy.special import log_softmax, softmax
 
 from ntk_uq.likelihoods import Categorical
 
+pytestmark = pytest.mark.double_precision
+
 CASE = SimpleNamespace(
     likelihood=Categorical(),
     hard_targets=lambda rng, shape: np.eye(shape[-1])[rng.integers(shape[-1], size=shape[:-1])],
@@ -19,12 +21,6 @@ CASE = SimpleNamespace(
     probabilities=True,
     variance=None,
 )
-
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def test_soft_targets_average_the_log_density_over_observations():

@@ -10,6 +10,8 @@ from scipy import stats
 
 from ntk_uq.likelihoods import Gaussian
 
+pytestmark = pytest.mark.double_precision
+
 CASE = SimpleNamespace(
     likelihood=Gaussian(0.7),
     hard_targets=lambda rng, shape: 3 * rng.normal(size=shape),
@@ -19,12 +21,6 @@ CASE = SimpleNamespace(
     probabilities=False,
     variance=0.7**2,
 )
-
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def test_distribution_of_draws():
@@ -54,3 +50,9 @@ def test_noise_can_be_learned():
     f = np.zeros_like(y)
     slope = jax.grad(lambda noise: jnp.sum(Gaussian(noise).log_density(f, y)))
     np.testing.assert_allclose(slope(np.sqrt(np.mean(y**2))), 0, atol=1e-11)
+
+
+@pytest.mark.parametrize("noise", [0, 0.0, -0.5, np.nan, np.inf, np.array([0.3, 0.0])], ids=str)
+def test_noise_that_is_none_is_refused(noise):
+    with pytest.raises(ValueError, match="noise must be positive and finite"):
+        Gaussian(noise)

@@ -16,6 +16,8 @@ from scipy import stats
 from ntk_uq import likelihoods
 from ntk_uq.likelihoods import Curvature
 
+pytestmark = pytest.mark.double_precision
+
 N, C = 4, 3
 # What each likelihood's own file knows of it. `Weighted` describes the points that it is made for.
 CASES = [
@@ -31,12 +33,6 @@ every_likelihood = pytest.mark.parametrize(
 # Shapes stay the same from example to example, so that nothing is compiled twice.
 latents = arrays(np.float64, (N, C), elements=st.floats(-6, 6))
 keys = st.integers(0, 2**32 - 1)
-
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def hard_targets(case, seed, shape=(N, C)):

@@ -9,6 +9,8 @@ from scipy import stats
 
 from ntk_uq.likelihoods import Poisson
 
+pytestmark = pytest.mark.double_precision
+
 CASE = SimpleNamespace(
     likelihood=Poisson(),
     hard_targets=lambda rng, shape: rng.poisson(3.0, size=shape).astype(float),
@@ -18,12 +20,6 @@ CASE = SimpleNamespace(
     probabilities=False,
     variance=None,
 )
-
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def test_impossible_counts_under_an_infinite_rate():

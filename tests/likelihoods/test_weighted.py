@@ -1,16 +1,11 @@
 """A weight for each training point."""
 
-import jax
 import numpy as np
 import pytest
 
 from ntk_uq.likelihoods import Categorical, Gaussian, Weighted
 
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.double_precision
 
 
 @pytest.mark.parametrize("likelihood", [Categorical(), Gaussian(0.7)], ids=str)
