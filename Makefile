@@ -11,7 +11,7 @@ CLAIMS := runaway regularised smoothed linearised spread posterior other_losses
 test test-lowest release examples slow docs: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 test test-lowest release examples slow docs: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 test test-lowest release examples slow docs: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES ?= -1
-# All, or some: make test-lowest TESTS="tests/bayes tests/test_persistence.py".
+# All, or some: make test-lowest TESTS="tests/bayes tests/test_metrics.py".
 TESTS ?=
 # How many is for tests/conftest.py to say.
 PARALLEL := -n auto --dist loadfile

@@ -2,6 +2,7 @@
 
 python benchmarks/size.py                     # a table: one size, parts and memory
 python benchmarks/size.py --data images --points 60000 --draws 64 --reg 0.01 --test 10000
+python benchmarks/size.py --finite --data images --points 60000 --reg 0.01 --test 10000
 python benchmarks/size.py --against           # networks against a factor of the kernel
 python benchmarks/size.py --scaling           # the exponent of the seconds in the points
 python benchmarks/size.py --choosing          # is reg, chosen, the best of a grid?
@@ -10,15 +11,17 @@ python benchmarks/size.py --width             # what the width of the prior's ne
 
 import argparse
 import sys
+import tempfile
 import time
 
 import numpy as np
+import optax
 import psutil
 from scipy.ndimage import affine_transform
 from sklearn.datasets import load_digits
 
 import ntk_uq.analytic.network_draws as networks
-from ntk_uq import MLP, NTKClassifier
+from ntk_uq import MLP, EnsembleClassifier, NTKClassifier
 from ntk_uq.analytic import estimate_memory
 
 # Of scikit-learn's digits: tests are drawn from these, training points from the others.
@@ -84,12 +87,18 @@ def fitted(options, data, prior_functions, **changes):
     start = time.perf_counter()
     model = NTKClassifier(MLP(), **{**settings, **changes}).fit(x, labels)
     seconds = time.perf_counter() - start
+    predicted, loss, _ = scored(model, test, truth)
+    return model, seconds, predicted, loss
+
+
+def scored(model, test, truth):
+    """Seconds to predict, mean log loss, and accuracy."""
     start = time.perf_counter()
     proba = model.predict_proba(test)
-    predicted = time.perf_counter() - start
+    seconds = time.perf_counter() - start
     places = np.searchsorted(model.classes_, truth)
-    loss = -np.mean(np.log(np.maximum(proba[np.arange(len(test)), places], 1e-9)))
-    return model, seconds, predicted, float(loss)
+    likelihood = np.maximum(proba[np.arange(len(test)), places], 1e-9)
+    return seconds, -float(np.mean(np.log(likelihood))), np.mean(proba.argmax(axis=1) == places)
 
 
 def peak():
@@ -139,6 +148,37 @@ def against(options):
         f"{theirs / ours:.1f} times faster than a factor of the kernel ({ours:.0f} s, {theirs:.0f} "
         f"s), {predict_exact / predict:.1f} times in predicting {options.test} ({predict:.1f} s, "
         f"{predict_exact:.1f} s); log loss {loss:.4f} and {loss_exact:.4f}"
+    )
+
+
+def finite(options):
+    """Networks trained in mini-batches on the same data, which is read from a file."""
+    x, labels, test, truth = DATA[options.data](options.points, options.classes, options.test)
+    steps = options.epochs * (options.points // options.batch_size)
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/x.npy", x)
+        x = np.load(f"{folder}/x.npy", mmap_mode="r")
+        model = EnsembleClassifier(
+            MLP(width=options.width_of_networks),
+            n_members=options.members,
+            reg=options.reg,
+            optimizer=optax.adam(optax.cosine_decay_schedule(0.01, steps)),
+            batch_size=options.batch_size,
+            max_iter=options.epochs,
+            progress=options.progress,
+        )
+        before = peak()
+        start = time.perf_counter()
+        model.fit(x, labels)
+        seconds = time.perf_counter() - start
+        above = peak() - before
+    predicted, loss, accuracy = scored(model, test, truth)
+    print(
+        f"{options.members} networks of width {options.width_of_networks}, {options.data}, "
+        f"n={options.points}, reg={options.reg:.3g}, {options.epochs} passes in batches of "
+        f"{options.batch_size}: fit {seconds:.0f} s, peak {above / 2**30:.2f} GiB above the data's "
+        f"{x.nbytes / 2**30:.2f}; prediction of {options.test} {predicted:.1f} s; log loss "
+        f"{loss:.4f}, accuracy {accuracy:.4f}"
     )
 
 
@@ -210,7 +250,17 @@ def main():
     parser.add_argument("--prior-functions", choices=("auto", "exact", "networks"), default="auto")
     parser.add_argument("--storage", help="directory of a file for the kernel")
     parser.add_argument("--progress", action="store_true")
-    tasks = {"against": 4000, "scaling": 10_000, "choosing": 10_000, "width": 1000}
+    parser.add_argument("--members", type=int, default=4, help="networks, with --finite")
+    parser.add_argument("--width-of-networks", type=int, default=512)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--batch-size", type=int, default=256)
+    tasks = {
+        "finite": 10_000,
+        "against": 4000,
+        "scaling": 10_000,
+        "choosing": 10_000,
+        "width": 1000,
+    }
     for name in tasks:
         parser.add_argument(f"--{name}", action="store_true")
     options = parser.parse_args()

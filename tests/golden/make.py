@@ -1,8 +1,8 @@
 """Write small files of every kind of fitted estimator, and what they predict.
 
 They were written by version 1 of the format, before an estimator held what its producer had fitted,
-and `test_persistence` loads them. Run again only to add a kind: the files that are there show that
-what users saved stays readable.
+and `persistence/test_files.py` loads them. Run again only to add a kind: the files that are there
+show that what users saved stays readable.
 """
 
 import sys

@@ -67,7 +67,7 @@ def instance(cls):
 HELD = [
     cls
     for cls in shipped()
-    # Estimators, trained networks and tables: `test_persistence` fits and saves them.
+    # Estimators, trained networks and tables: `test_files` fits and saves them.
     if name_of(cls) is not None and cls.__name__ not in ("TrainedEnsemble", "TableModel")
 ]
 
