@@ -197,7 +197,7 @@ def test_indicators_have_no_normal_scores():
     assert architectures == {NET}
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [NTKClassifier, NTKRegressor])
 @pytest.mark.parametrize("frequency", [1, 2])
 def test_features_that_act_by_themselves_are_seen_by_themselves(make, frequency):
@@ -267,7 +267,7 @@ def test_at_most_some_points_choose(monkeypatch):
     assert seen == [20]
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
 def test_joint_predictions(uncertainty):
     closed = NTKClassifier(NET, uncertainty=uncertainty, method="gaussian").fit(X, LABELS)

@@ -37,7 +37,7 @@ CASES = [
 ]
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("likelihood", "y"), CASES, ids=lambda v: type(v).__name__)
 @pytest.mark.parametrize("reg", [0.02, 1.0, 50.0])
 def test_log_evidence_is_the_dense_laplace_formula(likelihood, y, reg):

@@ -44,6 +44,7 @@ def classifier(**settings):
     return nuq.NTKClassifier(NET, n_draws=4, progress=False, **settings).fit(X, y)
 
 
+@pytest.mark.slow
 def test_limits_of_the_classifier():
     """At t = 0 the prior function, in the end the solution, in between neither."""
     end = classifier(reg=0.5).predict_distribution(X_TEST).samples

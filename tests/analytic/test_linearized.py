@@ -71,9 +71,9 @@ def fitted(net, **settings):
     return LinearizedEnsemble(**settings).fit(problem)
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("prior_mean", ["model", "zero"])
-@pytest.mark.parametrize("chosen", [nnx.Param, READOUT], ids=["all", "readout"])
+@pytest.mark.parametrize("chosen", [READOUT, nnx.Param], ids=["readout", "all"])
 def test_gaussian_is_laplace_by_the_normal_equations(chosen, prior_mean):
     """The whole generalised Gauss-Newton matrix, in the space of parameters, by NumPy."""
     net = linearized(chosen, prior_mean)
@@ -132,6 +132,7 @@ def test_draws_of_regression_are_the_posterior(chosen):
     assert np.all(np.abs(np.cov(samples.T) - cov) < 5 * error)
 
 
+@pytest.mark.slow
 def test_draws_are_functions_of_their_parameters():
     """Latents anywhere are those of the moved parameters; their spread is Laplace's to first order.
 

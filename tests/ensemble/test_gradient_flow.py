@@ -52,6 +52,7 @@ def test_against_scipy(reg):
     assert np.linalg.norm(np.asarray(reached) - exact) < 5e-3 * distance
 
 
+@pytest.mark.slow
 def test_limits():
     initial, end = trained(0.0).member(0)
     for a, b in zip(jax.tree.leaves(initial), jax.tree.leaves(end), strict=True):

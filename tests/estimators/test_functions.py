@@ -17,7 +17,7 @@ NETWORK = MLP(width=32, depth=1)
     "model",
     [
         NTKClassifier(reg=0.3, n_draws=32),
-        NTKClassifier(reg=1.0, method="gaussian"),
+        pytest.param(NTKClassifier(reg=1.0, method="gaussian"), marks=pytest.mark.slow),
         pytest.param(
             NTKClassifier(reg=1.0, uncertainty="posterior", n_draws=8), marks=pytest.mark.slow
         ),
@@ -36,6 +36,7 @@ def test_function_is_the_estimator(model):
     np.testing.assert_allclose(model.as_function()(TEST).proba, prediction.proba(), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_gradient_by_differences():
     model = NTKClassifier(reg=1.0, n_draws=8).fit(X[TRAIN], LABELS[TRAIN])
     function, step = model.as_function(), 1e-4 * X.std(axis=0)[0]

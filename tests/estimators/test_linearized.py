@@ -106,6 +106,7 @@ def test_reg_by_refits(model):
     assert search.best_score_ > np.log(0.5)  # better than a guess
 
 
+@pytest.mark.slow
 def test_images():
     images = np.random.default_rng(0).standard_normal((9, 6, 6, 2))
     net = nuq.Linearized(ConvolutionalNetwork(nnx.Rngs(0)))

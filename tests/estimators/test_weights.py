@@ -20,7 +20,7 @@ WEIGHTS = RNG.integers(0, 4, size=30)
 REPEATED = RNG.permutation(np.repeat(np.arange(30), WEIGHTS))
 
 
-@pytest.mark.cases(4)
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     "model",
     [
@@ -127,7 +127,7 @@ def test_weights_that_cannot_be():
         model.fit(X, LABELS, sample_weight=np.full(30, 1 / 30))
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [

@@ -13,7 +13,6 @@ from ntk_uq.networks.linearized import TangentProducts
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.standard_normal((5, 6, 6, 2))
-MODULES = [ConvolutionalNetwork, BatchNormalised, Everything, Reused]
 
 
 def brute_jacobian(tangent, X):
@@ -23,7 +22,8 @@ def brute_jacobian(tangent, X):
     return np.concatenate([np.asarray(leaf).reshape(*leaf.shape[:2], -1) for leaf in leaves], -1)
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.cases(2)  # normalised in batches, and one layer twice
+@pytest.mark.parametrize("module", [BatchNormalised, ConvolutionalNetwork, Reused, Everything])
 def test_derivatives(module, monkeypatch):
     """Kernel, products and Jacobian are those of J, in blocks and whole."""
     monkeypatch.setattr("ntk_uq.networks.linearized._BLOCK_BYTES", 50_000)
