@@ -94,6 +94,8 @@ class Estimator(BaseEstimator):
     categorical_features: CategoricalFeatures = "from_dtype"  # earlier files have none
     encoder_: TableEncoder | None = None
     _trained_on: dict[str, Any] | None = None  # earlier files have none
+    # What the card of its file says of points that were held out, until it is fitted again.
+    _held_out: list[dict[str, Any]] | None = None
     # Of earlier files.
     _scaler: StandardScaler | None = None
     _tails: CompressedTails | None = None
@@ -197,6 +199,7 @@ class Estimator(BaseEstimator):
             X, y = (_safe_indexing(values, rows) for values in indexable(X, y))
         points, targets = self._validated_data(X, y)
         labels, names = (vars(self).get(name) for name in ("classes_", "feature_names_in_"))
+        vars(self).pop("_held_out", None)
         self._trained_on = training_summary(points, targets, labels, names, self.encoder_)
         weights = self._task_weights(targets, weights)
         if weights is not None:

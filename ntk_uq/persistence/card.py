@@ -9,17 +9,17 @@ from ntk_uq.calibration import calibration_of_classes, calibration_of_intervals
 from ntk_uq.ensemble.producer import FittedEnsemble
 from ntk_uq.networks.architecture import BaseArchitecture
 
-__all__ = ["card_of"]
+__all__ = ["card_of", "innermost"]
 
 
-def _innermost(model: Any) -> Any:
+def innermost(model: Any) -> Any:
     """The estimator of this package that a table's model, a pipeline or a temperature ends in."""
     if hasattr(model, "pipeline"):
-        return _innermost(model.pipeline)
+        return innermost(model.pipeline)
     if hasattr(model, "steps"):
-        return _innermost(model.steps[-1][1])
+        return innermost(model.steps[-1][1])
     inner = getattr(model, "estimator_", getattr(model, "estimator", None))
-    return model if inner is None else _innermost(inner)
+    return model if inner is None else innermost(inner)
 
 
 def card_of(model: Any, data: bool = True, held_out: Any = None) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def card_of(model: Any, data: bool = True, held_out: Any = None) -> dict[str, An
         ``calibration`` (rows of `calibration_by_group` on what was held out, None where nothing
         was), ``holds_training_points`` and ``limits``, sentences.
     """
-    estimator = _innermost(model)
+    estimator = innermost(model)
     summary = getattr(estimator, "_trained_on", None)
     if summary is not None:
         target = getattr(model, "target", None)
@@ -62,7 +62,7 @@ def card_of(model: Any, data: bool = True, held_out: Any = None) -> dict[str, An
             "conformal": None
             if conformal is None
             else {"kind": type(conformal).__name__, "level": conformal.level},
-            "calibration": getattr(model, "held_out", None)
+            "calibration": getattr(model, "held_out", estimator._held_out)
             if held_out is None
             else _calibration(model, estimator, *held_out),
             "holds_training_points": not isinstance(fitted, FittedEnsemble),

@@ -16,7 +16,7 @@ from ntk_uq._common.files import ARCHIVE_ERRORS, write_result
 from ntk_uq._common.versions import versions
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.persistence.archive import TREE, RefusedError, stored, write_archive
-from ntk_uq.persistence.card import card_of
+from ntk_uq.persistence.card import card_of, innermost
 from ntk_uq.persistence.classes import name_of
 from ntk_uq.persistence.supplied import as_saved, check_architecture, check_fingerprint
 from ntk_uq.persistence.tree import Reader, Writer
@@ -137,7 +137,11 @@ def read(file: IO[bytes], path: Path, architecture: BaseArchitecture | None) -> 
                 check_fingerprint(recorded, reader.architecture, path)
             model = reader.decode(tree["model"])
             _warn_of_versions(tree["written by"], path)
-            return _check_loaded(model)
+            _check_loaded(model)
+            held_out = tree.get("card", {}).get("calibration")
+            if held_out is not None and not hasattr(model, "held_out"):
+                innermost(model)._held_out = held_out
+            return model
     except RefusedError as refused:
         raise ValueError(str(refused)) from None
     except _MALFORMED as error:
