@@ -199,7 +199,7 @@ class Estimator(BaseEstimator):
             X, y = (_safe_indexing(values, rows) for values in indexable(X, y))
         points, targets = self._validated_data(X, y)
         labels, names = (vars(self).get(name) for name in ("classes_", "feature_names_in_"))
-        vars(self).pop("_held_out", None)
+        self.__dict__.pop("_held_out", None)
         self._trained_on = training_summary(points, targets, labels, names, self.encoder_)
         weights = self._task_weights(targets, weights)
         if weights is not None:
