@@ -1,5 +1,5 @@
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import permutations
 
@@ -23,7 +23,7 @@ from ntk_uq.distances.measures import estimate_tv
 from ntk_uq.distances.pair import Pair
 from ntk_uq.estimators import NTKClassifier, NTKRegressor
 from ntk_uq.metrics import regression_scores, scores
-from ntk_uq.networks.mlp import MLP
+from ntk_uq.networks import MLP, BaseArchitecture
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
 N_POINTS, N_CLASSES = 12, 3
@@ -418,6 +418,19 @@ def test_scaled_estimators_are_compared_too():
     assert np.isnan(compared.table.loc["scaled", "fit_seconds"])
 
 
+@dataclass(frozen=True)
+class Sized(BaseArchitecture):
+    """An architecture whose width must be given."""
+
+    width: int
+
+    def kernel_block(self, x1, x2=None):
+        return MLP().kernel_block(x1, x2)
+
+    def kernel_diag_block(self, x):
+        return MLP().kernel_diag_block(x)
+
+
 def test_different_problems_are_said():
     rng = np.random.default_rng(0)
     X, y = 3 * rng.standard_normal((24, 2)), np.repeat([0, 1], 12)
@@ -435,9 +448,10 @@ def test_different_problems_are_said():
         (sentence,) = compared.differences
         assert "base" in sentence
         assert "other" in sentence
-    # The limit of infinite width does not depend on the width.
-    wider = NTKClassifier(MLP(width=32), **settings).fit(X, y)
-    assert not compare({"base": base, "wider": wider}, X).differences
+    # The limit of infinite width does not depend on the width, which may have no default.
+    for narrow, wide in ((MLP(width=16), MLP(width=32)), (Sized(8), Sized(32))):
+        both = {str(n.width): NTKClassifier(n, **settings).fit(X, y) for n in (narrow, wide)}
+        assert not compare(both, X).differences
 
 
 def test_regressors():
