@@ -17,7 +17,8 @@ def add_network(group: Any) -> None:
         metavar="FILE.py:NAME",
         help="a Flax network of your own in place of the package's: a class or function NAME of a "
         "Python file that builds it, called as NAME(in_features, out_features, rngs=rngs), or "
-        "with width=N too; or an architecture that is made there. The file is run: give none that you do not trust",
+        "with width=N too; or an architecture that is made there. The file is run: give none that "
+        "you do not trust",
     )
 
 
