@@ -199,8 +199,9 @@ def test_estimators_take_a_module(tmp_path):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The posterior draws need care")  # so few, on purpose
-@pytest.mark.parametrize("prior", ["ntk", pytest.param("weights", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("prior", ["ntk", "weights"])
 def test_posterior_of_a_module(prior):
     net = OWN.with_width(4)
     model = nuq.BayesianClassifier(
