@@ -223,7 +223,7 @@ STANDARDISED = (WINE.data - WINE.data.mean(axis=0)) / WINE.data.std(axis=0)
 SLOW = optax.sgd(1e-9)  # so small a rate that nothing is gained, far from the minimum
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("points", "likelihood", "reg", "options", "stuck"),
     [

@@ -291,7 +291,7 @@ _HARD = {
 }
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("points", _HARD.values(), ids=_HARD)
 @pytest.mark.parametrize("reg", [1e-8, 1e-3, 1.0, 1e8])
 @pytest.mark.parametrize("method", ["gaussian", "exact"])

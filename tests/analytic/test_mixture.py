@@ -30,7 +30,9 @@ def test_allotted():
     assert allotted([0.1] * 10, 10) == [1] * 10  # whatever rounding says
 
 
-@pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
+@pytest.mark.parametrize(
+    "uncertainty", ["initialization", pytest.param("posterior", marks=pytest.mark.slow)]
+)
 def test_a_mixture_of_laws(uncertainty):
     producer = InfiniteEnsemble(uncertainty, n_draws=8)
     fitted = fit_mixture(producer, COMPONENTS, PROBLEM)

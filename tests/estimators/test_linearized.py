@@ -48,6 +48,7 @@ def model():
     return model
 
 
+@pytest.mark.slow
 def test_a_trained_network_is_its_own_mode(model):
     """With the prior of its weight decay, on its own data; as classifier in every method."""
     net = nuq.Linearized(model, prior_mean="zero")

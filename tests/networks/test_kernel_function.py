@@ -45,6 +45,10 @@ def test_functions_diagonals_and_reg_by_the_evidence():
     np.testing.assert_array_equal(known.kernels(X, X_TEST).ntk, RBF()(X, X_TEST))
     model = NTKRegressor(kernel=laplacian_kernel, reg="evidence").fit(X, Y)
     assert np.corrcoef(model.predict(X), Y)[0, 1] > 0.95
+
+
+@pytest.mark.slow
+def test_the_evidence_of_classes():
     classes = NTKClassifier(kernel=KERNEL, reg="evidence", method="gaussian").fit(X, LABELS)
     assert classes.score(X, LABELS) > 0.9
 

@@ -102,6 +102,7 @@ def test_kernels_cannot_do_without_theirs(model, why, tmp_path):
     assert not (tmp_path / "model.ntk").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ntk_uq._common.warnings.LazinessWarning")
 def test_a_module_in_its_own_parameterisation_is_known(tmp_path):
     """As ensembles of an Architecture were saved before the other was the default."""
