@@ -240,7 +240,7 @@ class Experiment:
     ----------
     key : Array
         PRNG key.
-    architecture : MLP or ConvNet
+    architecture : MLP or other architecture
         Has a `width`, which is varied.
     X : array of shape [n, d]
         Training points.

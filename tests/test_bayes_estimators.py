@@ -23,6 +23,7 @@ from ntk_uq import (
     NTKRegressor,
 )
 from ntk_uq.analytic import FirstOrderWarning
+from ntk_uq.bayes.samplers import SAMPLERS, ChainSampler, DrawSampler, samplers_of
 
 NET = MLP(width=32, depth=1, activation="erf")
 RNG = np.random.default_rng(0)
@@ -198,13 +199,13 @@ def test_approximations_have_nothing_to_diagnose():
 
 @pytest.mark.slow
 @few_draws
-@pytest.mark.parametrize("sampler", ["ess", "vi", "laplace"])
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "nuts"])
 def test_samplers_agree_with_nuts(sampler):
     """Mean class probabilities: the error of an approximation, about 0.1, and of few draws."""
     arguments = {"reg": 2.0, "num_warmup": 200, "num_samples": 500}
     nuts = BayesianClassifier(NET, **arguments).fit(X, LABELS).predict_proba(X_TEST)
     other = BayesianClassifier(NET, sampler=sampler, **arguments).fit(X, LABELS)
-    tolerance = 0.05 if sampler == "ess" else 0.12
+    tolerance = 0.05 if sampler in samplers_of(ChainSampler) else 0.12
     np.testing.assert_allclose(other.predict_proba(X_TEST), nuts, atol=tolerance)
 
 
@@ -213,7 +214,7 @@ def test_samplers_agree_with_nuts(sampler):
 
 @pytest.mark.slow
 @few_draws
-@pytest.mark.parametrize("sampler", ["nuts", "ess", "vi", "laplace"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_finite_networks(sampler):
     arguments = {"prior": "weights", "sampler": sampler, "num_warmup": 100, "num_samples": 100}
     net = MLP(width=8, depth=1, activation="erf")
@@ -225,7 +226,7 @@ def test_finite_networks(sampler):
     np.testing.assert_allclose(alone, model.predict_proba(X_TEST), atol=1e-9)
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.predict_proba(X_TEST), model.predict_proba(X_TEST))
-    if sampler == "laplace":
+    if sampler not in samplers_of(DrawSampler):
         joint = model.predict_distribution(X_TEST, joint=True)
         np.testing.assert_allclose(joint.cov, prediction.cov, atol=1e-9)
     else:
@@ -349,7 +350,7 @@ def test_boolean_classes_are_saved(tmp_path):
     ("arguments", "message"),
     [
         ({"prior": "flat"}, 'prior must be "ntk", "nngp" or "weights"; got .flat.'),
-        ({"sampler": "gibbs"}, 'sampler must be "nuts", "ess", "vi" or "laplace"; got .gibbs.'),
+        ({"sampler": "gibbs"}, 'sampler must be "nuts", .*; got .gibbs.'),
         ({"num_warmup": 0}, "num_warmup must be an integer, at least 1"),
         ({"num_samples": 2}, "num_samples must be at least 4"),
         (

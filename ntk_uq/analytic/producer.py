@@ -185,7 +185,7 @@ class InfiniteEnsemble:
                 f"{type(problem.architecture).__name__} does not say how it is widened, and prior "
                 'functions of networks need wide ones: set method="exact" and '
                 'prior_functions="exact", which take memory and time for a factor of the kernel, '
-                "or use MLP, ConvNet or FeatureEmbedding."
+                "or use an architecture that does, as MLP."
             )
         return True
 

@@ -13,7 +13,7 @@ from scipy.special import ndtri
 from scipy.stats import chi2, rankdata
 
 from ntk_uq.bayes.samplers.interface import ChainSampler
-from ntk_uq.bayes.samplers.table import SAMPLERS, sampler_named
+from ntk_uq.bayes.samplers.table import sampler_named, samplers_of
 
 if TYPE_CHECKING:
     from ntk_uq.bayes.posterior import PosteriorDraws
@@ -69,7 +69,7 @@ class Diagnostics:
     notes : tuple of str
         What looks odd and is not: R-hat above 1.01 where chance explains it, jitter.
     sampler : str
-        What made the draws: "nuts" or "ess".
+        Name of the one that made the draws (`ntk_uq.bayes.samplers`).
 
     Examples
     --------
@@ -203,7 +203,7 @@ def diagnostics(draws: "PosteriorDraws") -> Diagnostics:
     >>> len(bayes.diagnostics(few).warnings) > 0
     True
     """
-    if not isinstance(SAMPLERS.get(draws.sampler), ChainSampler):
+    if draws.sampler not in samplers_of(ChainSampler):
         raise ValueError(
             f"Draws of sampler={draws.sampler!r} are independent draws from an approximation: "
             "there are no chains to judge. Compare their predictions with those of NUTS."

@@ -79,8 +79,8 @@ def estimate_cost(
         Training points n and outputs C.
     num_warmup, num_samples, num_chains : int
         As for `sample_latents`.
-    sampler : {"nuts", "ess", "vi"}
-        "vi" is `variational_latents`, which has no warm-up.
+    sampler : str, default "nuts"
+        Name of one that makes draws (`ntk_uq.bayes.samplers`).
     n_parameters : int, optional
         Parameters of a `NetworkPrior`; left out for a Gaussian process.
 

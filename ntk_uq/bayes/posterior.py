@@ -102,7 +102,7 @@ class PosteriorDraws:
     seconds : float
         Wall seconds in all, compilation and warm-up included.
     sampler : str
-        Its name: "nuts", "ess" or "vi". "vi" draws are independent, from an approximation.
+        Name of the one that made the draws (`ntk_uq.bayes.samplers`).
 
     Examples
     --------

@@ -42,7 +42,7 @@ class Posterior:
     prior : {"ntk", "nngp", "weights"}
         A Gaussian process, `FunctionPrior`, or the finite network, `NetworkPrior`.
     sampler : str
-        Name of one that makes draws: "nuts", "ess" or "vi".
+        Name of one that makes draws (`ntk_uq.bayes.samplers`).
     num_warmup, num_samples, num_chains : int
         Draws of each chain that are dropped, and that are kept; chains.
 

@@ -25,8 +25,8 @@ def sample_latents(
     num_warmup: int,
     num_samples: int,
     num_chains: int,
-    target_accept_prob: float = 0.8,
-    max_tree_depth: int = 10,
+    target_accept_prob: float | None = None,
+    max_tree_depth: int | None = None,
     progress: Progress | None = None,
 ) -> PosteriorDraws:
     """Sample the latents at the training points by Markov chains.
@@ -47,18 +47,18 @@ def sample_latents(
         As the likelihood takes them.
     likelihood : Likelihood
         Observation model.
-    sampler : {"nuts", "ess"}
-        The No-U-Turn sampler, or elliptical slice sampling, of which a draw is 20 transitions.
+    sampler : str, default "nuts"
+        Name of one that runs chains (`ntk_uq.bayes.samplers`).
     num_warmup, num_samples : int
         Draws of each chain that are dropped, and that are kept. In the first NUTS adapts step size
         and mass matrix.
     num_chains : int
         Number of chains; R-hat needs two.
-    target_accept_prob : float
-        Mean acceptance probability that the step size of NUTS is adapted to. Closer to one: smaller
-        steps, fewer divergences.
-    max_tree_depth : int
-        A trajectory of NUTS has at most 2**max_tree_depth - 1 steps.
+    target_accept_prob : float, optional
+        Mean acceptance probability that the step size is adapted to, of samplers that adapt one:
+        0.8 of NUTS. Closer to one: smaller steps, fewer divergences.
+    max_tree_depth : int, optional
+        A trajectory of NUTS has at most 2**max_tree_depth - 1 steps, by default of a depth of 10.
     progress : callable, optional
         ``progress(done, total)`` is told draws over all chains, warm-up included.
 

@@ -58,14 +58,16 @@ def simulation_based_calibration(
     n_outputs : int, default 1
         Outputs C; of a `NetworkPrior` they are its own.
     sampler : str or callable, default "nuts"
-        "nuts", "ess" or "vi"; or your own, ``sampler(key, prior, targets, likelihood)`` with
-        targets [n, C], which gives draws of the latents [S, n, C] that are nearly independent.
+        Name of one that makes draws (`ntk_uq.bayes.samplers`); or your own,
+        ``sampler(key, prior, targets, likelihood)`` with targets [n, C], which gives draws of the
+        latents [S, n, C] that are nearly independent.
     simulations : int or sequence of int, default 200
         How many, or their indices: ``range(200, 400)`` goes on after 200, and ``xarray.concat``
         along "draw" puts the groups together.
     num_warmup, num_draws, thinning : int, default 300, 99, 3
         Draws of a chain that are dropped, that are kept, and of how many one is: draws that hang
-        together have ranks that are not uniform. "vi" draws are independent, and not thinned.
+        together have ranks that are not uniform. Of approximations they are independent, and not
+        thinned.
     progress : bool or None, default None
         Progress bar; None shows it at a terminal only.
 

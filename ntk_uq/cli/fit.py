@@ -9,6 +9,7 @@ from typing import Any
 from ntk_uq.cli.network import add_network, own_network
 from ntk_uq.cli.options import (
     CRITERIA,
+    SAMPLERS,
     STATUS,
     add_columns,
     add_optional_count,
@@ -166,9 +167,10 @@ def _add_model(model: Any) -> None:
     )
     model.add_argument(
         "--sampler",
-        choices=("nuts", "ess", "vi", "laplace"),
-        help="how bayes finds the posterior: by Markov chains, NUTS or elliptical slices, or by an "
-        "approximation, variational inference or Laplace's (default: nuts)",
+        choices=SAMPLERS,
+        help="how bayes finds the posterior: "
+        + "; ".join(f"{name}: {title}" for name, title in SAMPLERS.items())
+        + " (default: nuts)",
     )
     add_optional_count(model, "--chains", "chains of bayes (default: 2)")
     add_optional_count(model, "--warmup", "draws of each chain thrown away (default: 500)")

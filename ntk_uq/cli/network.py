@@ -17,7 +17,8 @@ def add_network(group: Any) -> None:
         metavar="FILE.py:NAME",
         help="a Flax network of your own in place of the package's: a class or function NAME of a "
         "Python file that builds it, called as NAME(in_features, out_features, rngs=rngs), or "
-        "with width=N too. The file is run: give none that you do not trust",
+        "with width=N too; or an architecture that is made there. The file is run: give none that "
+        "you do not trust",
     )
 
 
@@ -48,15 +49,16 @@ def shipped(arguments: argparse.Namespace, **defaults: Any) -> dict[str, Any]:
 
 
 def own_network(text: str, width: int | None = None) -> Any:
-    """The architecture of a class or function in a Python file, which is run.
+    """The architecture in a Python file, which is run, or of a class or function there.
 
     Parameters
     ----------
     text : str
         ``FILE.py:NAME``.
     width : int, optional
-        Given to the network where it takes one.
+        Given to the class or function, where it takes one.
     """
+    from ntk_uq.networks.architecture import BaseArchitecture
     from ntk_uq.networks.own import Architecture
 
     file, _, name = text.rpartition(":")
@@ -85,8 +87,13 @@ def own_network(text: str, width: int | None = None) -> Any:
             f"--network {text}: {file} has no {name}"
             + (f"; it has {', '.join(known)}" * any(known))
         )
-    if isinstance(factory, Architecture):
+    if isinstance(factory, BaseArchitecture):
         return factory
+    if isinstance(factory, type) and issubclass(factory, BaseArchitecture):
+        raise ValueError(
+            f"--network {text}: {name} is a class of architectures: write net = {name}(...) in "
+            f"{file}, with its settings, and give {file}:net"
+        )
     try:
         architecture = Architecture(factory)
         call = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]

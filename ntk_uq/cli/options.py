@@ -11,6 +11,7 @@ from ntk_uq._common.processes import is_first
 
 __all__ = [
     "CRITERIA",
+    "SAMPLERS",
     "SHIPPED",
     "STATUS",
     "Parser",
@@ -33,6 +34,13 @@ __all__ = [
 
 SHIPPED = "digits, iris, wine, breast_cancer"
 CRITERIA = {"cv": "cross-validation", "evidence": "the evidence"}
+# As `ntk_uq.bayes.samplers` has them, which takes seconds to import.
+SAMPLERS = {
+    "nuts": "NUTS",
+    "ess": "elliptical slices",
+    "vi": "variational inference",
+    "laplace": "Laplace's approximation",
+}
 
 STATUS = """\
 exit status: 0, or 2 for a mistake in the arguments or the data, 1 for any other failure,

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,9 +54,11 @@ def _architecture(estimator: Any) -> str | None:
     if mixture is not None and len(mixture.components) > 1:
         parts = [f"{one.architecture!r} by {one.weight:.3g}" for one in mixture.components]
         return f"a mixture, {' + '.join(parts)}"
-    if hasattr(architecture, "width"):
-        architecture = replace(architecture, width=type(architecture).width)
-    return repr(architecture)
+    settings = architecture.get_params()
+    if "width" not in settings:
+        return repr(architecture)
+    shown = (f"{name}={value!r}" for name, value in settings.items() if name != "width")
+    return f"{type(architecture).__name__}({', '.join(shown)})"
 
 
 def _regularisation(estimator: Any) -> str | None:

@@ -1,11 +1,11 @@
 """The measures of a comparison: what each is, how far it is known, and in which words.
 
-A measure is a function of a `Pair` and a field of `Distance`, whose metadata say all else; tables,
-pictures and the report read them.
+A measure is a function of a `Pair`, decorated with all else that there is to say of it, and a field
+of `Distance`; tables, pictures and the report read `MEASURES`.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,95 @@ from ntk_uq.metrics import total_variation
 from ntk_uq.predictions.distributions import squared_error
 
 
+@dataclass(frozen=True)
+class Words:
+    """How a table shows a number; ``{reference}`` stands for the name of the reference."""
+
+    title: str
+    explanation: str
+    digits: int = 3
+
+
+Estimator = Callable[[Pair], Estimate | tuple[Estimate, Estimate]]
+
+# From a method to itself.
+_SAME = Estimate(0.0, 0.0, 0.0)
+_EQUAL = Estimate(1.0, 0.0, 1.0, "down")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A respect in which two methods may differ.
+
+    Attributes
+    ----------
+    estimate : function of a Pair
+        One `Estimate`, or two where the direction counts: of the first method from the second, and
+        back.
+    panel : str
+        Title of its picture.
+    words : Words, optional
+        Its row of the report's table. Without them, neither that table nor `Comparison.table` has
+        it.
+    noise : Words, optional
+        The row of the value that Monte-Carlo error alone would give, if that has one.
+    column : str, optional
+        Its name in `Comparison.table`, if that is not the field's.
+    aspect : str, optional
+        What differs where it does, in a sentence of the report.
+    itself : Estimate
+        Of a method from itself.
+    second_order : bool
+        Whether the first order, by which its standard error goes, vanishes where there is no
+        difference: the error is then up to sqrt(2) times too large.
+    classes_only : bool
+        Whether regressors have none.
+    """
+
+    estimate: Estimator
+    panel: str
+    words: Words | None = None
+    noise: Words | None = None
+    column: str | None = None
+    aspect: str | None = None
+    itself: Estimate = _SAME
+    second_order: bool = False
+    classes_only: bool = False
+
+
+# By name, in the order of tables.
+MEASURES: dict[str, Measure] = {}
+
+
+def _measure[E: Estimator](
+    panel: str, words: Words | None = None, **options: Any
+) -> Callable[[E], E]:
+    """Make a measure of the function ``estimate_…`` that follows; `Distance` has its name."""
+
+    def add(estimate: E) -> E:
+        name = estimate.__name__.removeprefix("estimate_")
+        MEASURES[name] = Measure(estimate, panel, words, **options)
+        return estimate
+
+    return add
+
+
+@_measure(
+    "Total variation",
+    Words(
+        "Distance from {reference}",
+        "Total variation between the mean class probabilities and {reference}'s, mean over "
+        "test points: 0 is equal, 1 is disjoint. After ±: Monte-Carlo standard error.",
+    ),
+    noise=Words(
+        "… of which sampling noise",
+        "The distance that two perfectly agreeing methods would show at these numbers of "
+        "draws. A distance no more than two standard errors above it is no evidence of a "
+        "difference.",
+        digits=4,
+    ),
+    classes_only=True,
+)
 def estimate_tv(pair: Pair) -> Estimate:
     """Half-normal noise, and a sign that counts as far as it is known: docs/theory."""
     p, q = pair.probabilities
@@ -41,6 +130,16 @@ def estimate_tv(pair: Pair) -> Estimate:
     )
 
 
+@_measure(
+    "KL divergence (nats)",
+    Words(
+        "KL divergence from {reference}, nats",
+        "What the method's class probabilities would lose in log loss if {reference}'s "
+        "were true, mean over test points.",
+    ),
+    second_order=True,
+    classes_only=True,
+)
 def estimate_kl(pair: Pair) -> tuple[Estimate, Estimate]:
     """KL(q || p) has the slopes -q / p in p and log(q / p) in q, and the curvature 1 / p."""
     p, q = (np.maximum(proba, TINY) for proba in pair.probabilities)
@@ -60,6 +159,18 @@ def estimate_kl(pair: Pair) -> tuple[Estimate, Estimate]:
     )
 
 
+@_measure(
+    "Latents: Bures-Wasserstein",
+    Words(
+        "Distance of the latents",
+        "Bures-Wasserstein distance from {reference}: how far mean and covariance of the "
+        "logits at a point would have to be moved; root mean square over test points, in "
+        "logits. What is added to all classes alike does not count, as softmax does not "
+        "see it.",
+    ),
+    aspect="the logits at single points",
+    second_order=True,
+)
 def estimate_bures_wasserstein(pair: Pair) -> Estimate:
     """W^2 has the slope 2 (mu_a - mu_b) in mu_a and I - T in A, with T the map from a to b."""
     (mean_a, cov_a), (mean_b, cov_b) = (draws.moments for draws in pair.draws)
@@ -78,6 +189,17 @@ def estimate_bures_wasserstein(pair: Pair) -> Estimate:
     )
 
 
+@_measure(
+    "Functions: energy distance",
+    Words(
+        "Distance of the functions",
+        "Energy distance from {reference}, of whole functions: it sees how test points "
+        "move together, which the distances above do not. Between 0, the same "
+        "distribution, and 1; Monte-Carlo error may take it below zero.",
+    ),
+    aspect="whole functions",
+    second_order=True,
+)
 def estimate_energy(pair: Pair) -> Estimate:
     """Standard error by linearisation; conservative where there is no difference."""
     first, second = pair.draws
@@ -95,6 +217,14 @@ def estimate_energy(pair: Pair) -> Estimate:
     return Estimate(value, float(np.sqrt(squared_error(*terms))), 0.0)
 
 
+@_measure(
+    "Epistemic: ratio",
+    Words(
+        "Epistemic uncertainty, ratio",
+        "Mean over test points, divided by {reference}'s: below 1 the method is surer of itself.",
+    ),
+    itself=replace(_EQUAL, moves="either"),
+)
 def estimate_epistemic_ratio(pair: Pair) -> tuple[Estimate, Estimate]:
     """Ratio of the means and its inverse; few draws make an uncertainty small, which is noise."""
     means = [epistemic.mean(axis=1) for _, epistemic in pair.uncertainties]
@@ -128,64 +258,40 @@ def _estimate_ranks(
     return Estimate(value, float(np.std(resampled, ddof=1)), float(np.mean(noise)), "down")
 
 
-@dataclass(frozen=True)
-class Words:
-    """How a table shows a number; ``{reference}`` stands for the name of the reference."""
-
-    title: str
-    explanation: str
-    digits: int = 3
-
-
-# From a method to itself.
-_SAME = Estimate(0.0, 0.0, 0.0)
-_EQUAL = Estimate(1.0, 0.0, 1.0, "down")
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A respect in which two methods may differ.
-
-    Attributes
-    ----------
-    estimate : function of a Pair
-        One `Estimate`, or two where the direction counts: of the first method from the second, and
-        back.
-    panel : str
-        Title of its picture.
-    words : Words, optional
-        Its row of the report's table. Without them, neither that table nor `Comparison.table` has
-        it.
-    noise : Words, optional
-        The row of the value that Monte-Carlo error alone would give, if that has one.
-    column : str, optional
-        Its name in `Comparison.table`, if that is not the field's.
-    aspect : str, optional
-        What differs where it does, in a sentence of the report.
-    itself : Estimate
-        Of a method from itself.
-    classes_only : bool
-        Whether regressors have none.
-    """
-
-    estimate: Callable[[Pair], Estimate | tuple[Estimate, Estimate]]
-    panel: str
-    words: Words | None = None
-    noise: Words | None = None
-    column: str | None = None
-    aspect: str | None = None
-    itself: Estimate = _SAME
-    classes_only: bool = False
+@_measure(
+    "Epistemic: rank correlation",
+    Words(
+        "Epistemic uncertainty, rank correlation",
+        "Whether both find the same points uncertain: 1 is the same order, 0 is unrelated.",
+    ),
+    aspect="which points are uncertain",
+    itself=_EQUAL,
+)
+def estimate_rank_correlation(pair: Pair) -> Estimate:
+    """Spearman's, of the epistemic uncertainties."""
+    return _estimate_ranks(pair, 1, rank_correlations)
 
 
-def _row(
-    estimate: Callable[[Pair], Estimate | tuple[Estimate, Estimate]],
-    panel: str,
-    words: Words | None = None,
-    **options: Any,
-) -> Mapping[str, Measure]:
-    """Metadata of a field of `Distance`."""
-    return {"measure": Measure(estimate, panel, words, **options)}
+@_measure(
+    "Common among rejected 20%",
+    Words(
+        "Common among the rejected",
+        "Of the 20% most uncertain points, which one might hand to a human, the fraction "
+        "that {reference} would hand over too. Chance would give 0.2.",
+    ),
+    column="rejection_agreement",
+    aspect="which points would be rejected",
+    itself=_EQUAL,
+)
+def estimate_rejected_20(pair: Pair) -> Estimate:
+    """Common among the 20% of the greatest total uncertainty."""
+    return _estimate_ranks(pair, 0, lambda u, v: rejection_overlaps(u, v, 0.8))
+
+
+@_measure("Common among rejected 10%", itself=_EQUAL)
+def estimate_rejected_10(pair: Pair) -> Estimate:
+    """Common among the 10% of the greatest total uncertainty."""
+    return _estimate_ranks(pair, 0, lambda u, v: rejection_overlaps(u, v, 0.9))
 
 
 @dataclass(frozen=True)
@@ -227,113 +333,16 @@ class Distance:
     True
     """
 
-    tv: Estimate = field(
-        metadata=_row(
-            estimate_tv,
-            "Total variation",
-            Words(
-                "Distance from {reference}",
-                "Total variation between the mean class probabilities and {reference}'s, mean over "
-                "test points: 0 is equal, 1 is disjoint. After ±: Monte-Carlo standard error.",
-            ),
-            noise=Words(
-                "… of which sampling noise",
-                "The distance that two perfectly agreeing methods would show at these numbers of "
-                "draws. A distance no more than two standard errors above it is no evidence of a "
-                "difference.",
-                digits=4,
-            ),
-            classes_only=True,
-        )
-    )
-    kl: Estimate = field(
-        metadata=_row(
-            estimate_kl,
-            "KL divergence (nats)",
-            Words(
-                "KL divergence from {reference}, nats",
-                "What the method's class probabilities would lose in log loss if {reference}'s "
-                "were true, mean over test points.",
-            ),
-            classes_only=True,
-        )
-    )
-    bures_wasserstein: Estimate = field(
-        metadata=_row(
-            estimate_bures_wasserstein,
-            "Latents: Bures-Wasserstein",
-            Words(
-                "Distance of the latents",
-                "Bures-Wasserstein distance from {reference}: how far mean and covariance of the "
-                "logits at a point would have to be moved; root mean square over test points, in "
-                "logits. What is added to all classes alike does not count, as softmax does not "
-                "see it.",
-            ),
-            aspect="the logits at single points",
-        )
-    )
-    energy: Estimate = field(
-        metadata=_row(
-            estimate_energy,
-            "Functions: energy distance",
-            Words(
-                "Distance of the functions",
-                "Energy distance from {reference}, of whole functions: it sees how test points "
-                "move together, which the distances above do not. Between 0, the same "
-                "distribution, and 1; Monte-Carlo error may take it below zero.",
-            ),
-            aspect="whole functions",
-        )
-    )
-    epistemic_ratio: Estimate = field(
-        metadata=_row(
-            estimate_epistemic_ratio,
-            "Epistemic: ratio",
-            Words(
-                "Epistemic uncertainty, ratio",
-                "Mean over test points, divided by {reference}'s: below 1 the method is surer of "
-                "itself.",
-            ),
-            itself=replace(_EQUAL, moves="either"),
-        )
-    )
-    rank_correlation: Estimate = field(
-        metadata=_row(
-            lambda pair: _estimate_ranks(pair, 1, rank_correlations),
-            "Epistemic: rank correlation",
-            Words(
-                "Epistemic uncertainty, rank correlation",
-                "Whether both find the same points uncertain: 1 is the same order, 0 is unrelated.",
-            ),
-            aspect="which points are uncertain",
-            itself=_EQUAL,
-        )
-    )
-    rejected_20: Estimate = field(
-        metadata=_row(
-            lambda pair: _estimate_ranks(pair, 0, lambda u, v: rejection_overlaps(u, v, 0.8)),
-            "Common among rejected 20%",
-            Words(
-                "Common among the rejected",
-                "Of the 20% most uncertain points, which one might hand to a human, the fraction "
-                "that {reference} would hand over too. Chance would give 0.2.",
-            ),
-            column="rejection_agreement",
-            aspect="which points would be rejected",
-            itself=_EQUAL,
-        )
-    )
-    rejected_10: Estimate = field(
-        metadata=_row(
-            lambda pair: _estimate_ranks(pair, 0, lambda u, v: rejection_overlaps(u, v, 0.9)),
-            "Common among rejected 10%",
-            itself=_EQUAL,
-        )
-    )
+    tv: Estimate
+    kl: Estimate
+    bures_wasserstein: Estimate
+    energy: Estimate
+    epistemic_ratio: Estimate
+    rank_correlation: Estimate
+    rejected_20: Estimate
+    rejected_10: Estimate
 
 
-# By the names of their fields.
-MEASURES: dict[str, Measure] = {row.name: row.metadata["measure"] for row in fields(Distance)}
 ZERO_DISTANCE = Distance(**{name: measure.itself for name, measure in MEASURES.items()})
 
 

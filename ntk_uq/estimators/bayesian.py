@@ -271,14 +271,11 @@ class BayesianClassifier(_Bayesian, Classifier):
         "nngp": f ~ GP(0, K), the infinitely wide Bayesian network. "weights": the finite network,
         all of its parameters N(0, 1); of a width that a sampler can carry, a few thousand
         parameters.
-    sampler : {"nuts", "ess", "vi", "laplace"}, default "nuts"
-        "nuts": the No-U-Turn sampler. "ess": elliptical slice sampling, slower but on the smallest
-        data sets. Both are right in the limit of many draws. Approximations: "vi", independent
-        draws from the nearest Gaussian with independent whitened variables; "laplace", the Gaussian
-        at the mode in closed form, of a finite network linearised there.
+    sampler : str, default "nuts"
+        Name of a sampler (`ntk_uq.bayes.samplers`): of Markov chains, as the No-U-Turn sampler, or
+        of an approximation.
     num_warmup, num_samples, num_chains : int, default 500, 500, 2
         Draws of each chain that adapt the sampler and are dropped, draws that are kept, chains.
-        "vi" has no warm-up, and "laplace" no draws.
     class_weight : "balanced", dict or None, default None
         Weight of each class, times those of the points: "balanced" gives all classes the same sum,
         the number of points over that of classes; a dict gives each label's, 1 where it has none.
@@ -376,7 +373,7 @@ class BayesianRegressor(_Bayesian, Regressor):
         As in `BayesianClassifier`.
     prior : {"ntk", "nngp", "weights"}, default "ntk"
         As in `BayesianClassifier`.
-    sampler : {"nuts", "ess", "vi", "laplace"}, default "nuts"
+    sampler : str, default "nuts"
         As in `BayesianClassifier`.
     noise : float, optional
         Standard deviation of the observation noise, in the units of the target. None estimates it

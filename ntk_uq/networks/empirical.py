@@ -33,7 +33,7 @@ def empirical_ntk(
 
     Parameters
     ----------
-    architecture : MLP, ConvNet or Architecture
+    architecture : MLP or other architecture
         The network's architecture.
     params : pytree
         The network's parameters, from ``architecture.init`` or training.

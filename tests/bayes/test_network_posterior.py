@@ -11,6 +11,7 @@ from scipy.special import softmax
 
 from ntk_uq import MLP, Architecture, ConvNet, bayes
 from ntk_uq.analytic import gaussian_predictor
+from ntk_uq.bayes.samplers import ChainSampler, samplers_of
 from ntk_uq.likelihoods import Categorical, Gaussian
 from ntk_uq.networks.architecture import Kernels
 
@@ -54,7 +55,7 @@ def assert_moments(draws, mean, cov):
 
 
 @pytest.mark.cases(1)
-@pytest.mark.parametrize("sampler", ["nuts", "ess"])
+@pytest.mark.parametrize("sampler", samplers_of(ChainSampler))
 def test_linear_network_against_bayesian_linear_regression(sampler):
     prior = bayes.NetworkPrior(jnp.asarray(X), LINEAR, 2)
     assert prior.n_parameters == 6

@@ -67,7 +67,7 @@ def test_laplace_of_a_linear_network_is_exact(weights):
 
 
 def test_what_cannot_be_fitted():
-    with pytest.raises(ValueError, match=r'sampler must be "nuts", "ess" or "vi"; got .laplace.'):
+    with pytest.raises(ValueError, match=r'sampler must be "nuts", .*; got .laplace.'):
         Posterior(sampler="laplace").fit(problem())
     no_key = Problem(X, Y, Gaussian(NOISE), REG, None, NET)
     for producer in (Posterior(), LaplaceNetwork()):

@@ -1,5 +1,6 @@
 """The table of samplers: whatever stands in it is known everywhere, and nothing else is."""
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -7,12 +8,17 @@ import numpy as np
 import pytest
 
 from ntk_uq import MLP, BayesianRegressor, bayes
+from ntk_uq.bayes import samplers
 from ntk_uq.bayes.samplers import (
     SAMPLERS,
     ChainSampler,
+    DrawSampler,
     EllipticalSlices,
+    NoUTurn,
+    Sampler,
     Variational,
     sampler_named,
+    samplers_of,
 )
 
 X = np.linspace(-1, 1, 6)[:, None]
@@ -78,12 +84,26 @@ def test_names_are_those_of_the_table():
     assert sampler_named("ess", "sampler must be", ChainSampler) is SAMPLERS["ess"]
 
 
-@pytest.mark.parametrize("name", ["vi", "gibbs", None, ["nuts"]])
-def test_other_names_are_refused_with_those_that_there_are(name):
-    with pytest.raises(ValueError, match='takes sampler "nuts" or "ess"; got '):
-        sampler_named(name, "sample_latents takes sampler", ChainSampler)
+@pytest.mark.parametrize("kind", [Sampler, DrawSampler, ChainSampler])
+def test_other_names_are_refused_with_those_that_there_are(kind):
+    known = samplers_of(kind)
+    for name in ("gibbs", None, ["nuts"], *(SAMPLERS.keys() - known)):
+        with pytest.raises(ValueError, match=r"takes sampler .*; got ") as caught:
+            sampler_named(name, "this takes sampler", kind)
+        assert re.findall('"(.*?)"', str(caught.value)) == list(known)
+
+
+def test_the_contents_page_lists_them_by_kind():
+    listed = re.findall('^"(.*)"$', samplers.__doc__, flags=re.MULTILINE)
+    chains = samplers_of(ChainSampler)
+    assert listed == [*chains, *(name for name in SAMPLERS if name not in chains)]
 
 
 def test_what_draws_nothing_has_no_cost_of_draws():
-    with pytest.raises(ValueError, match=r'takes sampler "nuts", "ess" or "vi"; got .laplace.'):
+    with pytest.raises(ValueError, match=r'takes sampler "nuts", .*; got .laplace.'):
         bayes.estimate_cost(5, 1, **COUNTS, sampler="laplace")
+
+
+def test_settings_that_are_left_out_are_the_samplers_own():
+    assert NoUTurn(target_accept_prob=0.9).tuned(target_accept_prob=None).target_accept_prob == 0.9
+    assert NoUTurn().tuned(target_accept_prob=0.7, thin=3) == NoUTurn(target_accept_prob=0.7)

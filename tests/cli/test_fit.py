@@ -23,8 +23,14 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import scale
 
 import ntk_uq as nuq
+from ntk_uq.bayes.samplers import SAMPLERS
+from ntk_uq.cli import options
 from ntk_uq.tables import read_table
 from ntk_uq.tables.tails import CompressedTails
+
+
+def test_samplers_are_those_that_there_are():
+    assert {name: sampler.title for name, sampler in SAMPLERS.items()} == options.SAMPLERS
 
 
 def fit_and_predict(folder, *options, table=CLASSES, target="y"):

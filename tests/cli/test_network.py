@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from example_tables import shell
 
+import ntk_uq as nuq
 from ntk_uq.cli import methods
 
 SOURCE = """
@@ -46,6 +47,12 @@ def test_fit_and_predict(network, folder, capsys):
     assert (own["probability_yes"] - default["probability_yes"]).abs().max() > 1e-3
 
 
+def test_an_architecture_is_taken_as_it_is(folder):
+    (folder / "ours.py").write_text("from ntk_uq import MLP\n\nnet = MLP(width=8, depth=1)")
+    assert shell(*FIT, "--network", "ours.py:net") == 0
+    assert nuq.load("model.ntk").estimator.architecture_ == nuq.MLP(width=8, depth=1)
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -54,10 +61,12 @@ def test_fit_and_predict(network, folder, capsys):
         ("mine.py:Other", "mine.py has no Other; it has Network"),
         ("sizes.py:WIDTH", "module must be a function or class"),
         ("broken.py:Network", "broken.py failed, ZeroDivisionError"),
+        ("ours.py:MLP", "MLP is a class of architectures: write net = MLP(...) in ours.py"),
     ],
 )
 def test_mistakes(given, said, network, folder, capsys):
     (folder / "broken.py").write_text("1 / 0")
+    (folder / "ours.py").write_text("from ntk_uq import MLP")
     assert shell(*FIT, "--network", given) == 2
     assert said in capsys.readouterr().err
 

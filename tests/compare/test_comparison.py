@@ -1,5 +1,5 @@
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import permutations
 
@@ -19,11 +19,11 @@ from ntk_uq.calibration import TemperatureScaled
 from ntk_uq.compare import Comparison, ComparisonWarning, compare
 from ntk_uq.compare.summary import error_of_epistemic
 from ntk_uq.distances import Draws
-from ntk_uq.distances.measures import estimate_tv
+from ntk_uq.distances.measures import MEASURES, estimate_tv
 from ntk_uq.distances.pair import Pair
 from ntk_uq.estimators import NTKClassifier, NTKRegressor
 from ntk_uq.metrics import regression_scores, scores
-from ntk_uq.networks.mlp import MLP
+from ntk_uq.networks import MLP, BaseArchitecture
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
 N_POINTS, N_CLASSES = 12, 3
@@ -68,22 +68,18 @@ def comparison():
     return compare(methods, np.zeros((N_POINTS, 2)), y, reference="mcmc")
 
 
-DISTANCES = (
-    "tv",
-    "kl",
-    "bures_wasserstein",
-    "energy",
-    "epistemic_ratio",
-    "rank_correlation",
-    "rejection_agreement",
-)
+# By their columns: those that the table has.
+DISTANCES = {one.column or name: one for name, one in MEASURES.items() if one.words is not None}
 
 
 def test_table_holds_what_the_predictions_say(comparison):
     table = comparison.table
     assert list(table.index) == ["finite", "gaussian", "mcmc"]
-    distances = [column for name in DISTANCES for column in (name, f"{name}_se")]
-    distances.insert(2, "tv_noise")
+    distances = [
+        column
+        for name, measure in DISTANCES.items()
+        for column in (name, f"{name}_se", *[f"{name}_noise"] * (measure.noise is not None))
+    ]
     assert list(table.columns) == [
         "accuracy",
         "log_loss",
@@ -112,8 +108,8 @@ def test_table_holds_what_the_predictions_say(comparison):
     seconds = row["fit_seconds"] + row["predict_seconds"]
     assert row["effective_per_second"] == pytest.approx(32 / seconds)
     reference = table.loc["mcmc"]
-    assert (reference[[*DISTANCES[:4], "tv_se", "tv_noise", "energy_se"]] == 0).all()
-    assert (reference[list(DISTANCES[4:])] == 1).all()
+    assert (reference[["tv_se", "tv_noise", "energy_se"]] == 0).all()
+    assert list(reference[list(DISTANCES)]) == [one.itself.value for one in DISTANCES.values()]
     # The Gaussian is no set of draws, and of functions it knows nothing.
     unknown = ["energy", "energy_se", "n_effective", "effective_per_second"]
     assert list(table.columns[table.isna().any()]) == unknown
@@ -130,7 +126,7 @@ def test_distance_table_tells_what_is_beyond_error(comparison):
     assert (row["value"], row["se"], row["noise"]) == (tv.value, tv.se, tv.noise)
     assert row["significant"] == tv.is_significant
     pairs = replace(comparison, reference=None).distance_table
-    assert len(pairs) == 3 * 8
+    assert len(pairs) == 3 * len(MEASURES)
 
 
 def test_columns_follow_what_is_known():
@@ -418,6 +414,19 @@ def test_scaled_estimators_are_compared_too():
     assert np.isnan(compared.table.loc["scaled", "fit_seconds"])
 
 
+@dataclass(frozen=True)
+class Sized(BaseArchitecture):
+    """An architecture whose width must be given."""
+
+    width: int
+
+    def kernel_block(self, x1, x2=None):
+        return MLP().kernel_block(x1, x2)
+
+    def kernel_diag_block(self, x):
+        return MLP().kernel_diag_block(x)
+
+
 def test_different_problems_are_said():
     rng = np.random.default_rng(0)
     X, y = 3 * rng.standard_normal((24, 2)), np.repeat([0, 1], 12)
@@ -435,9 +444,10 @@ def test_different_problems_are_said():
         (sentence,) = compared.differences
         assert "base" in sentence
         assert "other" in sentence
-    # The limit of infinite width does not depend on the width.
-    wider = NTKClassifier(MLP(width=32), **settings).fit(X, y)
-    assert not compare({"base": base, "wider": wider}, X).differences
+    # The limit of infinite width does not depend on the width, which may have no default.
+    for narrow, wide in ((MLP(width=16), MLP(width=32)), (Sized(8), Sized(32))):
+        both = {str(n.width): NTKClassifier(n, **settings).fit(X, y) for n in (narrow, wide)}
+        assert not compare(both, X).differences
 
 
 def test_regressors():

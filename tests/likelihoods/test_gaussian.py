@@ -19,7 +19,7 @@ CASE = SimpleNamespace(
     log_density=lambda f, y: stats.norm.logpdf(y, f, 0.7).sum(axis=-1),
     highest_latent=800.0,
     probabilities=False,
-    variance=0.7**2,
+    variance=lambda f: np.full_like(f, 0.7**2),
 )
 
 

@@ -252,7 +252,7 @@ def test_draws_have_the_mean_and_covariance_of_the_likelihood(case):
     # The variance of exponential families in natural parameters is their curvature.
     variance = dense(likelihood.curvature(DRAWN, response))
     if case.variance is not None:
-        variance = np.broadcast_to(case.variance * np.eye(C), variance.shape)
+        variance = case.variance(DRAWN)[..., None] * np.eye(C)
     expected = np.zeros((3, C, 3, C))
     expected[np.arange(3), :, np.arange(3), :] = variance  # points are independent
     products = np.einsum("sic,sjd->sicjd", deviation, deviation)

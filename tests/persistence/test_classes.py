@@ -13,6 +13,7 @@ import pytest
 
 import ntk_uq
 from ntk_uq import likelihoods, networks
+from ntk_uq.bayes.samplers import Sampler
 from ntk_uq.networks import MLP, Architecture, BaseArchitecture
 from ntk_uq.persistence.archive import array_name
 from ntk_uq.persistence.classes import CLASSES, class_named, name_of
@@ -29,8 +30,6 @@ NOT_HELD = {
     "DecisionPlan",
     "CostEstimate", "ConjugateGradients", "Optax", "Problem",
     "InfiniteEnsemble", "LaplaceProcess", "FiniteEnsemble", "Posterior", "LaplaceNetwork",
-    "Sampler", "DrawSampler", "ChainSampler", "NoUTurn", "EllipticalSlices", "Variational",
-    "Laplace",
 }  # fmt: skip
 
 
@@ -46,7 +45,8 @@ def shipped():
 
 
 def test_every_shipped_dataclass_has_a_name_in_files():
-    unnamed = {cls.__name__ for cls in shipped() if name_of(cls) is None}
+    # Draws hold the name of their sampler.
+    unnamed = {c.__name__ for c in shipped() if name_of(c) is None and not issubclass(c, Sampler)}
     assert unnamed - NOT_HELD == set()
     for cls in shipped():
         name = name_of(cls)

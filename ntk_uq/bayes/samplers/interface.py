@@ -53,9 +53,10 @@ class Sampler(abc.ABC):
     title: ClassVar[str]
 
     def tuned(self, **settings: Any) -> Self:
-        """The sampler with those settings of a function that it has; others do not concern it."""
+        """The sampler with those settings of a function that it has; None leaves its own."""
+        given = {name for name, value in settings.items() if value is not None}
         own = {field.name for field in fields(self)}
-        return replace(self, **{name: settings[name] for name in own & settings.keys()})
+        return replace(self, **{name: settings[name] for name in own & given})
 
 
 @dataclass(frozen=True)

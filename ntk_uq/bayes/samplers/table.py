@@ -8,11 +8,16 @@ from ntk_uq.bayes.samplers.nuts import NoUTurn
 from ntk_uq.bayes.samplers.slices import EllipticalSlices
 from ntk_uq.bayes.samplers.variational import Variational
 
-__all__ = ["SAMPLERS", "sampler_named"]
+__all__ = ["SAMPLERS", "sampler_named", "samplers_of"]
 
 SAMPLERS: dict[str, Sampler] = {
     sampler.name: sampler for sampler in (NoUTurn(), EllipticalSlices(), Variational(), Laplace())
 }
+
+
+def samplers_of(kind: type) -> dict[str, Any]:
+    """Those of a kind: `Sampler`, `DrawSampler` or `ChainSampler`."""
+    return {name: sampler for name, sampler in SAMPLERS.items() if isinstance(sampler, kind)}
 
 
 def sampler_named(name: Any, asks: str, kind: type = Sampler) -> Any:
@@ -25,14 +30,14 @@ def sampler_named(name: Any, asks: str, kind: type = Sampler) -> Any:
     asks : str
         How a refusal begins, ``sampler must be`` for example.
     kind : type
-        `Sampler`, `DrawSampler` or `ChainSampler`.
+        As of `samplers_of`.
 
     Raises
     ------
     ValueError
         If none has the name. The message lists those that there are.
     """
-    found = {key: sampler for key, sampler in SAMPLERS.items() if isinstance(sampler, kind)}
+    found = samplers_of(kind)
     if not isinstance(name, str) or name not in found:
         *others, last = (f'"{key}"' for key in found)
         raise ValueError(f"{asks} {', '.join(others)} or {last}; got {name!r}.")
