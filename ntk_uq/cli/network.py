@@ -2,8 +2,8 @@
 
 import argparse
 import importlib.util
-import inspect
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,12 @@ def own_network(text: str, width: int | None = None) -> Any:
     text : str
         ``FILE.py:NAME``.
     width : int, optional
-        Given to the class or function, where it takes one.
+        Given to the class or function, or to the architecture.
+
+    Raises
+    ------
+    ValueError
+        If there is no such network, or it has no width to set.
     """
     from ntk_uq.networks.architecture import BaseArchitecture
     from ntk_uq.networks.own import Architecture
@@ -88,7 +93,7 @@ def own_network(text: str, width: int | None = None) -> Any:
             + (f"; it has {', '.join(known)}" * any(known))
         )
     if isinstance(factory, BaseArchitecture):
-        return factory
+        return _of_width(factory, width, text)
     if isinstance(factory, type) and issubclass(factory, BaseArchitecture):
         raise ValueError(
             f"--network {text}: {name} is a class of architectures: write net = {name}(...) in "
@@ -96,8 +101,20 @@ def own_network(text: str, width: int | None = None) -> Any:
         )
     try:
         architecture = Architecture(factory)
-        call = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
-        takes_width = "width" in inspect.signature(call).parameters
     except ValueError as error:
         raise ValueError(f"--network {text}: {error}") from None
-    return architecture.with_width(width) if takes_width and width else architecture
+    return _of_width(architecture, width, text)
+
+
+def _of_width(architecture: Any, width: int | None, text: str) -> Any:
+    """The architecture of the width that was asked for, if one was."""
+    if width is None:
+        return architecture
+    try:
+        if hasattr(architecture, "with_width"):
+            return architecture.with_width(width)
+        return replace(architecture, width=width)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"--network {text} has no width to set ({error}): leave --width out"
+        ) from None

@@ -9,6 +9,7 @@ from example_tables import shell
 
 import ntk_uq as nuq
 from ntk_uq.cli import methods
+from ntk_uq.cli.network import own_network
 
 SOURCE = """
 import jax
@@ -90,6 +91,13 @@ def test_width_is_the_networks_own_where_none_is_given(network, folder):
         words = methods.about("ensemble", arguments, 1.0)
         assert ("of width 16" in words) == (width == 16)
         assert "of width 512" not in words
+    (folder / "ours.py").write_text(
+        "from flax import nnx\nfrom ntk_uq import MLP\n\nnet = MLP(width=8, depth=1)\n\n"
+        "def linear(n, c, *, rngs):\n    return nnx.Linear(n, c, rngs=rngs)"
+    )
+    assert own_network("ours.py:net", 16) == nuq.MLP(width=16, depth=1)
+    with pytest.raises(ValueError, match=r"ours\.py:linear has no width to set .* leave --width out"):
+        own_network("ours.py:linear", 16)
 
 
 @pytest.mark.slow
