@@ -21,7 +21,9 @@ def problem():
     return dense_problem()
 
 
-@pytest.mark.parametrize("reg", [1e-6, 0.03, 1.0, 40.0])
+@pytest.mark.parametrize(  # at the least of them SciPy takes ten seconds
+    "reg", [pytest.param(1e-6, marks=pytest.mark.slow), 0.03, 1.0, 40.0]
+)
 def test_solver_agrees_with_scipy(problem, reg):
     train, _, _, y = problem
     rng = np.random.default_rng(1)

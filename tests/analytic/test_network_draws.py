@@ -54,7 +54,7 @@ def distance(task, found, exact):
     return np.sqrt(pull + np.einsum("sic,sic->s", moved, bent))
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior", "none"])
 @pytest.mark.parametrize("likelihood", TARGETS, ids=lambda like: type(like).__name__)
 @pytest.mark.parametrize("weights", [None, RNG.uniform(0.5, 2.0, N)], ids=["alike", "weighted"])

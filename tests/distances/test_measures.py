@@ -167,7 +167,7 @@ WITHIN = 1.27
 STEPS = {"rank_correlation": 0.0, "rejected_20": 1 / 3, "rejected_10": 1 / 2}
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 @pytest.mark.parametrize("name", MEASURES)

@@ -21,6 +21,7 @@ def _small_tiles(monkeypatch):
     monkeypatch.setattr("ntk_uq._common.tiles.TILE_ROWS", 20)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("likelihood", "y"),
     [(Categorical(), np.eye(2)[(SIGNAL[:, 0] > 0).astype(int)]), (Gaussian(0.5), SIGNAL)],

@@ -178,7 +178,7 @@ def sample(net, x, members):
     return lax.map(member, jax.random.split(jax.random.key(0), members), batch_size=16)
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", CASES)
 def test_finite_networks_approach_the_kernels(name):
     layers, forward, x = CASES[name]
