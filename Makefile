@@ -28,6 +28,8 @@ UV := .uv/$(UV_VERSION)/$(SCRIPTS)/uv
 endif
 BIN := .venv/$(SCRIPTS)
 STAMP := .venv/installed
+# Modules are compiled once, also in containers that forbid it: tests start many processes.
+unexport PYTHONDONTWRITEBYTECODE
 # Certificates as the machine has them, where a company's proxy has its own.
 export UV_SYSTEM_CERTS ?= true
 
@@ -120,7 +122,7 @@ clean: ## Remove all that the other targets made
 # Constraints pin the versions that the tests ran with; pyproject.toml leaves TensorFlow out.
 $(STAMP): pyproject.toml constraints.txt .python-version | $(UV)
 	$(UV) venv --quiet --clear || $(UV) venv --clear --python '>=3.12'
-	$(UV) pip install --python $(BIN)/python --constraints constraints.txt --group dev --editable '.[stax]'
+	$(UV) pip install --python $(BIN)/python --compile-bytecode --constraints constraints.txt --group dev --editable '.[stax]'
 	touch $@
 
 # Outside this directory, where a version manager would insist on the version in .python-version.
