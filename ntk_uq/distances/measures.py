@@ -67,9 +67,6 @@ class Measure:
         What differs where it does, in a sentence of the report.
     itself : Estimate
         Of a method from itself.
-    second_order : bool
-        Whether the first order, by which its standard error goes, vanishes where there is no
-        difference: the error is then up to sqrt(2) times too large.
     classes_only : bool
         Whether regressors have none.
     """
@@ -81,7 +78,6 @@ class Measure:
     column: str | None = None
     aspect: str | None = None
     itself: Estimate = _SAME
-    second_order: bool = False
     classes_only: bool = False
 
 
@@ -137,7 +133,6 @@ def estimate_tv(pair: Pair) -> Estimate:
         "What the method's class probabilities would lose in log loss if {reference}'s "
         "were true, mean over test points.",
     ),
-    second_order=True,
     classes_only=True,
 )
 def estimate_kl(pair: Pair) -> tuple[Estimate, Estimate]:
@@ -169,7 +164,6 @@ def estimate_kl(pair: Pair) -> tuple[Estimate, Estimate]:
         "see it.",
     ),
     aspect="the logits at single points",
-    second_order=True,
 )
 def estimate_bures_wasserstein(pair: Pair) -> Estimate:
     """W^2 has the slope 2 (mu_a - mu_b) in mu_a and I - T in A, with T the map from a to b."""
@@ -198,7 +192,6 @@ def estimate_bures_wasserstein(pair: Pair) -> Estimate:
         "distribution, and 1; Monte-Carlo error may take it below zero.",
     ),
     aspect="whole functions",
-    second_order=True,
 )
 def estimate_energy(pair: Pair) -> Estimate:
     """Standard error by linearisation; conservative where there is no difference."""
