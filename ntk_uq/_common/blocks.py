@@ -5,14 +5,19 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["bucket", "in_blocks"]
+__all__ = ["bucket", "in_blocks", "placed"]
 
 
 def bucket(count: int) -> int:
     """The smallest power of two that is at least `count`: how many points are computed together."""
     return 1 << (count - 1).bit_length()
+
+
+def placed(array: ArrayLike) -> jax.Array:
+    """The array on JAX's device, by a transfer: `jnp.asarray` compiles a program for each shape."""
+    return array if isinstance(array, jax.Array) else jax.device_put(np.asarray(array))
 
 
 def in_blocks(function: Callable[[NDArray], Any], X: NDArray, most: int, axis: int = 0) -> Any:

@@ -1,5 +1,6 @@
 """Factorisation of kernels: as little jitter as possible, and never silently."""
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -26,20 +27,27 @@ def cholesky(matrix: Array) -> tuple[Array, float]:
     ValueError
         If the matrix has an eigenvalue that is negative beyond rounding.
     """
-    # Rounding moves eigenvalues by about this much; a rank-deficient matrix needs little more.
-    rounding = float(jnp.finfo(matrix.dtype).eps) * float(jnp.trace(matrix))
-    diagonal = jnp.diag_indices(len(matrix))
-    for jitter in (0.0, *(rounding * 10**k for k in range(4))):
-        factor = jnp.linalg.cholesky(matrix.at[diagonal].add(jitter))
-        # A singular matrix may slip through with pivots that are nothing but rounding.
-        if bool(jnp.all(jnp.square(jnp.diag(factor)) > 0.5 * rounding)):
-            return factor, jitter
+    for multiple in (0.0, 1.0, 10.0, 100.0, 1000.0):
+        factor, jitter, sound = _attempt(matrix, multiple)
+        if sound:
+            return factor, float(jitter)
     smallest = float(jnp.linalg.eigvalsh(matrix)[0])
     raise ValueError(
         f"The kernel of shape {matrix.shape} is not positive semi-definite: its smallest "
         f"eigenvalue is {smallest:.3g}, beyond rounding in {matrix.dtype}. It may be asymmetric, "
         "hold NaN, or have been computed in float32: compute it in float64."
     )
+
+
+@jax.jit
+def _attempt(matrix: Array, multiple: float) -> tuple[Array, Array, Array]:
+    """Factor with a multiple of rounding as jitter, the jitter, and whether it can be relied on."""
+    # Rounding moves eigenvalues by about this much; a rank-deficient matrix needs little more.
+    rounding = jnp.finfo(matrix.dtype).eps * jnp.trace(matrix)
+    jitter = multiple * rounding
+    factor = jnp.linalg.cholesky(matrix + jitter * jnp.eye(len(matrix), dtype=matrix.dtype))
+    # A singular matrix may slip through with pivots that are nothing but rounding.
+    return factor, jitter, jnp.all(jnp.square(jnp.diag(factor)) > 0.5 * rounding)
 
 
 def interpolation_factor(ntk: Array) -> Array:

@@ -243,10 +243,20 @@ class ExactPredictor:
         """
         if self.uncertainty == "none":
             return self._trained(cross)
-        weights = solve_triangular(self.factor, self._prior(cross).T, lower=True)
-        conditional, _ = _conditional_factor(self._prior(test), weights)
+        weights, covariance = self._given_training(cross, test)
+        conditional, _ = cholesky(covariance)
         shape = (len(conditional), self.alpha.shape[-1])
         (fresh,) = _standard_normal(key, range(len(self.alpha)), shape, dtype=conditional.dtype)
+        return self._functions(weights, conditional, fresh, cross)
+
+    @jax.jit
+    def _given_training(self, cross: Kernels, test: Kernels) -> tuple[Array, Array]:
+        """Weights of the whitened variables, and the prior's covariance given these."""
+        weights = solve_triangular(self.factor, self._prior(cross).T, lower=True)
+        return weights, _conditional_covariance(self._prior(test), weights)
+
+    @jax.jit
+    def _functions(self, weights: Array, conditional: Array, fresh: Array, cross: Kernels) -> Array:
         prior = jnp.einsum("im,sic->smc", weights, self.whitened)
         return prior + jnp.einsum("mk,skc->smc", conditional, fresh) + self._trained(cross)
 
@@ -257,7 +267,7 @@ class ExactPredictor:
         each call. LAPACK wants columns of the factor together, matrix products all draws of a
         point's coefficients.
         """
-        placed = jax.tree.map(jnp.asarray, self)
+        placed = jax.device_put(self)
         return replace(
             placed,
             alpha=_in_memory(placed.alpha, (1, 0, 2)),
@@ -277,12 +287,14 @@ def _in_memory(array: Array, major_to_minor: tuple[int, ...]) -> Array:
     return jax.device_put(array, Format(Layout(major_to_minor), array.sharding))
 
 
-def _conditional_factor(own: Array, weights: Array) -> tuple[Array, float]:
-    """Cholesky factor of a conditional covariance, relative to the rounding of the prior's."""
-    covariance = own - weights.T @ weights
-    # Where points coincide with known ones nothing is left but rounding, of the size of the prior.
-    rounding = 100 * float(jnp.finfo(own.dtype).eps) * float(jnp.trace(own))
-    return cholesky(covariance + rounding * jnp.eye(len(own), dtype=own.dtype))
+@jax.jit
+def _conditional_covariance(own: Array, weights: Array) -> Array:
+    """A conditional covariance, with a jitter of the size of the prior's rounding.
+
+    Where points coincide with known ones nothing is left but that.
+    """
+    rounding = 100 * jnp.finfo(own.dtype).eps * jnp.trace(own)
+    return own - weights.T @ weights + rounding * jnp.eye(len(own), dtype=own.dtype)
 
 
 def _standard_normal(key: Array, items: range, *shapes: tuple[int, ...], dtype: Any) -> list[Array]:
@@ -297,7 +309,7 @@ def _standard_normal(key: Array, items: range, *shapes: tuple[int, ...], dtype: 
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([*seed, i])))
         for array in arrays:
             rng.standard_normal(out=array[row], dtype=array.dtype)
-    return [jnp.asarray(array) for array in arrays]
+    return jax.device_put(arrays)
 
 
 def _random_variables(key: Array, draws: range, y: Array, uncertainty: Uncertainty) -> list[Array]:
@@ -327,16 +339,14 @@ def _solve_draws(
     # One for all, whatever n_draws: draws keep their values.
     size = min(gather(min(n_draws, at_once), task))
     double = f0.dtype == jnp.float64
+    given = {name: np.asarray(array) for name, array in (of_draws | {"f0": f0}).items()}
 
     def solve_chunk(start: int) -> tuple[Array, Array, Array]:
         chunk = slice(start, start + size)
         missing = start + size - min(start + size, n_draws)
         fill = ((0, missing), (0, 0), (0, 0))
         with own_rules(), jax.enable_x64(double):  # settings of each thread
-            s = solve(
-                jnp.pad(f0[chunk], fill),
-                **{name: jnp.pad(array[chunk], fill) for name, array in of_draws.items()},
-            )
+            s = solve(**{name: np.pad(array[chunk], fill) for name, array in given.items()})
             return jax.block_until_ready((s.alpha, s.gap, s.converged))
 
     def solve_chunks(starts: Sequence[int]) -> list[tuple[Array, Array, Array]]:
@@ -348,5 +358,5 @@ def _solve_draws(
         return side_by_side(solve_chunk, starts, threads, told)
 
     parts = divided(solve_chunks, range(0, n_draws, size), task)
-    alpha, gap, converged = (jnp.concatenate(part)[:n_draws] for part in zip(*parts, strict=True))
-    return alpha, gap, converged
+    alpha, gap, converged = (np.concatenate(part)[:n_draws] for part in zip(*parts, strict=True))
+    return jax.device_put((alpha, gap, converged))

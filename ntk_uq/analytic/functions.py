@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import solve_triangular
 
+from ntk_uq._common.linalg import cholesky
 from ntk_uq._common.rules import own_rules
-from ntk_uq.analytic.exact import ExactPredictor, _conditional_factor, _standard_normal
+from ntk_uq.analytic.exact import ExactPredictor, _conditional_covariance, _standard_normal
 from ntk_uq.networks.architecture import Kernels
 
 __all__ = ["FunctionDraws"]
@@ -71,7 +72,7 @@ class FunctionDraws:
             return trained
         weights = solve_triangular(self._factor, self._predictor._prior(cross).T, lower=True)
         own = self._predictor._prior(Kernels(*map(jnp.asarray, self._kernels(x, x))))
-        new_factor, _ = _conditional_factor(own, weights)
+        new_factor, _ = cholesky(_conditional_covariance(own, weights))
         fresh = self._fresh(len(x))
         prior = jnp.einsum("im,sic->smc", weights, self._whitened)
         prior = prior + jnp.einsum("mk,skc->smc", new_factor, fresh)

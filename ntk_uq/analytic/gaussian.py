@@ -140,6 +140,7 @@ def gaussian_predictor(
     return predictor
 
 
+@jax.jit
 def _quadratic_mode(ntk: Array, reg: float, y: Array, curvature: Any, resolvent: Any) -> Array:
     """Dual coefficients G y of a Gaussian likelihood, refined: G is known to rounding only."""
     alpha = jnp.zeros_like(y)

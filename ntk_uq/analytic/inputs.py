@@ -1,10 +1,10 @@
 """What the functions of this wing ask of kernels and targets, at their doors."""
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike
 
+from ntk_uq._common.blocks import placed
 from ntk_uq._common.solver import LARGEST_GAP, interpolation_gap, solve_dual
 from ntk_uq.likelihoods import Likelihood
 from ntk_uq.networks.architecture import Kernels
@@ -17,14 +17,14 @@ def _arrays(kernels: Kernels, y: ArrayLike) -> tuple[Kernels, Array]:
             "kernels takes Kernels(nngp, ntk), as architecture.kernels(X) gives them; got "
             f"{type(kernels).__name__}."
         )
-    nngp, ntk = (jnp.asarray(kernel) for kernel in kernels)
+    nngp, ntk = (placed(kernel) for kernel in kernels)
     n, shapes = len(ntk), [nngp.shape, ntk.shape]
     if np.ndim(y) != 2 or shapes != [(n, n), (n, n)] or np.shape(y)[0] != n:
         raise ValueError(
             "Kernels of n points are [n, n] and their targets [n, C], for classes one-hot rows; "
             f"got {nngp.shape}, {ntk.shape} and {np.shape(y)}."
         )
-    return Kernels(nngp, ntk), jnp.asarray(y, ntk.dtype)
+    return Kernels(nngp, ntk), placed(np.asarray(y, ntk.dtype))
 
 
 def objective_gap(
@@ -34,7 +34,7 @@ def objective_gap(
 
     And whether that is what a solution has.
     """
-    ntk = jnp.asarray(ntk)
+    ntk = placed(ntk)
     if reg == 0:
         gap, _ = interpolation_gap(ntk, y, f0, alpha, likelihood)
         return gap, gap <= LARGEST_GAP

@@ -13,7 +13,7 @@ from jax import Array
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
-from ntk_uq._common.blocks import in_blocks
+from ntk_uq._common.blocks import in_blocks, placed
 from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.low_rank import LowRank
 from ntk_uq._common.progress import progress_bar
@@ -243,7 +243,7 @@ class InfiniteEnsemble:
     def _closed_form(
         self, problem: Problem, kernels: Kernels, widest: float, progress: bool | None
     ) -> GaussianPredictor:
-        targets = jnp.asarray(problem.targets)
+        targets = placed(problem.targets)
         if self.time is not None:
             check_time(self.time, self.uncertainty)
             return gaussian_until(
@@ -256,7 +256,7 @@ class InfiniteEnsemble:
     ) -> ExactPredictor:
         if problem.key is None:
             raise ValueError('method="exact" draws: give the problem a key.')
-        targets, likelihood = jnp.asarray(problem.targets), problem.loss
+        targets, likelihood = placed(problem.targets), problem.loss
         asked = (kernels, targets, problem.reg, likelihood, self.uncertainty)
         key = jax.random.fold_in(problem.key, 0)
         if self.time is not None:
@@ -469,7 +469,7 @@ class FittedInfiniteEnsemble:
         with jax.enable_x64(True):
             if isinstance(self.predictor, ExactPredictor):
                 return self.predictor.on_device()
-            return jax.tree.map(jnp.asarray, self.predictor)
+            return jax.device_put(self.predictor)
 
     def __getstate__(self) -> dict[str, Any]:
         # Not what is on a device: unpickled without x64, JAX would round it.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 
@@ -89,9 +90,9 @@ class _PerOutput(NamedTuple):
 def _resolvent(ntk: Array, reg: float, curvature: Curvature, nngp: Array | None) -> Any:
     """`curvature_resolvent`, for one output only where all outputs have the same curvature."""
     d = curvature.diagonal
-    if curvature.direction is None and bool(jnp.all(d == d[:, :1])):
+    if curvature.direction is None and not np.ptp(d, axis=1).any():
         one = curvature_resolvent(ntk, reg, Curvature(d[:, :1], None))
-        return _Shared(one.inverses[0], jnp.eye(d.shape[1], dtype=d.dtype))
+        return _Shared(one.inverses[0], jax.device_put(np.eye(d.shape[1], dtype=d.dtype)))
     return curvature_resolvent(ntk, reg, curvature, nngp)
 
 

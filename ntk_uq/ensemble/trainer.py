@@ -120,13 +120,15 @@ class _Trainer:
         return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
 
     def _train_chunk(self, start, wanted, uncertainty, mode, run, name, report) -> _Results:
-        indices = jnp.arange(self.chunk, dtype=jnp.uint32) + jnp.uint32(start)
+        indices = np.arange(start, start + self.chunk, dtype=np.uint32)
         settings = (self.architecture, self.method, self.mesh)
         members, state = _start(*settings, uncertainty, self.key, indices, self.data, mode)
         # Places of members that are not asked for are idle.
         idle = np.ones(self.chunk, bool)
         idle[_within(wanted, start)] = False
-        state = state._replace(converged=state.converged | idle)
+        converged = np.asarray(state.converged) | idle
+        # Where it was: from elsewhere the next program would be compiled twice.
+        state = state._replace(converged=jax.device_put(converged, state.converged.sharding))
         results_like = jax.eval_shape(partial(_finish, *settings), members, state, self.data)
         if run is not None:
             results = run.load(name, results_like)
@@ -138,7 +140,7 @@ class _Trainer:
         # Passes in mini-batches are long, and go on to the end.
         passes = getattr(self.method, "n_passes", 0)
         while True:
-            taken = int(jnp.max(state.n_iter))
+            taken = int(np.asarray(state.n_iter).max())
             limit = min(taken + (1 if passes else _BLOCK), self.max_iter)
             state = _advance(*settings, members, state, self.data, limit)
             converged = np.asarray(state.converged)  # waits for the block

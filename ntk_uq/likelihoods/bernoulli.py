@@ -24,6 +24,7 @@ class Bernoulli:
     Array([[0.5, 0.5]], dtype=float32)
     """
 
+    @jax.jit
     def log_density(self, f: Array, y: Array) -> Array:
         """Log p(y | f): [..., n] nats."""
         return jnp.sum(y * f - jax.nn.softplus(f), axis=-1)
@@ -32,6 +33,7 @@ class Bernoulli:
         """Y - sigmoid(f): [..., n, C]."""
         return y - jax.nn.sigmoid(f)
 
+    @jax.jit
     def curvature(self, f: Array, y: Array) -> Curvature:
         """W = diag(p (1 - p))."""
         return Curvature(jax.nn.sigmoid(f) * jax.nn.sigmoid(-f), None)

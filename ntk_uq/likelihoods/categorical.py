@@ -28,6 +28,7 @@ class Categorical:
     Array([[0.25, 0.25, 0.25, 0.25]], dtype=float32)
     """
 
+    @jax.jit
     def log_density(self, f: Array, y: Array) -> Array:
         """Log p(y | f): [..., n] nats."""
         return jnp.sum(y * jax.nn.log_softmax(f, axis=-1), axis=-1)
@@ -36,6 +37,7 @@ class Categorical:
         """Y - softmax(f), for targets that sum to one: [..., n, C]."""
         return y - jax.nn.softmax(f, axis=-1)
 
+    @jax.jit
     def curvature(self, f: Array, y: Array) -> Curvature:
         """W = diag(p) - p p^T."""
         p = jax.nn.softmax(f, axis=-1)

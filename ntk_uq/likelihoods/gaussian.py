@@ -49,6 +49,7 @@ class Gaussian:
                     "targets' standard deviation for example, nearly interpolates."
                 )
 
+    @jax.jit
     def log_density(self, f: Array, y: Array) -> Array:
         """Log p(y | f): [..., n] nats."""
         z = (y - f) / self.noise
@@ -58,6 +59,7 @@ class Gaussian:
         """(Y - f) / noise^2: [..., n, C]."""
         return (y - f) / self.noise**2
 
+    @jax.jit
     def curvature(self, f: Array, y: Array) -> Curvature:
         """W = I / noise^2."""
         return Curvature(jnp.full_like(f, 1.0) / self.noise**2, None)

@@ -25,6 +25,7 @@ class Poisson:
     Array([[1., 1.]], dtype=float32)
     """
 
+    @jax.jit
     def log_density(self, f: Array, y: Array) -> Array:
         """Log p(y | f): [..., n] nats."""
         return jnp.sum(y * f - jnp.exp(f) - gammaln(y + 1), axis=-1)
@@ -33,6 +34,7 @@ class Poisson:
         """Y - exp(f): [..., n, C]."""
         return y - jnp.exp(f)
 
+    @jax.jit
     def curvature(self, f: Array, y: Array) -> Curvature:
         """W = diag(exp(f))."""
         return Curvature(jnp.exp(f), None)

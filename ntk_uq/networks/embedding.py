@@ -164,6 +164,7 @@ class FeatureEmbedding(BehindInputMap):
         """
         return self._embed(x, self._relative_scales(x))
 
+    @partial(jax.jit, static_argnums=0)
     def _embed(self, x: jax.Array, scales: jax.Array) -> jax.Array:
         waves = _waves(float(self.frequency), float(self.limit))
         numbers_ = jnp.asarray(waves.wave_numbers, x.dtype)
@@ -184,6 +185,7 @@ class FeatureEmbedding(BehindInputMap):
             embedded = None if x2 is None else self.embed(x2)
             return self.network.kernel_block(self.embed(x1), embedded)
         scales = self._relative_scales(x1)
+        x2 = x1 if x2 is None else x2
         moments = _moments(x1, x2, scales, self.frequency, self.linear, self.limit)
         return self.network.dot_product_kernels(*moments)
 
@@ -228,8 +230,8 @@ class FeatureEmbedding(BehindInputMap):
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
         if not self.network.has_dot_product_kernels:
             return self.network.kernel_diag_block(self.embed(x))
-        lengths = _lengths(x, self._relative_scales(x), self.linear)[:, None]
-        kernels = self.network.dot_product_kernels(lengths, lengths, jnp.zeros_like(lengths))
+        lengths, zeros = _own_moments(x, self._relative_scales(x), self.linear)
+        kernels = self.network.dot_product_kernels(lengths, lengths, zeros)
         return Kernels(jnp.squeeze(kernels.nngp, 1), jnp.squeeze(kernels.ntk, 1))
 
     @own_rules()
@@ -240,7 +242,7 @@ class FeatureEmbedding(BehindInputMap):
         embedded = None if x2 is None else self.embed(x2)
         return self.network.tangent_kernel(params.network, self.embed(x1), embedded, trace=trace)
 
-    def _relative_scales(self, x: jax.Array) -> jax.Array:
+    def _relative_scales(self, x: jax.Array) -> np.ndarray:
         """Scales whose squares sum to one: [d]."""
         d = x.shape[-1]
         if self.scales is not None and len(self.scales) != d:
@@ -248,7 +250,7 @@ class FeatureEmbedding(BehindInputMap):
                 f"scales has {len(self.scales)} entries; the points have {d} features."
             )
         scales = np.ones(d) if self.scales is None else np.asarray(self.scales)
-        return jnp.asarray(scales / np.linalg.norm(scales), x.dtype)
+        return np.asarray(scales / np.linalg.norm(scales), x.dtype)
 
 
 def _lengths(x: jax.Array, scales: jax.Array, linear: jax.Array | float) -> jax.Array:
@@ -288,9 +290,16 @@ def _complement(squared: jax.Array, s1: jax.Array, s2: jax.Array) -> jax.Array:
 
 
 @jax.jit
+def _own_moments(x: jax.Array, scales: jax.Array, linear: float) -> tuple[jax.Array, jax.Array]:
+    """Of each embedded point by itself: length, and one minus the cosine, which is zero: [n, 1]."""
+    lengths = _lengths(x, scales, linear)[:, None]
+    return lengths, jnp.zeros_like(lengths)
+
+
+@jax.jit
 def _moments(
     x1: jax.Array,
-    x2: jax.Array | None,
+    x2: jax.Array,
     scales: jax.Array,
     frequency: float,
     linear: float,
@@ -300,7 +309,6 @@ def _moments(
 
     From distances, feature by feature: between near points nothing cancels.
     """
-    right = x1 if x2 is None else x2
-    s1, s2 = _lengths(x1, scales, linear)[:, None], _lengths(right, scales, linear)[None]
-    squared = _squared_distances(x1, right, scales, frequency, linear, limit)
+    s1, s2 = _lengths(x1, scales, linear)[:, None], _lengths(x2, scales, linear)[None]
+    squared = _squared_distances(x1, x2, scales, frequency, linear, limit)
     return s1, s2, _complement(squared, s1, s2)

@@ -88,9 +88,10 @@ def mlp_kernels(
     [[200.  32.]
      [ 32. 200.]]
     """
-    settings = {"w_std": w_std, "b_std": b_std, "depth": depth}
-    settings |= {"activation": activation, "residual": residual, "same": x2 is None}
-    return _program(_of_points, x1, x1 if x2 is None else x2, **settings)
+    return _program(
+        _of_points, x1, x1 if x2 is None else x2, same=x2 is None,
+        w_std=w_std, b_std=b_std, depth=depth, activation=activation, residual=residual,
+    )  # fmt: skip
 
 
 def dot_product_kernels(
@@ -130,9 +131,10 @@ def dot_product_kernels(
     >>> print(dot_product_kernels(one, one, one, **net).ntk)  # at a right angle
     [[0.]]
     """
-    settings = {"w_std": w_std, "b_std": b_std, "depth": depth}
-    settings |= {"activation": activation, "residual": residual}
-    return _program(_of_moments, s1, s2, h, **settings)
+    return _program(
+        _of_moments, s1, s2, h,
+        w_std=w_std, b_std=b_std, depth=depth, activation=activation, residual=residual,
+    )  # fmt: skip
 
 
 def mlp_kernel_diag(
@@ -145,9 +147,10 @@ def mlp_kernel_diag(
     residual: bool = False,
 ) -> Kernels:
     """Diagonals of `mlp_kernels`, [n] each, in time proportional to n. Parameters as there."""
-    settings = {"w_std": w_std, "b_std": b_std, "depth": depth}
-    settings |= {"activation": activation, "residual": residual}
-    return _program(_of_own_points, x, **settings)
+    return _program(
+        _of_own_points, x,
+        w_std=w_std, b_std=b_std, depth=depth, activation=activation, residual=residual,
+    )  # fmt: skip
 
 
 def _program(function: Callable[..., Kernels], *points: jax.Array, **settings: Any) -> Kernels:

@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from ntk_uq._common.blocks import placed
 from ntk_uq._common.checkpoint import digest
 from ntk_uq._common.machine import cores
 from ntk_uq._common.processes import divided
@@ -511,8 +512,8 @@ def _evidences(networks, X, y, likelihood, fit_noise, weights, progress) -> Floa
 def _evidence_along(ntk, y, likelihood, fit_noise, weights) -> Callable[[float], Array]:
     """Log evidence as a function of the regularisation."""
     if not isinstance(likelihood, Gaussian):
-        loss = likelihood if weights is None else Weighted(likelihood, jnp.asarray(weights))
-        return lambda reg: log_evidence(jnp.asarray(ntk), jnp.asarray(y), reg, loss)
+        loss = likelihood if weights is None else Weighted(likelihood, placed(weights))
+        return lambda reg: log_evidence(placed(ntk), placed(y), reg, loss)
     spectrum = Spectrum.of(ntk, y, weights)
     return lambda reg: spectrum.log_evidence(
         reg, spectrum.best_noise(reg) if fit_noise else likelihood.noise
@@ -525,22 +526,22 @@ def _refine(network, X, y, likelihood, reg, tune, weights) -> tuple[Any, float, 
     climbed = [name for name in network.tunable if name in tune and name != "depth"]
     start |= {name: getattr(network, name) for name in climbed}
     if "scales" in tune:
-        start["scales"] = jnp.ones(X.shape[1])
-    lower = {name: jnp.zeros_like(value) for name, value in start.items()}
+        start["scales"] = np.ones(X.shape[1])
+    lower = {name: np.zeros_like(value) for name, value in start.items()}
     # A kernel that stays as it is is computed once, and one decomposition serves every evidence.
     stays = not climbed and "scales" not in tune
-    fixed = jnp.asarray(network.kernels(X).ntk) if stays else None
+    fixed = placed(network.kernels(X).ntk) if stays else None
     gaussian = isinstance(likelihood, Gaussian)
     spectrum = Spectrum.of(fixed, y, weights) if fixed is not None and gaussian else None
     if "noise" in tune:
-        start["noise"] = jnp.asarray(
+        start["noise"] = (
             spectrum.best_noise(reg)
             if spectrum
             else estimate_noise(network.kernels(X).ntk, y, reg, weights)
         )
         squares = np.average(np.square(y), axis=0, weights=weights)
-        lower["noise"] = jnp.asarray(_LEAST_NOISE * np.sqrt(squares))
-    points, targets = jnp.asarray(X), jnp.asarray(y)
+        lower["noise"] = _LEAST_NOISE * np.sqrt(squares)
+    points, targets = placed(X), placed(y)
 
     def with_noise(p: dict[str, Any]) -> Likelihood:
         return Gaussian(p["noise"]) if "noise" in p else likelihood

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -135,22 +136,24 @@ def _cross_validate_mode(
     weights = np.tile(counts, (len(folds), 1))
     for weight, fold in zip(weights, folds, strict=True):
         weight[fold] = 0
-    ntk, zero = jnp.asarray(ntk), jnp.zeros((len(folds), *targets.shape))
+    ntk, zero, weights, targets, y = jax.device_put(
+        (ntk, np.zeros((len(folds), *targets.shape)), weights, targets, y)
+    )
     scores, start = np.full((len(regs), 1, n), np.nan), zero
     held_out, best, worse = np.concatenate(folds), -np.inf, 0
     for done, r in enumerate(np.argsort(regs)[::-1]):
         solution = solve_dual(
             ntk,
             regs[r],
-            jnp.asarray(targets),
+            targets,
             zero,
             likelihood,
-            weights=jnp.asarray(weights),
+            weights=weights,
             start=start,
             tol=_CV_TOLERANCE,
         )
         start = solution.alpha
-        densities = np.asarray(likelihood.log_density(solution.latents, jnp.asarray(y)))
+        densities = np.asarray(likelihood.log_density(solution.latents, y))
         densities = np.where(np.asarray(solution.gap)[:, None] <= LARGEST_GAP, densities, np.nan)
         for density, fold in zip(densities, folds, strict=True):
             scores[r, 0, fold] = density[fold]

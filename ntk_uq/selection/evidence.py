@@ -1,5 +1,6 @@
 """The log evidence by Laplace, and the climb to its maximum."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 from jax import Array, lax
-from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import solve_triangular
 from numpy.typing import NDArray
 
@@ -210,17 +210,17 @@ def maximise_evidence(
     >>> round(float(best.parameters["reg"]), 3)  # 1 / reg + 1 = 3^2
     0.125
     """
-    logs, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.log(jnp.asarray(x, float)), start))
+    dtype = jnp.result_type(float)
+    first, unravel = _raveled(start, dtype)
 
     @jax.jit
     def deficit(logs: Array) -> tuple[Array, Array]:
         return jax.value_and_grad(lambda v: -evidence(jax.tree.map(jnp.exp, unravel(v))))(logs)
 
     def evaluate(logs: Floats) -> tuple[float, Floats]:
-        value, gradient = deficit(jnp.asarray(logs))
+        value, gradient = deficit(np.asarray(logs, dtype))
         return float(value), np.asarray(gradient, np.float64)
 
-    first = np.asarray(logs, np.float64)
     value, gradient = evaluate(first)
     if not np.isfinite(value):
         raise ValueError(
@@ -231,8 +231,7 @@ def maximise_evidence(
         return Optimum(start, -value, False, False, 1)
     low, high = first - _FURTHEST, first + _FURTHEST
     if lower is not None:
-        least, _ = ravel_pytree(jax.tree.map(lambda x: jnp.log(jnp.asarray(x, float)), lower))
-        low = np.clip(np.asarray(least, np.float64), low, first)
+        low = np.clip(_raveled(lower, dtype)[0], low, first)
 
     def slope(logs: Floats, gradient: Floats) -> float:
         """Length of the gradient within the bounds."""
@@ -276,5 +275,24 @@ def maximise_evidence(
         },
     )
     moved = value - best[1] >= _LEAST_RISE or slope(best[0], best[2]) <= _STEEP
-    parameters = jax.tree.map(jnp.exp, unravel(jnp.asarray(best[0], logs.dtype)))
+    parameters = jax.tree.map(np.exp, unravel(best[0].astype(dtype)))
     return Optimum(parameters, -best[1], bool(fit.success), moved, int(fit.nfev) + 1)
+
+
+def _raveled(parameters: Any, dtype: Any) -> tuple[Floats, Callable[[Any], Any]]:
+    """Logarithms of parameters as one vector, and what makes a pytree of one again.
+
+    In NumPy: `jax.flatten_util.ravel_pytree` compiles programs for it.
+    """
+    leaves, structure = jax.tree.flatten(parameters)
+    shapes = [np.shape(leaf) for leaf in leaves]
+    ends = np.cumsum([math.prod(shape) for shape in shapes]).tolist()
+    starts = [0, *ends[:-1]]
+
+    def unravel(vector: Any) -> Any:
+        parts = zip(starts, ends, shapes, strict=True)
+        return jax.tree.unflatten(structure, [vector[i:j].reshape(shape) for i, j, shape in parts])
+
+    with np.errstate(divide="ignore"):  # a bound of zero
+        logs = [np.log(np.asarray(leaf, dtype)).ravel() for leaf in leaves]
+    return np.concatenate(logs).astype(np.float64), unravel

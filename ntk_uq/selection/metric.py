@@ -17,6 +17,7 @@ import scipy
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common.blocks import placed
 from ntk_uq._common.checkpoint import digest
 from ntk_uq._common.machine import cores
 from ntk_uq._common.processes import divided
@@ -47,6 +48,7 @@ _LEAST_SCALE = 1e-3
 _TOLERANCE = 1e-6
 # Numbers that the derivatives of a block of the kernel may hold.
 _ENTRIES_AT_ONCE = 2**22
+_STEP = 32  # Numbers of points that are compiled for are multiples of this.
 
 
 class Metric(NamedTuple):
@@ -173,12 +175,15 @@ def mean_squared_gradients(
     points = np.asarray(X, float)
     n, d = points.shape
     weights = np.ones(n) if weights is None else np.asarray(weights, float)
-    rows = min(n, max(1, _ENTRIES_AT_ONCE // (n * d)))
-    filled = np.concatenate([points, points[: -n % rows]])  # blocks of one size compile once
+    # Repeated with coefficients of zero, so that one program serves many numbers of points.
+    known = points[np.resize(np.arange(n), n + -n % _STEP)]
+    coefficients = np.pad(np.asarray(alpha, float), ((0, -n % _STEP), (0, 0)))
+    rows = min(len(known), max(1, _ENTRIES_AT_ONCE // (len(known) * d)))
+    filled = np.concatenate([known, known[: -len(known) % rows]])
     with jax.enable_x64(True):
-        fixed = [jnp.asarray(a, float) for a in (points, alpha, scales)]
+        fixed = jax.device_put((known, coefficients, np.asarray(scales, float)))
         blocks = [
-            _squared_gradients(architecture, jnp.asarray(filled[i : i + rows]), *fixed)
+            _squared_gradients(architecture, filled[i : i + rows], *fixed)
             for i in range(0, n, rows)
         ]
     squares = np.concatenate([np.asarray(block) for block in blocks])[:n]
@@ -358,7 +363,7 @@ def _path(
                 alphas[r], latents, solved = _mode(*asked)
             start = alphas[r]
             if solved:
-                densities[r] = likelihood.log_density(jnp.asarray(latents), jnp.asarray(y))
+                densities[r] = likelihood.log_density(*jax.device_put((latents, y)))
     return alphas, densities
 
 
@@ -367,17 +372,19 @@ def _mode(
 ) -> tuple[Floats, Floats, bool]:
     """Dual coefficients and latents of the mode, and whether they can be relied on."""
     solution = solve_dual(
-        jnp.asarray(ntk),
+        placed(ntk),
         reg,
-        jnp.asarray(targets),
-        jnp.zeros((1, *targets.shape)),
+        placed(targets),
+        placed(np.zeros((1, *targets.shape))),
         likelihood,
-        weights=jnp.asarray(weights)[None],
-        start=jnp.asarray(start)[None],
+        weights=placed(weights[None]),
+        start=placed(start[None]),
         tol=_TOLERANCE,
     )
-    solved = bool(solution.gap[0] <= LARGEST_GAP)
-    return np.asarray(solution.alpha[0]), np.asarray(solution.latents[0]), solved
+    alpha, latents, gap = (
+        np.asarray(of_one)[0] for of_one in (solution.alpha, solution.latents, solution.gap)
+    )
+    return alpha, latents, bool(gap <= LARGEST_GAP)
 
 
 def _ridge(

@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple, Self
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
@@ -17,6 +18,16 @@ Floats = NDArray[np.float64]
 # solvers their precision. And what is taken, relative to the prior, where targets are all zero and
 # so say nothing: small, and yet networks can be trained and chains drawn.
 _LEAST_NOISE, _UNKNOWN_NOISE = 1e-4, 1e-2
+
+
+@jax.jit
+def _log_evidence(
+    eigenvalues: Array, squares: Array, repetitions: float, reg: Any, noise: Any
+) -> Array:
+    noise = jnp.broadcast_to(noise, squares.shape[1:])
+    variances = eigenvalues[:, None] / reg + noise**2
+    fit = jnp.sum(squares / variances + jnp.log(2 * math.pi * variances))
+    return -0.5 * (fit + repetitions * jnp.sum(jnp.log(2 * math.pi * noise**2)))
 
 
 class Spectrum(NamedTuple):
@@ -51,11 +62,7 @@ class Spectrum(NamedTuple):
 
     def log_evidence(self, reg: Any, noise: Any) -> Array:
         """Log evidence in nats, traceable, of a noise [C]: Rasmussen & Williams, eq. 5.8."""
-        signal = jnp.asarray(self.eigenvalues)[:, None] / reg
-        noise = jnp.broadcast_to(jnp.asarray(noise), self.squares.shape[1:])
-        variances = signal + noise**2
-        fit = jnp.sum(self.squares / variances + jnp.log(2 * math.pi * variances))
-        return -0.5 * (fit + self.repetitions * jnp.sum(jnp.log(2 * math.pi * noise**2)))
+        return _log_evidence(self.eigenvalues, self.squares, self.repetitions, reg, noise)
 
     def best_noise(self, reg: float) -> Floats:
         """Noise [C] that maximises the evidence: `estimate_noise`."""
