@@ -1,10 +1,13 @@
 """Seconds of a classifier's whole use: fit and predict_proba, in a new process and once more.
 
 Beside it scikit-learn's Gaussian process classifier on the same points, with a fixed radial kernel
-and with one that it fits.
+and with one that it fits. Of ours also what JAX compiles, from an empty cache: programs, their
+seconds, and how many more a fit of one point less takes.
 """
 
 import argparse
+import json
+import os
 import subprocess
 import sys
 import time
@@ -18,6 +21,7 @@ from sklearn.model_selection import train_test_split
 METHODS = (
     "NTKClassifier(MLP(), reg=1.0)",
     "NTKClassifier()",
+    "EnsembleClassifier(MLP(), n_members=4, reg=1.0)",
     "scikit-learn, kernel fixed",
     "scikit-learn, kernel fitted",
 )
@@ -28,21 +32,47 @@ def make(name):
         kernel = ConstantKernel(10.0) * RBF(5.0)
         optimizer = None if name.endswith("fixed") else "fmin_l_bfgs_b"
         return GaussianProcessClassifier(kernel, optimizer=optimizer, random_state=0)
-    from ntk_uq import MLP, NTKClassifier
+    from ntk_uq import MLP, EnsembleClassifier, NTKClassifier
 
+    if name.startswith("Ensemble"):
+        return EnsembleClassifier(MLP(), n_members=4, reg=1.0)
     return NTKClassifier(MLP(), reg=1.0) if "MLP" in name else NTKClassifier()
 
 
+def count_programs():
+    """Programs that are compiled from now on: a list of their seconds, tracing included."""
+    import jax
+
+    seconds, before = [], 0.0
+
+    def listen(event, duration, **_):
+        nonlocal before
+        if event.endswith(("jaxpr_trace_duration", "jaxpr_to_mlir_module_duration")):
+            before += duration
+        elif event.endswith("backend_compile_duration"):
+            seconds.append(before + duration)
+            before = 0.0
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return seconds
+
+
 def measure(name, points, rounds):
-    """Print the seconds of each round."""
+    """Print seconds of each round, and of the programs of the first and of one for another n."""
     X, y = load_digits(return_X_y=True)
     X, X_test, y, _ = train_test_split(
         X / 16, y, train_size=points, test_size=points, random_state=0, stratify=y
     )
-    for _ in range(rounds):
-        start = time.perf_counter()
+    programs = [] if name.startswith("scikit-learn") else count_programs()
+
+    def use(X, y):
+        start, known = time.perf_counter(), len(programs)
         make(name).fit(X, y).predict_proba(X_test)
-        print(time.perf_counter() - start)
+        return time.perf_counter() - start, programs[known:]
+
+    first, *later = (use(X, y) for _ in range(rounds))
+    _, others = use(X[:-1], y[:-1])
+    json.dump([first[0], [seconds for seconds, _ in later], first[1], others], sys.stdout)
 
 
 def main():
@@ -62,10 +92,18 @@ def main():
     warm = {}
     for name in METHODS:
         command = [sys.executable, __file__, "--method", name, *size]
-        result = subprocess.run(command, capture_output=True, text=True, check=True)
-        first, *later = map(float, result.stdout.split())
+        bare = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+        result = subprocess.run(command, capture_output=True, text=True, check=True, env=bare)
+        first, later, programs, others = json.loads(result.stdout)
         warm[name] = min(later)
-        print(f"{name}: first call {first:.1f} s, then {min(later):.2f} s", flush=True)
+        compiled = (
+            f"; {len(programs)} programs in {sum(programs):.1f} s, "
+            f"{len(others)} more in {sum(others):.1f} s for another n"
+        )
+        print(
+            f"{name}: first call {first:.1f} s, then {min(later):.2f} s{compiled * bool(programs)}",
+            flush=True,
+        )
     fitted = warm["scikit-learn, kernel fitted"] / warm["NTKClassifier()"]
     print(f"NTKClassifier() against scikit-learn with its kernel fitted: {fitted:.1f} times faster")
 
