@@ -65,7 +65,16 @@ class Steps:
     tol: Array | float
 
     @staticmethod
-    def of(reg, y, f0, likelihood, linear, weights, deflation, tol) -> "Steps":
+    def of(
+        reg: Array | float,
+        y: Array,
+        f0: Array,
+        likelihood: "Likelihood",
+        linear: Array | float,
+        weights: Array | float,
+        deflation: Deflation | CoupledDeflation | None,
+        tol: Array | float,
+    ) -> "Steps":
         dtype = f0.dtype
         return Steps(
             jnp.asarray(reg, dtype),
@@ -107,7 +116,9 @@ class Steps:
         return steepest, ntk_steepest, norm, jnp.maximum(_dot(descent, ntk_steepest), 0.0)
 
     @jax.jit
-    def first(self, alpha, latents, descent, ntk_descent, iteration) -> Iterate:
+    def first(
+        self, alpha: Array, latents: Array, descent: Array, ntk_descent: Array, iteration: Array
+    ) -> Iterate:
         steepest, ntk_steepest, norm, slope = self.measure(latents, descent, ntk_descent)
         return Iterate(
             alpha,
@@ -131,7 +142,9 @@ class Steps:
         return alpha, latents, descent.astype(latents.dtype)
 
     @jax.jit
-    def turn(self, it: Iterate, alpha, latents, descent, ntk_descent) -> Iterate:
+    def turn(
+        self, it: Iterate, alpha: Array, latents: Array, descent: Array, ntk_descent: Array
+    ) -> Iterate:
         """The next direction, conjugate to the last."""
         on = self.active(it)
         steepest, ntk_steepest, norm, slope = self.measure(latents, descent, ntk_descent)
@@ -167,7 +180,16 @@ class Steps:
         )
 
     @partial(jax.jit, static_argnames="rounding")
-    def gap(self, it: Iterate, root, alpha, ntk_alpha, ntk_r, known, rounding: float) -> Array:
+    def gap(
+        self,
+        it: Iterate,
+        root: Array,
+        alpha: Array,
+        ntk_alpha: Array,
+        ntk_r: Array,
+        known: Array,
+        rounding: float,
+    ) -> Array:
         """Gap of a fresh iterate, with what rounding hides of it: [S].
 
         Rounding is measured: `alpha` and the products are of other numbers than the iterate's.

@@ -282,7 +282,17 @@ def solve_dual(
 
 @jax.jit
 def _solve_dense(
-    ntk, reg, y, f0, likelihood, linear, weights, start, deflation, tol, max_iter
+    ntk: Any,
+    reg: Array | float,
+    y: Array,
+    f0: Array,
+    likelihood: "Likelihood",
+    linear: Array | float,
+    weights: Array | float,
+    start: Array | None,
+    deflation: Deflation | CoupledDeflation | None,
+    tol: Array | float,
+    max_iter: int,
 ) -> DualSolution:
     problem = reg, y, f0, likelihood, linear, weights, start, deflation, tol
     return _solve(_Dense(ntk), *problem, max_iter=max_iter)
@@ -299,7 +309,18 @@ def _can_be_enlarged(ntk: Any, problem: tuple) -> bool:
     return deflation is None and (hasattr(likelihood, "take") or not of_points)
 
 
-def _enlarged(ntk, reg, y, f0, likelihood, linear, weights, start, deflation, tol) -> tuple:
+def _enlarged(
+    ntk: Any,
+    reg: Array | float,
+    y: Array,
+    f0: Array,
+    likelihood: "Likelihood",
+    linear: Array | float,
+    weights: Array | float,
+    start: Array | None,
+    deflation: Deflation | CoupledDeflation | None,
+    tol: Array | float,
+) -> tuple:
     """The problem with points of weight zero, so that one program serves many numbers of points.
 
     Their kernel is zero and their coefficients stay so: the solution is the same. In NumPy, which
@@ -402,9 +423,10 @@ class _Iterations:
 
 
 def _solve(
-    operator: Any, reg: Any, y: Array, f0: Array, likelihood: "Likelihood", linear: Any,
-    weights: Any, start: Array | None, deflation: Any, tol: Any, *,
-    ntk_start: Array | None = None, max_iter: Any,
+    operator: Any, reg: Array | float, y: Array, f0: Array, likelihood: "Likelihood",
+    linear: Array | float, weights: Array | float, start: Array | None,
+    deflation: Deflation | CoupledDeflation | None, tol: Array | float, *,
+    ntk_start: Array | None = None, max_iter: int,
 ) -> DualSolution:  # fmt: skip
     steps = Steps.of(reg, y, f0, likelihood, linear, weights, deflation, tol)
     iterations = _Iterations(operator, steps, f0.dtype, max_iter)

@@ -28,7 +28,13 @@ _AT_ONCE_ACCELERATED = 64
 _MEMORY_SHARE = 0.5
 
 
-def _layout(architecture, method, data: _Data, memory, devices) -> tuple[Mesh, int]:
+def _layout(
+    architecture: BaseArchitecture,
+    method: Method,
+    data: _Data,
+    memory: int | None,
+    devices: Sequence[jax.Device] | None,
+) -> tuple[Mesh, int]:
     """Devices of this process, and members that they train at once: as many in every process."""
     own = jax.local_devices()
     devices = own if devices is None else list(devices)

@@ -148,6 +148,6 @@ def vdot(a: Any, b: Any) -> Array:
     return jax.tree.reduce(jnp.add, jax.tree.map(jnp.vdot, a, b))
 
 
-def norm(a) -> Array:
+def norm(a: Any) -> Array:
     """Euclidean norm of a pytree."""
     return jnp.sqrt(vdot(a, a))
