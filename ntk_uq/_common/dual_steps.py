@@ -6,7 +6,7 @@ The mathematics stands in `solver`.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from ntk_uq._common.deflation import CoupledDeflation, Deflation
 if TYPE_CHECKING:
     from ntk_uq.likelihoods import Likelihood
 
-__all__ = ["REPETITIONS", "Bracket", "Iterate", "Line", "Steps"]
+__all__ = ["REPETITIONS", "Bracket", "DualProblem", "Iterate", "Line", "Steps"]
 
 # Line searches stop once the slope has fallen to this fraction. Conjugacy needs them fairly
 # exact: 0.5 costs more products with Theta than it saves evaluations, 0.01 the reverse.
@@ -30,7 +30,25 @@ _AIM = 0.25
 REPETITIONS = 4
 
 
+class DualProblem(NamedTuple):
+    """What `solve_dual` is given beside Theta, draws first."""
+
+    reg: Array | float
+    y: Any  # [n, C]
+    f0: Any  # [S, n, C]
+    likelihood: "Likelihood"
+    linear: Any = 0.0
+    weights: Any = 1.0
+    start: Any = None
+    ntk_start: Any = None
+    deflation: Deflation | CoupledDeflation | None = None
+    tol: Array | float = 1e-12
+    max_iter: Array | int = 5000
+
+
 class Iterate(NamedTuple):
+    """Where the iterations are, draws last."""
+
     alpha: Array
     latents: Array
     descent: Array  # r
@@ -65,26 +83,19 @@ class Steps:
     tol: Array | float
 
     @staticmethod
-    def of(
-        reg: Array | float,
-        y: Array,
-        f0: Array,
-        likelihood: "Likelihood",
-        linear: Array | float,
-        weights: Array | float,
-        deflation: Deflation | CoupledDeflation | None,
-        tol: Array | float,
-    ) -> "Steps":
-        dtype = f0.dtype
+    def of(problem: DualProblem) -> "Steps":
+        f0 = problem.f0
+        linear = jnp.broadcast_to(problem.linear, f0.shape)
+        weights = jnp.broadcast_to(problem.weights, f0.shape[:2])
         return Steps(
-            jnp.asarray(reg, dtype),
-            y,
+            jnp.asarray(problem.reg, f0.dtype),
+            problem.y,
             jnp.moveaxis(f0, 0, -1),
-            likelihood,
-            jnp.moveaxis(jnp.broadcast_to(linear, f0.shape), 0, -1).astype(dtype),
-            jnp.broadcast_to(weights, f0.shape[:2]).T[:, None, :].astype(dtype),
-            deflation,
-            tol,
+            problem.likelihood,
+            jnp.moveaxis(linear, 0, -1).astype(f0.dtype),
+            weights.T[:, None, :].astype(f0.dtype),
+            problem.deflation,
+            problem.tol,
         )
 
     def gradient(self, latents: Array) -> Array:

@@ -25,7 +25,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from numpy.typing import NDArray
 
 from ntk_uq._common.deflation import (
     DEFLATED,
@@ -36,7 +35,7 @@ from ntk_uq._common.deflation import (
     deflate,
     deflation_basis,
 )
-from ntk_uq._common.dual_steps import REPETITIONS, Iterate, Steps
+from ntk_uq._common.dual_steps import REPETITIONS, DualProblem, Iterate, Steps
 from ntk_uq._common.low_rank import LowRank
 from ntk_uq._common.operators import Operator, as_operator
 from ntk_uq._common.tiles import SymmetricTiles
@@ -267,84 +266,57 @@ def solve_dual(
     -------
     DualSolution
     """
-    problem = y, f0, likelihood, linear, weights, start, deflation, tol
-    if not isinstance(ntk, Products):
-        if not _can_be_enlarged(ntk, problem):
-            return _solve_dense(ntk, reg, *problem, max_iter)
-        found = _solve_dense(*_enlarged(ntk, reg, *problem), max_iter)
-        alpha, latents = (
-            jnp.asarray(np.asarray(a)[:, : len(y)]) for a in (found.alpha, found.latents)
-        )
-        return found._replace(alpha=alpha, latents=latents)
-    report = None if told is None else lambda norm: told(norm / (2 * float(reg)))
-    return _solve(_Tiled(ntk, report), reg, *problem, ntk_start=ntk_start, max_iter=max_iter)
+    problem = DualProblem(
+        reg, y, f0, likelihood, linear, weights, start, ntk_start, deflation, tol, max_iter
+    )
+    if isinstance(ntk, Products):
+        report = None if told is None else lambda norm: told(norm / (2 * float(reg)))
+        return _solve(_Tiled(ntk, report), problem)
+    problem = problem._replace(ntk_start=None)
+    if not _can_be_enlarged(ntk, problem):
+        return _solve_dense(ntk, problem)
+    missing = -len(y) % _STEP
+    found = _solve_dense(np.pad(np.asarray(ntk), (0, missing)), _enlarged(problem, missing))
+    alpha, latents = (jnp.asarray(np.asarray(a)[:, : len(y)]) for a in (found.alpha, found.latents))
+    return found._replace(alpha=alpha, latents=latents)
 
 
 @jax.jit
-def _solve_dense(
-    ntk: Any,
-    reg: Array | float,
-    y: Array,
-    f0: Array,
-    likelihood: "Likelihood",
-    linear: Array | float,
-    weights: Array | float,
-    start: Array | None,
-    deflation: Deflation | CoupledDeflation | None,
-    tol: Array | float,
-    max_iter: int,
-) -> DualSolution:
-    problem = reg, y, f0, likelihood, linear, weights, start, deflation, tol
-    return _solve(_Dense(ntk), *problem, max_iter=max_iter)
+def _solve_dense(ntk: Any, problem: DualProblem) -> DualSolution:
+    return _solve(_Dense(ntk), problem)
 
 
-def _can_be_enlarged(ntk: Any, problem: tuple) -> bool:
+def _can_be_enlarged(ntk: Any, problem: DualProblem) -> bool:
     """Whether points of weight zero can be added, and are worth it."""
     if isinstance(ntk, Operator) or np.ndim(ntk) != 2 or len(ntk) > _MOST_ENLARGED:
         return False
-    y, _, likelihood, *_, deflation, _ = problem
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((ntk, problem))):
         return False  # of a program that is compiled for so many points anyway
+    y, likelihood = problem.y, problem.likelihood
     of_points = any(np.shape(leaf)[:1] == (len(y),) for leaf in jax.tree.leaves(likelihood))
-    return deflation is None and (hasattr(likelihood, "take") or not of_points)
+    return problem.deflation is None and (hasattr(likelihood, "take") or not of_points)
 
 
-def _enlarged(
-    ntk: Any,
-    reg: Array | float,
-    y: Array,
-    f0: Array,
-    likelihood: "Likelihood",
-    linear: Array | float,
-    weights: Array | float,
-    start: Array | None,
-    deflation: Deflation | CoupledDeflation | None,
-    tol: Array | float,
-) -> tuple:
+def _enlarged(problem: DualProblem, missing: int) -> DualProblem:
     """The problem with points of weight zero, so that one program serves many numbers of points.
 
     Their kernel is zero and their coefficients stay so: the solution is the same. In NumPy, which
     compiles nothing.
     """
-    n = len(y)
-    missing = -n % _STEP
-    rows = np.resize(np.arange(n), n + missing)  # targets that the likelihood knows
+    _, y, f0, likelihood, linear, weights, start, *_ = problem
+    rows = np.resize(np.arange(len(y)), len(y) + missing)  # targets that the likelihood knows
 
-    def fill(array: Any, shape: tuple[int, ...]) -> NDArray:
+    def fill(array: Any, shape: tuple[int, ...]) -> Any:
         width = [(0, missing if axis == 1 else 0) for axis in range(len(shape))]
         return np.pad(np.broadcast_to(np.asarray(array, f0.dtype), shape), width)
 
-    return (
-        np.pad(np.asarray(ntk), (0, missing)),
-        reg,
-        np.asarray(y)[rows],
-        fill(f0, f0.shape),
-        likelihood.take(rows) if hasattr(likelihood, "take") else likelihood,
-        linear if np.ndim(linear) == 0 else fill(linear, f0.shape),
-        fill(weights, f0.shape[:2]),
-        None if start is None else fill(start, f0.shape),
-        deflation,
-        tol,
+    return problem._replace(
+        y=np.asarray(y)[rows],
+        f0=fill(f0, f0.shape),
+        likelihood=likelihood.take(rows) if hasattr(likelihood, "take") else likelihood,
+        linear=linear if np.ndim(linear) == 0 else fill(linear, f0.shape),
+        weights=fill(weights, f0.shape[:2]),
+        start=None if start is None else fill(start, f0.shape),
     )
 
 
@@ -422,25 +394,23 @@ class _Iterations:
         return _Round(Iterate._make((*best, after.iteration)), before.norm, at.done + 1)
 
 
-def _solve(
-    operator: Any, reg: Array | float, y: Array, f0: Array, likelihood: "Likelihood",
-    linear: Array | float, weights: Array | float, start: Array | None,
-    deflation: Deflation | CoupledDeflation | None, tol: Array | float, *,
-    ntk_start: Array | None = None, max_iter: int,
-) -> DualSolution:  # fmt: skip
-    steps = Steps.of(reg, y, f0, likelihood, linear, weights, deflation, tol)
-    iterations = _Iterations(operator, steps, f0.dtype, max_iter)
+def _solve(operator: Any, problem: DualProblem) -> DualSolution:
+    start, ntk_start = problem.start, problem.ntk_start
+    steps = Steps.of(problem)
+    iterations = _Iterations(operator, steps, problem.f0.dtype, problem.max_iter)
     first = _Round.zero(iterations.beginning(start, ntk_start))
     end, _, rounds = operator.loops.while_loop(iterations.improving, iterations.once_more, first)
     gap = _certified(operator, steps, end)
     # At the start f and Theta r; at the end as much again, and what a deflation has not kept.
-    around = (1 if start is None or ntk_start is not None else 2) + (2 if deflation is None else 3)
+    around = (1 if start is None or ntk_start is not None else 2) + (
+        2 if steps.deflation is None else 3
+    )
     return DualSolution(
         alpha=jnp.moveaxis(end.alpha, -1, 0),
         latents=jnp.moveaxis(end.latents, -1, 0),
         gap=gap,
         residual=jnp.max(jnp.abs(end.descent), axis=(0, 1)),
-        converged=gap <= tol,  # not where it is not a number
+        converged=gap <= steps.tol,  # not where it is not a number
         n_products=end.iteration + end.iteration // _REFRESH + 2 * rounds + around,
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from ntk_uq._common.dual_steps import Steps
+from ntk_uq._common.dual_steps import DualProblem, Steps
 from ntk_uq._common.solver import _Dense, _Iterations
 from ntk_uq.likelihoods import Bernoulli, Gaussian, Poisson
 
@@ -21,9 +21,8 @@ LINEAR = 0.1 * RANDOM.normal(size=(S, N, C))
 
 
 def iterations(likelihood, targets, linear=0.0):
-    steps = Steps.of(
-        REG, jnp.asarray(targets), jnp.asarray(F0), likelihood, linear, 1.0, None, 1e-12
-    )
+    problem = DualProblem(REG, jnp.asarray(targets), jnp.asarray(F0), likelihood, linear)
+    steps = Steps.of(problem)
     return _Iterations(_Dense(jnp.asarray(NTK)), steps, F0.dtype, 100)
 
 
