@@ -165,6 +165,15 @@ class NormalScores(BehindInputMap):
         """Build one randomly initialised network."""
         return _Scored(self.network.build(in_features, out_features, rngs=rngs), self)
 
+    @property
+    def has_closed_form(self) -> bool:  # type: ignore[override]
+        """Whether kernels are formulas: as of the network."""
+        return self.network.has_closed_form
+
+    def seen(self, x: jax.Array) -> tuple[BaseArchitecture, jax.Array]:
+        """The network, and the scores."""
+        return self.network, self.scores(x)
+
     def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
         """Kernels [n1, n2] as JAX arrays in the points' dtype; of `x1` with itself without `x2`."""
         right = None if x2 is None else self.scores(x2)

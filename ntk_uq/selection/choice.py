@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._common.blocks import placed
 from ntk_uq._common.checkpoint import digest
@@ -496,7 +496,15 @@ def _cv_densities(
     )
 
 
-def _evidences(networks, X, y, likelihood, fit_noise, weights, progress) -> Floats:
+def _evidences(
+    networks: Sequence[Any],
+    X: Floats,
+    y: Floats,
+    likelihood: Likelihood,
+    fit_noise: bool,
+    weights: Floats | None,
+    progress: Progress | None,
+) -> Floats:
     """Log evidence at each regularisation, and its own best noise where asked for: [K, R]."""
     values = np.empty((len(networks), len(_REGS)))
     for k, network in enumerate(networks):
@@ -509,7 +517,13 @@ def _evidences(networks, X, y, likelihood, fit_noise, weights, progress) -> Floa
     return values
 
 
-def _evidence_along(ntk, y, likelihood, fit_noise, weights) -> Callable[[float], Array]:
+def _evidence_along(
+    ntk: ArrayLike,
+    y: Floats,
+    likelihood: Likelihood,
+    fit_noise: bool,
+    weights: Floats | None,
+) -> Callable[[float], Array]:
     """Log evidence as a function of the regularisation."""
     if not isinstance(likelihood, Gaussian):
         loss = likelihood if weights is None else Weighted(likelihood, placed(weights))
@@ -520,7 +534,15 @@ def _evidence_along(ntk, y, likelihood, fit_noise, weights) -> Callable[[float],
     )
 
 
-def _refine(network, X, y, likelihood, reg, tune, weights) -> tuple[Any, float, Floats, Likelihood]:
+def _refine(
+    network: Any,
+    X: Floats,
+    y: Floats,
+    likelihood: Likelihood,
+    reg: float,
+    tune: Sequence[str],
+    weights: Floats | None,
+) -> tuple[Any, float, Floats, Likelihood]:
     """Climb the evidence from the best regularisation of the scan."""
     start: dict[str, Any] = {"reg": reg}
     climbed = [name for name in network.tunable if name in tune and name != "depth"]

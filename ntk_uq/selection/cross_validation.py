@@ -3,16 +3,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common.blocks import placed
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import LARGEST_GAP, solve_dual
 from ntk_uq._common.uncertainty import Uncertainty
-from ntk_uq.analytic.gaussian import gaussian_predictor
+from ntk_uq.analytic.gaussian import GaussianPredictor, gaussian_predictor
 from ntk_uq.likelihoods import Likelihood, Weighted
 from ntk_uq.networks.architecture import Kernels
 from ntk_uq.predictions.distributions import GaussianPrediction
@@ -128,7 +129,15 @@ def cross_validate(
 
 
 def _cross_validate_mode(
-    ntk, y, regs, likelihood, folds, targets, counts, give_up, progress
+    ntk: ArrayLike,
+    y: Floats,
+    regs: Sequence[float],
+    likelihood: Likelihood,
+    folds: Sequence[NDArray[np.integer]],
+    targets: Floats,
+    counts: ArrayLike | None,
+    give_up: float,
+    progress: Progress | None,
 ) -> Floats:
     """All folds at once: each is a draw of the solver that leaves its points out."""
     n = len(y)
@@ -136,24 +145,25 @@ def _cross_validate_mode(
     weights = np.tile(counts, (len(folds), 1))
     for weight, fold in zip(weights, folds, strict=True):
         weight[fold] = 0
-    ntk, zero, weights, targets, y = jax.device_put(
-        (ntk, np.zeros((len(folds), *targets.shape)), weights, targets, y)
+    on_device = tuple(
+        map(placed, (ntk, targets, y, weights, np.zeros((len(folds), *targets.shape))))
     )
+    theta, goals, known, of_folds, zero = on_device
     scores, start = np.full((len(regs), 1, n), np.nan), zero
     held_out, best, worse = np.concatenate(folds), -np.inf, 0
     for done, r in enumerate(np.argsort(regs)[::-1]):
         solution = solve_dual(
-            ntk,
+            theta,
             regs[r],
-            targets,
+            goals,
             zero,
             likelihood,
-            weights=weights,
+            weights=of_folds,
             start=start,
             tol=_CV_TOLERANCE,
         )
         start = solution.alpha
-        densities = np.asarray(likelihood.log_density(solution.latents, y))
+        densities = np.asarray(likelihood.log_density(solution.latents, known))
         densities = np.where(np.asarray(solution.gap)[:, None] <= LARGEST_GAP, densities, np.nan)
         for density, fold in zip(densities, folds, strict=True):
             scores[r, 0, fold] = density[fold]
@@ -174,7 +184,9 @@ def _widest(uncertainties: Sequence[Uncertainty]) -> Uncertainty:
     return next(u for u in order if u in uncertainties)
 
 
-def _moments(predictor, uncertainty: Uncertainty, cross: Kernels, diagonal: Kernels):
+def _moments(
+    predictor: GaussianPredictor, uncertainty: Uncertainty, cross: Kernels, diagonal: Kernels
+) -> tuple[Array, Array | None]:
     """Moments for another uncertainty of the same fit."""
     if uncertainty == "posterior":
         predictor = replace(predictor, nngp=None)
