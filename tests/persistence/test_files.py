@@ -37,7 +37,6 @@ from small_problem import FEW
 import ntk_uq as nuq
 from ntk_uq.calibration import TemperatureScaled
 
-
 NTK = [
     {"method": method, "uncertainty": uncertainty, "reg": 1.0, "n_draws": 4}
     for method, uncertainty in itertools.product(
