@@ -83,8 +83,8 @@ def test_noise_of_weighted_points():
 @pytest.mark.parametrize(
     "model",
     [
-        NTKRegressor(), EnsembleRegressor(n_members=1, max_iter=3),
-        BayesianRegressor(sampler="laplace"),
+        BayesianRegressor(sampler="laplace"), NTKRegressor(),
+        EnsembleRegressor(n_members=1, max_iter=3),
     ],
     ids=lambda model: type(model).__name__,
 )  # fmt: skip

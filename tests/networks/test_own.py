@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from flax import nnx
 from scipy import stats
-from small_problem import X_TEST, X
+from small_problem import X
 
 import ntk_uq as nuq
 from ntk_uq.lazy import measure_laziness
 from ntk_uq.networks.own import EmpiricalKernels
 
 Y = np.arange(12) % 2
+X_TEST = np.random.default_rng(1).normal(size=(12, 3))
 
 
 class Sequential(nnx.Module):
@@ -172,7 +173,7 @@ def test_empirical_kernels_say_their_error(width):
         assert error.shape == ours.shape
         assert (np.abs(ours - theirs) < 5 * error + 3 / width * np.abs(theirs).max()).all()
     diagonal = net.kernel_diag(X).ntk  # in the precision of the parameters
-    np.testing.assert_allclose(diagonal, np.diag(net.kernels(X).ntk), rtol=1e-5)
+    np.testing.assert_allclose(diagonal, np.diag(net.kernels(X, X).ntk), rtol=1e-5)
 
 
 def test_width_is_a_parameter_of_the_estimator():
@@ -186,7 +187,7 @@ def test_estimators_take_a_module(tmp_path):
     infinite = nuq.NTKClassifier(OWN, reg=0.5, n_draws=4, random_state=0).fit(X, Y)
     finite = nuq.EnsembleClassifier(OWN, n_members=4, reg=0.5, progress=False).fit(X, Y)
     table = nuq.compare(
-        {"infinite": infinite, "finite": finite}, X_TEST, np.arange(8) % 2, reference="infinite"
+        {"infinite": infinite, "finite": finite}, X_TEST, Y, reference="infinite"
     ).table
     assert np.isfinite(table.loc["finite", "tv"])
     for estimator in (infinite, finite):
