@@ -137,7 +137,7 @@ def test_derivatives_where_points_coincide():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda net: nuq.NTKClassifier(net, n_draws=8),
+        lambda net: nuq.NTKClassifier(net, n_draws=4),
         lambda net: nuq.EnsembleClassifier(net, n_members=2, reg=1.0),
         lambda net: nuq.BayesianClassifier(net, sampler="laplace", reg=1.0),
     ],
