@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import check_sample_weight_equivalence_on_dense_data
-from small_problem import NET
+from small_problem import FEW, NET
 
 import ntk_uq as nuq
 from ntk_uq import selection
@@ -147,7 +147,7 @@ def test_check_of_scikit_learn(model):
 
 @pytest.mark.filterwarnings("ignore")
 def test_rows_of_the_posterior_stay_those_that_were_given():
-    model = nuq.BayesianClassifier(NET, num_warmup=4, num_samples=4, num_chains=1)
+    model = nuq.BayesianClassifier(NET, sampler="ess", **FEW)
     model.fit(X[REPEATED], LABELS[REPEATED])
     tree = model.posterior_
     assert tree["posterior"]["f"].sizes["point"] == len(REPEATED)
