@@ -106,6 +106,7 @@ def choose(
     uncertainty: Uncertainty = "initialization",
     tune: Sequence[str] = (),
     mix: bool = False,
+    scores: bool = False,
     targets: Floats | None = None,
     weights: Floats | None = None,
     progress: Progress | None = None,
@@ -146,6 +147,9 @@ def choose(
         Whether to choose a mixture besides, by "cv": at most two of the networks, by greedy
         selection (`greedy_weights`), and the twin of each with the same regularisation behind the
         `NormalScores` of the features, which takes half of its weight.
+    scores : bool, default False
+        Whether the network that "evidence" chooses may be shown the `NormalScores` of the features
+        beside them: where its evidence is higher then.
     targets : array of shape [n, C], optional
         Targets to train on, where these differ.
     weights : array of shape [n], optional
@@ -194,17 +198,17 @@ def choose(
     densities = errors = None
     if criterion == "cv":
         names, networks, densities = _cross_validated(names, networks, data, uncertainty, progress)
-        scores, errors = weighted_mean(densities, _counts(data))
+        values, errors = weighted_mean(densities, _counts(data))
     else:
-        scores = _evidences(networks, X, y, likelihood, "noise" in tune, weights, progress)
-    if np.all(np.isnan(scores)):
+        values = _evidences(networks, X, y, likelihood, "noise" in tune, weights, progress)
+    if np.all(np.isnan(values)):
         raise ValueError(
             f"There is no reg from {_REGS[0]:g} to {_REGS[-1]:g} at which the problem could be "
             "solved: the kernel is too wide for double precision. Scale the features (about 1 "
             "each), lower w_std and b_std, or set a larger reg."
         )
-    k, r = divmod(int(np.nanargmax(scores)), len(_REGS))
-    curve = RegCurve(np.array(_REGS), scores, errors, tuple(names), criterion, _REGS[r], len(X))
+    k, r = divmod(int(np.nanargmax(values)), len(_REGS))
+    curve = RegCurve(np.array(_REGS), values, errors, tuple(names), criterion, _REGS[r], len(X))
     network, scales, tried = networks[k], np.ones(X.shape[1]), []
     held_out = len(names) * [None] if densities is None else densities
     candidates = [_Candidate(*of) for of in zip(names, networks, held_out, strict=True)]
@@ -212,7 +216,7 @@ def choose(
         by_evidence = partial(_learnt_by_evidence, fit_noise="noise" in tune)
         by_held_out = partial(_learnt_by_held_out, uncertainty=uncertainty)
         learn = by_held_out if criterion == "cv" else by_evidence
-        tried = _with_metrics(learn, candidates, scores, data, of_metric)
+        tried = _with_metrics(learn, candidates, values, data, of_metric)
         network, scales, curve, likelihood = _best_of(tried, curve, _counts(data))
         X = X * scales
     if mix and densities is not None:
@@ -225,6 +229,12 @@ def choose(
         return Choice(best.architecture, best.reg, scales, likelihood, curve, mixture)
     reg = curve.reg
     if criterion == "evidence":
+        shown = NormalScores.of(known[0] * scales, network, known[1], beside=True)
+        if scores and not shown.changes_nothing:
+            pair = [network, shown.scaled(scales)]
+            values = _evidences(pair, X, y, likelihood, "noise" in tune, weights, None)
+            k, r = divmod(int(np.nanargmax(values)), len(_REGS))
+            network, reg = pair[k], _REGS[r]
         network, reg, climbed, likelihood = _refine(network, X, y, likelihood, reg, tune, weights)
         scales, curve = scales * climbed, replace(curve, reg=reg)
     return Choice(network, reg, scales, likelihood, curve)
