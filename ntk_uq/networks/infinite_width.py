@@ -23,7 +23,8 @@ def _lengths_and_directions(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _complement(u1: jax.Array, u2: jax.Array, same: jax.Array | bool) -> jax.Array:
     """One minus the cosine of the angle between unit vectors, [n1, n2]."""
-    off_diagonal = ~(jnp.eye(len(u1), len(u2), dtype=bool) & same)
+    # Of a fixed False there is no matrix: an export does not know how many points there are.
+    off_diagonal = same is False or ~(jnp.eye(len(u1), len(u2), dtype=bool) & same)
     h = jnp.where(off_diagonal, 1 - jnp.matmul(u1, u2.T, precision=lax.Precision.HIGHEST), 0)
     # Cancellation leaves an error eps in h, which is eps / angle in the angle. So where the angle
     # is small take h from differences; its derivative is right to rounding either way.
@@ -156,14 +157,13 @@ def mlp_kernel_diag(
 def _program(function: Callable[..., Kernels], *points: jax.Array, **settings: Any) -> Kernels:
     """A function's values: one program serves every depth.
 
-    A loop whose length is not known has no derivative backwards: as part of another program it is
-    fixed.
+    As part of another program all is fixed that can be: a loop whose length is not known has no
+    derivative backwards, and no export.
     """
     given = (*points, *settings.values())
     traced = any(isinstance(value, jax.core.Tracer) for value in given)
-    return _compiled(function, ("activation", "residual") + ("depth",) * traced)(
-        *points, **settings
-    )
+    fixed = ("activation", "residual", *(("depth", "same") if traced else ()))
+    return _compiled(function, fixed)(*points, **settings)
 
 
 @functools.cache
@@ -199,13 +199,20 @@ def _of_moments(
         if not residual:
             return s1, s2, h, ntk
 
-        def added() -> tuple:
-            return *_sum(below[:3], (s1, s2, h)), below[3] + ntk
-
-        return lax.cond(k < depth, added, lambda: (s1, s2, h, ntk))  # all but the read-out
+        joined = *_sum(below[:3], (s1, s2, h)), below[3] + ntk
+        if isinstance(k, int):
+            return joined if k < depth else (s1, s2, h, ntk)
+        # All but the read-out.
+        return lax.cond(k < depth, lambda: joined, lambda: (s1, s2, h, ntk))
 
     s1, s2, h = _affine(s1, s2, h, w_std, b_std)
-    s1, s2, h, ntk = lax.fori_loop(1, depth + 1, layer, (s1, s2, h, s1 * s2 * (1 - h)))
+    state = s1, s2, h, s1 * s2 * (1 - h)
+    if isinstance(depth, int):
+        for k in range(1, depth + 1):
+            state = layer(k, state)
+    else:
+        state = lax.fori_loop(1, depth + 1, layer, state)
+    s1, s2, h, ntk = state
     return Kernels(s1 * s2 * (1 - h), ntk)
 
 
