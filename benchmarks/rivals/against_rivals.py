@@ -312,7 +312,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--train", type=int, default=300, help="rows to train on, at most")
     parser.add_argument("--test", type=int, default=2000, help="rows to test, at most")
-    parser.add_argument("--splits", type=int, default=2, help="random splits of each table")
+    parser.add_argument("--splits", type=int, default=1, help="random splits of each table")
     parser.add_argument("--tables", nargs="+", help="some of them")
     parser.add_argument("--keel", type=Path, help="folder with the KEEL repository's .dat files")
     for package in ELSEWHERE:
