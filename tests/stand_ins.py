@@ -1,5 +1,6 @@
 """Fitted classifiers that say what a test wants, and a comparison of them."""
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -43,7 +44,15 @@ def diagnostics(warnings=(), n_chains=2):
     return replace(bayes.diagnostics(draws), warnings=warnings)
 
 
-def comparison(
+def comparison(*args, sampler=None, **options):
+    """A finite ensemble near a Gaussian, and a wider sampled posterior."""
+    if sampler is None:
+        return _comparison(*args, **options)
+    return _comparison.__wrapped__(*args, sampler=sampler, **options)
+
+
+@functools.cache
+def _comparison(
     names=("finite", "infinite", "mcmc"),
     classes=("ant", "bee", "cat"),
     labelled=True,
@@ -51,7 +60,6 @@ def comparison(
     sampler=None,
     n_points=60,
 ):
-    """A finite ensemble near a Gaussian, and a wider sampled posterior."""
     rng = np.random.default_rng(0)
     mean = 2 * rng.standard_normal((n_points, 3))
     finite = SamplePrediction(mean + rng.standard_normal((32, n_points, 3)), joint=True)

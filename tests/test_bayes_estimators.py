@@ -13,6 +13,9 @@ from scipy.special import expit, softmax
 from sklearn.base import clone
 from sklearn.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel
+from small_problem import FEW
+from small_problem import LABELS as SMALL_LABELS
+from small_problem import X as SMALL
 
 from ntk_uq import (
     MLP,
@@ -32,7 +35,6 @@ LABELS = np.digitize(X[:, 0] + 0.3 * RNG.normal(size=20), [-0.4, 0.4])
 TARGET = 10 + 5 * np.sin(2 * X[:, 0]) + RNG.normal(size=20)
 TARGETS = np.c_[TARGET, 3 * X[:, 1]]
 X_TEST = RNG.normal(size=(7, 3))
-FEW = {"num_warmup": 20, "num_samples": 20}
 LONG = {"num_warmup": 300, "num_samples": 2000}
 few_draws = pytest.mark.filterwarnings("ignore::ntk_uq.bayes.SamplingWarning")
 
@@ -104,7 +106,7 @@ def test_regression_in_units_of_the_target_is_the_closed_form():
 
 def test_noise_is_estimated_under_the_prior():
     """With the NNGP prior the evidence is that of the NNGP kernel."""
-    fitted = BayesianRegressor(NET, prior="nngp", num_warmup=50, num_samples=500)
+    fitted = BayesianRegressor(NET, prior="nngp", sampler="laplace")  # as before any sampler
     noise = fitted.fit(X, TARGET).noise_[0]
 
     def evidence(noise):
@@ -171,7 +173,14 @@ def test_laplace_is_the_infinite_ensembles_posterior_mode():
     np.testing.assert_allclose(a.joint_cov, b.joint_cov, atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{"reg": 1e-3}, {"prior": "nngp"}, {"prior": "weights"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"reg": 1e-3},
+        pytest.param({"prior": "nngp"}, marks=pytest.mark.slow),
+        {"prior": "weights"},
+    ],
+)
 def test_laplace_warns_where_the_posterior_is_no_gaussian(options):
     net = MLP(width=4, depth=1, activation="erf", w_std=30.0 if "prior" in options else 1.4)
     with pytest.warns(FirstOrderWarning, match='sampler="nuts"') as caught:
@@ -320,7 +329,7 @@ def test_arviz_plots_the_posterior(sampled, plot):
 @few_draws
 def test_arviz_plots_energy_and_predictions(sampled):
     az.plot_energy(sampled.posterior_)
-    regression = BayesianRegressor(NET, noise=1.0, **FEW).fit(X, TARGET)
+    regression = BayesianRegressor(NET, noise=1.0, **FEW).fit(SMALL, TARGET[: len(SMALL)])
     az.plot_ppc_dist(regression.posterior_, kind="ecdf", num_samples=20)
 
 
@@ -329,7 +338,7 @@ def test_arviz_plots_energy_and_predictions(sampled):
     "names", [np.array(["a", "b", "c"]), np.arange(3), np.array([0.0, 1.0, 2.0])], ids=str
 )
 def test_posterior_is_saved_and_loaded(names, tmp_path):
-    tree = BayesianClassifier(NET, **FEW).fit(X, names[LABELS]).posterior_
+    tree = BayesianClassifier(NET, **FEW).fit(SMALL, names[SMALL_LABELS]).posterior_
     tree.to_netcdf(tmp_path / "posterior.nc")
     loaded = az.from_netcdf(tmp_path / "posterior.nc")
     assert loaded.identical(tree)
@@ -338,7 +347,8 @@ def test_posterior_is_saved_and_loaded(names, tmp_path):
 
 @few_draws
 def test_boolean_classes_are_saved(tmp_path):
-    tree = BayesianClassifier(NET, **FEW).fit(X, LABELS > 0).posterior_
+    model = BayesianClassifier(NET, sampler="ess", **FEW)  # which compiles sooner than NUTS
+    tree = model.fit(SMALL, SMALL_LABELS > 0).posterior_
     tree.to_netcdf(tmp_path / "posterior.nc")
     assert az.from_netcdf(tmp_path / "posterior.nc").equals(tree)
 

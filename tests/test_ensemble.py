@@ -25,6 +25,7 @@ _RNG = np.random.default_rng(0)
 X, X_TEST = (_RNG.normal(size=(rows, D)).astype(np.float32) for rows in (N, M))
 Y = np.eye(C, dtype=np.float32)[_RNG.integers(C, size=N)]
 SOFT = 0.6 * Y + 0.4 / C
+NET = MLP(width=16, depth=1, activation="erf")
 
 
 def train(net, y=Y, *, reg=1.0, n_members=3, seed=0, **options):
@@ -57,33 +58,33 @@ def scipy_objective(net, initial, y, reg):
 @pytest.mark.cases(1)
 @pytest.mark.parametrize("reg", [0.3, 3.0])
 def test_objective_is_scipys_on_a_smooth_network(reg):
-    net = MLP(width=16, depth=1, activation="erf")
-    trained = train(net, reg=reg, n_members=2, tol=1e-6)
+    trained = train(NET, reg=reg, n_members=2, tol=1e-6)
     assert trained.converged.all()
     for i in range(2):
-        expected = scipy_objective(net, trained.member(i)[0], Y, reg)
+        expected = scipy_objective(NET, trained.member(i)[0], Y, reg)
         # tol is relative to the objective, and single precision sums it to about 1e-6.
         assert trained.objective[i] == pytest.approx(expected, rel=1e-5)
 
 
 def test_reported_objective_and_gradient_norm_are_those_of_the_members():
-    net = MLP(width=16, depth=1, activation="erf")
-    trained = train(net, n_members=2)
+    trained = train(NET, n_members=2)
+
+    @jax.jit
+    @jax.value_and_grad
+    def objective(params, initial):
+        loss = -jnp.sum(Y * jax.nn.log_softmax(NET.apply(params, X)))
+        moved = ravel_pytree(params)[0] - ravel_pytree(initial)[0]
+        return loss + 0.5 * jnp.sum(moved**2)
+
     for i in range(2):
         member = jax.tree.map(lambda leaf, i=i: leaf[i], trained.params)
-        initial, _ = trained.member(i)
-
-        def objective(params, initial=initial):
-            loss = -jnp.sum(Y * jax.nn.log_softmax(net.apply(params, X)))
-            moved = ravel_pytree(params)[0] - ravel_pytree(initial)[0]
-            return loss + 0.5 * jnp.sum(moved**2)
-
-        assert trained.objective[i] == pytest.approx(float(objective(member)), rel=1e-5)
-        norm = float(jnp.linalg.norm(ravel_pytree(jax.grad(objective)(member))[0]))
+        value, gradient = objective(member, trained.member(i)[0])
+        assert trained.objective[i] == pytest.approx(float(value), rel=1e-5)
+        norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient)))
         assert trained.grad_norm[i] == pytest.approx(norm, rel=1e-2, abs=1e-4)
 
 
-def infinite(net, y, reg):
+def infinite(net, y, reg, n_draws=4000):
     both = np.concatenate([X, X_TEST])
     kernels = net.kernels(both)
     with jax.enable_x64(True):
@@ -94,7 +95,9 @@ def infinite(net, y, reg):
         diagonal = Kernels(*(jnp.asarray(np.diag(k)[N:]) for k in kernels))
         problem = (train_kernels, y, reg, Categorical(), "initialization")
         mean, cov = gaussian_predictor(*problem).moments(cross, diagonal)
-        draws = exact_predictor(jax.random.key(9), *problem, 4000).latents(cross, diagonal)
+        if not n_draws:
+            return np.asarray(mean), np.asarray(cov), None
+        draws = exact_predictor(jax.random.key(9), *problem, n_draws).latents(cross, diagonal)
         return np.asarray(mean), np.asarray(cov), np.asarray(draws)
 
 
@@ -127,7 +130,7 @@ def test_ensemble_has_the_law_of_the_infinite_one(activation, y, reg):
 def test_small_ensemble_is_near_the_infinite_one():
     """The default suite's version: one output's mean over members, at a few standard errors."""
     net, members = MLP(width=256, depth=1, activation="erf"), 64
-    mean, cov, _ = infinite(net, SOFT, 0.0)
+    mean, cov, _ = infinite(net, SOFT, 0.0, n_draws=0)
     sd = np.sqrt(np.diagonal(cov, axis1=1, axis2=2))
     latents = np.asarray(train(net, SOFT, reg=0.0, n_members=members).latents(X_TEST))
     z = (latents.mean(axis=0) - mean) / sd * np.sqrt(members)
@@ -170,10 +173,10 @@ def test_members_are_distinct_reproducible_and_kept():
 @pytest.mark.parametrize("function", [train_ensemble, solve_linearised])
 def test_points_and_targets_of_any_type_are_those_of_jax(function):
     """NumPy's doubles and integers, where JAX is set to single precision: and no warning."""
-    net, points, targets = MLP(width=8, depth=1), np.round(3 * X).astype(int), Y.astype(int)
+    points, targets = np.round(3 * X).astype(int), Y.astype(int)
 
     def latents(points, targets):
-        problem = jax.random.key(0), net, points, targets, Categorical()
+        problem = jax.random.key(0), NET, points, targets, Categorical()
         return function(*problem, reg=1.0, n_members=2).latents(points)
 
     expected = latents(jnp.asarray(points, jnp.float32), jnp.asarray(targets, jnp.float32))
@@ -185,37 +188,48 @@ def test_points_and_targets_of_any_type_are_those_of_jax(function):
 
 def test_unconverged_members_are_named():
     with pytest.warns(ConvergenceWarning, match=r"2 of 2 members .* max_iter=3 iterations: 0, 1"):
-        trained = train(MLP(width=32, depth=1), n_members=2, max_iter=3)
+        trained = train(NET, n_members=2, max_iter=3)
     assert not trained.converged.any()
     assert list(trained.n_iter) == [3, 3]
 
 
-def newton_share(net, points, y, likelihood, reg, trained, i):
-    """Decrease that a Newton step predicts, as a share of the objective: dense, in float64."""
-    with jax.enable_x64(True):
-        as_double = lambda leaf: jnp.asarray(leaf, jnp.float64)  # noqa: E731
-        points, y = as_double(points), as_double(y)
-        initial, params = jax.tree.map(as_double, trained.member(i))
+def newton_shares(net, points, y, likelihood, reg, trained):
+    """Decreases that a Newton step predicts, as shares of the objective: dense, in float64."""
+
+    @jax.jit
+    def derivatives(member):
+        initial, params = member
         start, _ = ravel_pytree(initial)
         flat, unravel = ravel_pytree(params)
-        f, jacobian = (
-            net.apply(params, points),
-            jax.jacobian(lambda v: net.apply(unravel(v), points)),
-        )
-        jacobian = jacobian(flat).reshape(f.size, -1)
-        slope = jacobian.T @ -likelihood.gradient(f, y).ravel() + reg * (flat - start)
-        w = np.zeros((*f.shape, *f.shape))
-        for j in range(len(f)):
-            one = lambda g, j=j: -likelihood.log_density(g[None], y[j : j + 1])[0]  # noqa: E731
-            w[j, :, j] = jax.hessian(one)(f[j])
-        hessian = jacobian.T @ w.reshape(f.size, -1) @ jacobian + reg * np.eye(len(flat))
-        decrease = 0.5 * slope @ np.linalg.lstsq(hessian, slope)[0]
+
+        def outputs(v):
+            return net.apply(unravel(v), points)
+
+        f, jacobian = outputs(flat), jax.jacobian(outputs)(flat)
+        curvature = jax.vmap(
+            jax.hessian(lambda g, target: -likelihood.log_density(g[None], target[None])[0])
+        )(f, y)
         best = jnp.where(
             likelihood.degenerate(y), 0.0, likelihood.log_density(likelihood.optimum(y), y)
         )
-        excess = jnp.sum(best - likelihood.log_density(f, y))
-        excess += 0.5 * reg * jnp.sum((flat - start) ** 2)
-        return float(decrease / (jnp.maximum(excess, 1.0) if reg > 0 else 1.0))
+        loss = jnp.sum(best - likelihood.log_density(f, y))
+        return flat - start, jacobian, -likelihood.gradient(f, y), curvature, loss
+
+    def share(i):
+        moved, jacobian, slope, curvature, excess = map(
+            np.asarray, derivatives(as_double(trained.member(i)))
+        )
+        gradient = np.einsum("icp,ic->p", jacobian, slope) + reg * moved
+        bent = np.einsum("icd,idp->icp", curvature, jacobian)
+        hessian = np.einsum("icp,icq->pq", jacobian, bent) + reg * np.eye(len(moved))
+        decrease = 0.5 * gradient @ np.linalg.lstsq(hessian, gradient)[0]
+        excess = excess + 0.5 * reg * np.sum(moved**2)
+        return float(decrease / (max(excess, 1.0) if reg > 0 else 1.0))
+
+    with jax.enable_x64(True):
+        as_double = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), tree)  # noqa: E731
+        points, y = as_double(points), as_double(y)
+        return [share(i) for i in range(len(trained.converged))]
 
 
 WINE = load_wine()
@@ -249,7 +263,7 @@ def test_a_stall_is_no_convergence(points, likelihood, reg, options, stuck):
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
         trained = train_ensemble(*problem, reg=reg, n_members=3, max_iter=300, **options)
-    shares = [newton_share(net, points, y, likelihood, reg, trained, i) for i in range(3)]
+    shares = newton_shares(net, points, y, likelihood, reg, trained)
     # Within what single precision and the bound from below leave open.
     assert np.all(np.array(shares)[trained.converged] < 1.02 * STUCK)
     assert np.all(np.array(shares)[~trained.converged & (trained.n_iter < 300)] > 0.98 * STUCK)

@@ -83,14 +83,14 @@ def test_noise_of_weighted_points():
 @pytest.mark.parametrize(
     "model",
     [
-        NTKRegressor(), EnsembleRegressor(n_members=1, max_iter=3),
-        BayesianRegressor(sampler="laplace"),
+        BayesianRegressor(sampler="laplace"), NTKRegressor(),
+        EnsembleRegressor(n_members=1, max_iter=3),
     ],
     ids=lambda model: type(model).__name__,
 )  # fmt: skip
 def test_a_constant_target_has_its_size_as_unit(model):
     rng = np.random.default_rng(0)
-    points = rng.normal(size=(12, 2))
+    points = rng.normal(size=(12, 3))
     varying = np.sin(2 * points[:, 0]) + 0.3 * rng.normal(size=12)
     far = points + 3
 

@@ -354,3 +354,41 @@ def test_progress_of_a_choice_rises_to_its_end(uncertainty):
     assert len(seen) > 4 * 2  # four networks, each more than once
     assert np.all(np.diff(seen) >= 0)
     assert seen[-1] == 1
+
+
+def test_features_are_shown_beside_their_scores():
+    """Where units hide what matters and the evidence gains; reg and noise are at its maximum."""
+    rng = np.random.default_rng(0)
+    logs = rng.normal(size=(40, 2))
+    y = np.sin(2 * logs[:, :1]) + logs[:, 1:] + 0.1 * rng.normal(size=(40, 1))
+    known, net = np.exp(2 * logs) / 10, MLP(depth=1)
+
+    def evidence(choice, reg, noise):
+        K = choice.architecture.kernels(known).ntk / reg + noise**2 * np.eye(40)
+        return stats.multivariate_normal(cov=K).logpdf(y[:, 0])
+
+    found, without = (
+        choose(
+            np.random.default_rng(0), net, known, y, Gaussian(np.ones(1)), "evidence",
+            tune=("noise",), scores=scores,
+        )
+        for scores in (True, False)
+    )  # fmt: skip
+    assert found.architecture.beside
+    assert without.architecture == net
+    noise = float(found.likelihood.noise[0])
+    best = evidence(found, found.reg, noise)
+    assert best > evidence(without, without.reg, float(without.likelihood.noise[0])) + 5
+    for changes in ((1.1, 1.0), (0.9, 1.0), (1.0, 1.1), (1.0, 0.9)):
+        assert best > evidence(found, found.reg * changes[0], noise * changes[1])
+
+
+def test_features_are_shown_alone_where_the_evidence_is_higher():
+    rng = np.random.default_rng(0)
+    known = rng.standard_cauchy(size=(40, 2)).clip(-20, 20)
+    y = known[:, :1] + 0.1 * rng.normal(size=(40, 1))
+    net = MLP(depth=1)
+    choice = choose(
+        np.random.default_rng(0), net, known, y, Gaussian(np.full(1, 0.1)), "evidence", scores=True
+    )
+    assert choice.architecture == net

@@ -25,10 +25,10 @@ FEW = {"num_warmup": 20, "num_samples": 20}
 # What a user gets without arguments: only sizes differ, so that the many fits of the checks are
 # quick. The network's width is one of them.
 DEFAULTS = [
-    nuq.NTKClassifier(n_draws=8),
+    nuq.NTKClassifier(n_draws=4),
     nuq.EnsembleClassifier(n_members=2),
     nuq.BayesianClassifier(**FEW),
-    nuq.NTKRegressor(n_draws=8),
+    nuq.NTKRegressor(n_draws=4),
     nuq.EnsembleRegressor(n_members=2),
     nuq.BayesianRegressor(**FEW),
 ]

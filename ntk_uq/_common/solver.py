@@ -19,14 +19,12 @@ way. See docs/theory: "Solving many draws at once".
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from numpy.typing import NDArray
 
 from ntk_uq._common.deflation import (
     DEFLATED,
@@ -37,6 +35,7 @@ from ntk_uq._common.deflation import (
     deflate,
     deflation_basis,
 )
+from ntk_uq._common.dual_steps import REPETITIONS, DualProblem, Iterate, Steps
 from ntk_uq._common.low_rank import LowRank
 from ntk_uq._common.operators import Operator, as_operator
 from ntk_uq._common.tiles import SymmetricTiles
@@ -64,21 +63,12 @@ LARGEST_GAP = 5e-5
 # Above this one they may be off by a standard deviation: that is no solution.
 USELESS_GAP = 0.5
 
-# Line searches stop once the slope has fallen to this fraction. Conjugacy needs them fairly
-# exact: 0.5 costs more products with Theta than it saves evaluations, 0.01 the reverse.
-_CURVATURE_CONDITION = 0.1
-_MAX_LINE_SEARCH = 60
 # Iterations between fresh products Theta alpha, and the share of the squared norm that a round of
 # iterations from a fresh residual may leave if another is to follow.
 _REFRESH, _LEFT = 250, 0.25
 # In single precision a round ends after so many iterations that gained nothing: what is left is
 # rounding, of which a fresh residual is free.
 _STALLED = 200
-# Iterations end at this share of the tolerance: what rounding may hide comes on top.
-_AIM = 0.25
-# Rounding of the residual is taken for this many times what one repetition shows of it: repetitions
-# differ by a little more than either is off, and points that are equal are off together.
-_REPETITIONS = 4
 # Up to so many points their number is rounded up to a multiple of this one: each is a program that
 # takes longer to compile than most of these problems to solve.
 _MOST_ENLARGED, _STEP = 1024, 32
@@ -168,18 +158,6 @@ class DualSolution(NamedTuple):
     n_products: Array
 
 
-class _Iterate(NamedTuple):
-    alpha: Array
-    latents: Array
-    descent: Array  # r
-    direction: Array
-    ntk_direction: Array
-    ntk_steepest: Array  # Theta B r, with B the deflation
-    norm: Array  # <r, r>_Theta, [S], or twice reg times a better bound
-    slope: Array  # <r, B r>_Theta, [S]
-    iteration: Array
-
-
 class _Dense:
     """Products with a matrix, in one program with all that is around them."""
 
@@ -219,7 +197,7 @@ class _Tiled:
         best, since = np.inf, 0
         while since < _STALLED and unfinished(state):
             state = body(state)
-            if isinstance(state, _Iterate):
+            if isinstance(state, Iterate):
                 worst = float(jnp.max(state.norm))
                 best, since = (worst, 0) if worst < 0.9 * best else (best, since + 1)
                 if self.told is not None:
@@ -288,337 +266,156 @@ def solve_dual(
     -------
     DualSolution
     """
-    problem = y, f0, likelihood, linear, weights, start, deflation, tol
-    if not isinstance(ntk, Products):
-        if not _can_be_enlarged(ntk, problem):
-            return _solve_dense(ntk, reg, *problem, max_iter)
-        found = _solve_dense(*_enlarged(ntk, reg, *problem), max_iter)
-        alpha, latents = (
-            jnp.asarray(np.asarray(a)[:, : len(y)]) for a in (found.alpha, found.latents)
-        )
-        return found._replace(alpha=alpha, latents=latents)
-    report = None if told is None else lambda norm: told(norm / (2 * float(reg)))
-    return _solve(_Tiled(ntk, report), reg, *problem, ntk_start=ntk_start, max_iter=max_iter)
+    problem = DualProblem(
+        reg, y, f0, likelihood, linear, weights, start, ntk_start, deflation, tol, max_iter
+    )
+    if isinstance(ntk, Products):
+        report = None if told is None else lambda norm: told(norm / (2 * float(reg)))
+        return _solve(_Tiled(ntk, report), problem)
+    problem = problem._replace(ntk_start=None)
+    if not _can_be_enlarged(ntk, problem):
+        return _solve_dense(ntk, problem)
+    missing = -len(y) % _STEP
+    found = _solve_dense(np.pad(np.asarray(ntk), (0, missing)), _enlarged(problem, missing))
+    alpha, latents = (jnp.asarray(np.asarray(a)[:, : len(y)]) for a in (found.alpha, found.latents))
+    return found._replace(alpha=alpha, latents=latents)
 
 
 @jax.jit
-def _solve_dense(
-    ntk, reg, y, f0, likelihood, linear, weights, start, deflation, tol, max_iter
-) -> DualSolution:
-    problem = reg, y, f0, likelihood, linear, weights, start, deflation, tol
-    return _solve(_Dense(ntk), *problem, max_iter=max_iter)
+def _solve_dense(ntk: Any, problem: DualProblem) -> DualSolution:
+    return _solve(_Dense(ntk), problem)
 
 
-def _can_be_enlarged(ntk: Any, problem: tuple) -> bool:
+def _can_be_enlarged(ntk: Any, problem: DualProblem) -> bool:
     """Whether points of weight zero can be added, and are worth it."""
     if isinstance(ntk, Operator) or np.ndim(ntk) != 2 or len(ntk) > _MOST_ENLARGED:
         return False
-    y, _, likelihood, *_, deflation, _ = problem
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((ntk, problem))):
         return False  # of a program that is compiled for so many points anyway
+    y, likelihood = problem.y, problem.likelihood
     of_points = any(np.shape(leaf)[:1] == (len(y),) for leaf in jax.tree.leaves(likelihood))
-    return deflation is None and (hasattr(likelihood, "take") or not of_points)
+    return problem.deflation is None and (hasattr(likelihood, "take") or not of_points)
 
 
-def _enlarged(ntk, reg, y, f0, likelihood, linear, weights, start, deflation, tol) -> tuple:
+def _enlarged(problem: DualProblem, missing: int) -> DualProblem:
     """The problem with points of weight zero, so that one program serves many numbers of points.
 
     Their kernel is zero and their coefficients stay so: the solution is the same. In NumPy, which
     compiles nothing.
     """
-    n = len(y)
-    missing = -n % _STEP
-    rows = np.resize(np.arange(n), n + missing)  # targets that the likelihood knows
+    _, y, f0, likelihood, linear, weights, start, *_ = problem
+    rows = np.resize(np.arange(len(y)), len(y) + missing)  # targets that the likelihood knows
 
-    def fill(array: Any, shape: tuple[int, ...]) -> NDArray:
+    def fill(array: Any, shape: tuple[int, ...]) -> Any:
         width = [(0, missing if axis == 1 else 0) for axis in range(len(shape))]
         return np.pad(np.broadcast_to(np.asarray(array, f0.dtype), shape), width)
 
-    return (
-        np.pad(np.asarray(ntk), (0, missing)),
-        reg,
-        np.asarray(y)[rows],
-        fill(f0, f0.shape),
-        likelihood.take(rows) if hasattr(likelihood, "take") else likelihood,
-        linear if np.ndim(linear) == 0 else fill(linear, f0.shape),
-        fill(weights, f0.shape[:2]),
-        None if start is None else fill(start, f0.shape),
-        deflation,
-        tol,
+    return problem._replace(
+        y=np.asarray(y)[rows],
+        f0=fill(f0, f0.shape),
+        likelihood=likelihood.take(rows) if hasattr(likelihood, "take") else likelihood,
+        linear=linear if np.ndim(linear) == 0 else fill(linear, f0.shape),
+        weights=fill(weights, f0.shape[:2]),
+        start=None if start is None else fill(start, f0.shape),
     )
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["reg", "y", "prior", "likelihood", "linear", "weights", "deflation", "tol"],
-    meta_fields=[],
-)
-@dataclass(frozen=True)
-class _Steps:
-    """What iterations do between products with Theta.
+class _Round(NamedTuple):
+    """Where a round of iterations ended, judged afresh, and how the one before it did."""
 
-    Draws last, [n, C, S]: Theta v is one matrix product without transposes, and sums over outputs
-    run over whole rows of draws.
-    """
-
-    reg: Array
-    y: Array
-    prior: Array
-    likelihood: "Likelihood"
-    linear: Array
-    weights: Array
-    deflation: Deflation | CoupledDeflation | None
-    tol: Array | float
+    it: Iterate
+    last: Array  # the norm before, [S]
+    done: Array
 
     @staticmethod
-    def of(reg, y, f0, likelihood, linear, weights, deflation, tol) -> "_Steps":
-        dtype = f0.dtype
-        return _Steps(
-            jnp.asarray(reg, dtype),
-            y,
-            jnp.moveaxis(f0, 0, -1),
-            likelihood,
-            jnp.moveaxis(jnp.broadcast_to(linear, f0.shape), 0, -1).astype(dtype),
-            jnp.broadcast_to(weights, f0.shape[:2]).T[:, None, :].astype(dtype),
-            deflation,
-            tol,
-        )
-
-    def gradient(self, latents: Array) -> Array:
-        return self.weights * _per_draw(self.likelihood.gradient)(latents, self.y)
-
-    def bend(self, latents: Array, v: Array) -> Array:
-        """v^T W v of each draw: [S]."""
-        curvature = _per_draw(self.likelihood.curvature)(latents, self.y)
-        bent = jax.vmap(lambda w, v: w.matvec(v), in_axes=-1, out_axes=-1)(curvature, v)
-        return _dot(v, self.weights * bent)
-
-    def active(self, it: _Iterate) -> Array:
-        return it.norm > 2 * self.reg * _AIM * self.tol
-
-    @jax.jit
-    def descent(self, alpha: Array, latents: Array) -> Array:
-        """The negative gradient r, in the precision of the latents."""
-        return self.gradient(latents) - self.linear - self.reg * alpha
-
-    def measure(
-        self, latents: Array, descent: Array, ntk_descent: Array
-    ) -> tuple[Array, Array, Array, Array]:
-        """Direction B r, Theta B r, and what they say of r."""
-        slope = jnp.maximum(_dot(descent, ntk_descent), 0.0)
-        norm = jnp.fmin(slope, 2 * self.reg * self.curved(latents, descent))
-        if self.deflation is None:
-            return descent, ntk_descent, norm, slope
-        steepest, ntk_steepest = self.deflation.apply(descent, ntk_descent)
-        return steepest, ntk_steepest, norm, jnp.maximum(_dot(descent, ntk_steepest), 0.0)
-
-    @jax.jit
-    def first(self, alpha, latents, descent, ntk_descent, iteration) -> _Iterate:
-        steepest, ntk_steepest, norm, slope = self.measure(latents, descent, ntk_descent)
-        return _Iterate(
-            alpha,
-            latents,
-            descent,
-            steepest,
-            ntk_steepest,
-            ntk_steepest,
-            norm,
-            slope,
-            iteration,
-        )
-
-    @jax.jit
-    def move(self, it: _Iterate) -> tuple[Array, Array, Array]:
-        """Coefficients, latents and r where the slope along the direction vanishes."""
-        t, gradient = self.line_search(it)
-        alpha = it.alpha + t * it.direction
-        latents = it.latents + t * it.ntk_direction
-        descent = gradient - self.linear - self.reg * alpha
-        return alpha, latents, descent.astype(latents.dtype)
-
-    @jax.jit
-    def turn(self, it: _Iterate, alpha, latents, descent, ntk_descent) -> _Iterate:
-        """The next direction, conjugate to the last."""
-        on = self.active(it)
-        steepest, ntk_steepest, norm, slope = self.measure(latents, descent, ntk_descent)
-        # A draw that is solved to the last bit waits for the others with a norm of zero.
-        last = jnp.where(on, it.slope, 1.0)
-        beta = jnp.maximum((slope - _dot(descent, it.ntk_steepest)) / last, 0.0)
-        direction = steepest + beta * it.direction
-        ntk_direction = ntk_steepest + beta * it.ntk_direction
-        uphill = _dot(descent, ntk_direction) <= 0
-        return _Iterate(
-            alpha,
-            latents,
-            descent,
-            jnp.where(uphill, steepest, direction),
-            jnp.where(uphill, ntk_steepest, ntk_direction),
-            ntk_steepest,
-            jnp.where(on, norm, it.norm),
-            jnp.where(on, slope, it.slope),
-            it.iteration + 1,
-        )
-
-    def line_search(self, it: _Iterate) -> tuple[Array, Array]:
-        """Root t of the slope along the direction, and grad log p there."""
-        # slope(t) = reg <alpha + t d, d>_Theta - <grad log p(f + t Theta d) - e, Theta d>
-        offset = self.reg * _dot(it.alpha, it.ntk_direction) + _dot(self.linear, it.ntk_direction)
-        offset = offset.astype(it.latents.dtype)
-        stretch = self.reg * _dot(it.direction, it.ntk_direction)
-        initial = -_dot(it.descent, it.ntk_direction)
-        on = self.active(it)
-
-        def evaluate(t):
-            latents = it.latents + t * it.ntk_direction
-            gradient = self.gradient(latents)
-            slope = offset + t * stretch - _dot(gradient, it.ntk_direction)
-            return gradient, slope, self.bend(latents, it.ntk_direction) + stretch
-
-        def pending(slope):
-            return on & ~(jnp.abs(slope) <= _CURVATURE_CONDITION * jnp.abs(initial))
-
-        def body(state):
-            t, low, high, last, _, slope, bend, count = state
-            beyond = ~(slope <= 0)  # not a number where rates overflow
-            low, high = jnp.where(beyond, low, t), jnp.where(beyond, t, high)
-            newton = t - slope / bend
-            middle = jnp.where(jnp.isinf(high), 4 * t, 0.5 * (low + high))
-            # The slope is monotone: a Newton step outside the bracket is replaced by its middle.
-            # So is one that is not half the last: up a wall of rates each would take one nat.
-            inside = (newton > low) & (newton < high)
-            useful = inside & (jnp.isinf(high) | (jnp.abs(newton - t) <= 0.5 * last))
-            new = jnp.where(pending(slope), jnp.where(useful, newton, middle), t)
-            return new, low, high, jnp.abs(new - t), *evaluate(new), count + 1
-
-        def unfinished(state):
-            return jnp.any(pending(state[5])) & (state[7] < _MAX_LINE_SEARCH)
-
-        bend = stretch + self.bend(it.latents, it.ntk_direction)
-        t = jnp.where(on, -initial / bend, 0.0)
-        state = (t, jnp.zeros_like(t), jnp.full_like(t, jnp.inf), t, *evaluate(t), jnp.int32(0))
-        t, low, _, _, gradient, slope, *_ = lax.while_loop(unfinished, body, state)
-        # What was not found is at rounding's mercy: the objective still falls up to `low`.
-        failed = pending(slope)
-        t = jnp.where(failed, low, t)
-        return t, lax.cond(
-            jnp.any(failed),
-            lambda: self.gradient(it.latents + t * it.ntk_direction),
-            lambda: gradient,
-        )
-
-    @partial(jax.jit, static_argnames="rounding")
-    def gap(self, it: _Iterate, root, alpha, ntk_alpha, ntk_r, known, rounding: float) -> Array:
-        """Gap of a fresh iterate, with what rounding hides of it: [S].
-
-        Rounding is measured: `alpha` and the products are of other numbers than the iterate's.
-        """
-        latents = self.prior + ntk_alpha
-        change = self.gradient(latents) - self.linear - self.reg * alpha - it.descent
-        hidden = _REPETITIONS * jnp.sqrt(jnp.sum((root * change) ** 2, axis=(0, 1)))
-        # <r, r>_Theta cancels where points are nearly equal.
-        lost = it.descent * (ntk_r - known)
-        lost = _REPETITIONS * jnp.sqrt(jnp.sum(lost**2, axis=(0, 1)))
-        gap = (jnp.sqrt(it.norm + lost) + hidden) ** 2 / (2 * self.reg)
-        largest = jnp.abs(it.descent) + _REPETITIONS * jnp.abs(change)
-        gap = jnp.fmin(gap, self.curved(latents, largest))
-        if not rounding:
-            return gap
-        # Entries of Theta are off independently: of what that does to latents, W^-1/2 times as much
-        # in posterior standard deviations is the most that any one can be off.
-        size = rounding * root * jnp.sqrt(jnp.sum((root * alpha) ** 2, axis=0))
-        curvature = self.weights * _per_draw(self.likelihood.curvature)(latents, self.y).diagonal
-        stored = 0.5 * jnp.max(curvature * size**2, axis=(0, 1))
-        return (jnp.sqrt(gap) + _REPETITIONS * jnp.sqrt(stored)) ** 2
-
-    def curved(self, latents: Array, descent: Array) -> Array:
-        """Bound of the distance to the minimum by the likelihood's curvature, in nats: [S].
-
-        The Hessian is no less than W Theta either. Where W is the same everywhere that is a bound
-        too, and by far the better one where noise is small.
-        """
-        # Of a likelihood that does not say the curvature is taken for changing.
-        if not getattr(self.likelihood, "constant_curvature", False):
-            return jnp.full(descent.shape[-1], jnp.inf, descent.dtype)
-        bend = self.weights * _per_draw(self.likelihood.curvature)(latents, self.y).diagonal
-        left = jnp.where(descent == 0, 0.0, descent**2 / bend)
-        return 0.5 * jnp.sum(left, axis=(0, 1))
+    def zero(it: Iterate) -> "_Round":
+        return _Round(it, jnp.full_like(it.norm, jnp.inf), jnp.int32(0))
 
 
-def _solve(
-    operator: Any, reg, y, f0, likelihood, linear, weights, start, deflation, tol, *,
-    ntk_start: Array | None = None, max_iter: int,
-) -> DualSolution:  # fmt: skip
+@dataclass(frozen=True)
+class _Iterations:
     """One algorithm for products of every kind."""
-    loops, dtype = operator.loops, f0.dtype
-    steps = _Steps.of(reg, y, f0, likelihood, linear, weights, deflation, tol)
 
-    def latents_afresh(alpha):
-        return steps.prior + operator.apply_precisely(alpha)
+    operator: Any
+    steps: Steps
+    dtype: Any
+    max_iter: Any
 
-    def begin(alpha, latents, iteration) -> _Iterate:
-        if isinstance(operator, _Tiled):
+    def latents_afresh(self, alpha: Array) -> Array:
+        return self.steps.prior + self.operator.apply_precisely(alpha)
+
+    def begin(self, alpha: Array, latents: Array, iteration: Array) -> Iterate:
+        if isinstance(self.operator, _Tiled):
             # Rounded to single, those of tens of thousands of points move latents together.
             alpha = alpha.astype(float)
-        descent = steps.descent(alpha, latents).astype(dtype)
-        ntk_descent = operator.apply(descent)
-        return steps.first(alpha, latents.astype(dtype), descent, ntk_descent, iteration)
+        descent = self.steps.descent(alpha, latents).astype(self.dtype)
+        ntk_descent = self.operator.apply(descent)
+        return self.steps.first(alpha, latents.astype(self.dtype), descent, ntk_descent, iteration)
 
-    def step(it: _Iterate) -> _Iterate:
-        alpha, latents, descent = steps.move(it)
-
-        def refreshed():
-            latents = latents_afresh(alpha)
-            return latents.astype(dtype), steps.descent(alpha, latents).astype(dtype)
-
-        # The sum of steps Theta d collects rounding that Theta alpha has not.
-        again = (it.iteration + 1) % _REFRESH == 0
-        latents, descent = loops.cond(again, refreshed, lambda: (latents, descent))
-        return steps.turn(it, alpha, latents, descent, operator.apply(descent))
-
-    def unfinished(it: _Iterate):
-        return jnp.any(steps.active(it)) & (it.iteration < max_iter)
-
-    def improving(state):
-        it, last, _ = state
-        useful = steps.active(it) & (it.norm <= _LEFT * last)
-        return jnp.any(useful) & (it.iteration < max_iter)
-
-    def once_more(state):
-        """Iterate to the end, and judge that afresh: it is where the next round starts."""
-        before, _, rounds = state
-        end = loops.while_loop(unfinished, step, before)
-        after = begin(end.alpha, latents_afresh(end.alpha), end.iteration)
-        # At the limit of precision a round may do harm.
-        keep = (rounds > 0) & ~(after.norm <= before.norm)
-        best = [jnp.where(keep, b, a) for b, a in zip(before[:-1], after[:-1], strict=True)]
-        return _Iterate._make((*best, after.iteration)), before.norm, rounds + 1
-
-    def beginning():
+    def beginning(self, start: Array | None, ntk_start: Array | None) -> Iterate:
+        """At coefficients [S, n, C] and Theta times these, which are zero where not given."""
+        prior, none = self.steps.prior, jnp.int32(0)
         if start is None:
-            return begin(jnp.zeros_like(steps.prior), steps.prior, jnp.int32(0))
+            return self.begin(jnp.zeros_like(prior), prior, none)
         alpha = jnp.moveaxis(start, 0, -1)
         if ntk_start is None:
-            return begin(alpha, latents_afresh(alpha), jnp.int32(0))
-        return begin(alpha, steps.prior + jnp.moveaxis(ntk_start, 0, -1), jnp.int32(0))
+            return self.begin(alpha, self.latents_afresh(alpha), none)
+        return self.begin(alpha, prior + jnp.moveaxis(ntk_start, 0, -1), none)
 
-    def rounds_from(first: _Iterate):
-        return first, jnp.full_like(first.norm, jnp.inf), jnp.int32(0)
+    def refreshed(self, alpha: Array) -> tuple[Array, Array]:
+        """Latents and r; the sum of steps Theta d collects rounding that Theta alpha has not."""
+        latents = self.latents_afresh(alpha)
+        return latents.astype(self.dtype), self.steps.descent(alpha, latents).astype(self.dtype)
 
-    end, _, rounds = loops.while_loop(improving, once_more, rounds_from(beginning()))
+    def step(self, it: Iterate) -> Iterate:
+        alpha, latents, descent = self.steps.move(it)
+        latents, descent = self.operator.loops.cond(
+            (it.iteration + 1) % _REFRESH == 0,
+            lambda: self.refreshed(alpha),
+            lambda: (latents, descent),
+        )
+        return self.steps.turn(it, alpha, latents, descent, self.operator.apply(descent))
+
+    def unfinished(self, it: Iterate) -> Array:
+        return jnp.any(self.steps.active(it)) & (it.iteration < self.max_iter)
+
+    def improving(self, at: _Round) -> Array:
+        useful = self.steps.active(at.it) & (at.it.norm <= _LEFT * at.last)
+        return jnp.any(useful) & (at.it.iteration < self.max_iter)
+
+    def once_more(self, at: _Round) -> _Round:
+        """Iterate to the end, and judge that afresh: it is where the next round starts."""
+        before = at.it
+        end = self.operator.loops.while_loop(self.unfinished, self.step, before)
+        after = self.begin(end.alpha, self.latents_afresh(end.alpha), end.iteration)
+        # At the limit of precision a round may do harm.
+        keep = (at.done > 0) & ~(after.norm <= before.norm)
+        best = [jnp.where(keep, b, a) for b, a in zip(before[:-1], after[:-1], strict=True)]
+        return _Round(Iterate._make((*best, after.iteration)), before.norm, at.done + 1)
+
+
+def _solve(operator: Any, problem: DualProblem) -> DualSolution:
+    start, ntk_start = problem.start, problem.ntk_start
+    steps = Steps.of(problem)
+    iterations = _Iterations(operator, steps, problem.f0.dtype, problem.max_iter)
+    first = _Round.zero(iterations.beginning(start, ntk_start))
+    end, _, rounds = operator.loops.while_loop(iterations.improving, iterations.once_more, first)
     gap = _certified(operator, steps, end)
     # At the start f and Theta r; at the end as much again, and what a deflation has not kept.
-    around = (1 if start is None or ntk_start is not None else 2) + (2 if deflation is None else 3)
+    around = (1 if start is None or ntk_start is not None else 2) + (
+        2 if steps.deflation is None else 3
+    )
     return DualSolution(
         alpha=jnp.moveaxis(end.alpha, -1, 0),
         latents=jnp.moveaxis(end.latents, -1, 0),
         gap=gap,
         residual=jnp.max(jnp.abs(end.descent), axis=(0, 1)),
-        converged=gap <= tol,  # not where it is not a number
+        converged=gap <= steps.tol,  # not where it is not a number
         n_products=end.iteration + end.iteration // _REFRESH + 2 * rounds + around,
     )
 
 
-def _certified(operator: Any, steps: _Steps, it: _Iterate) -> Array:
+def _certified(operator: Any, steps: Steps, it: Iterate) -> Array:
     """The gap of an iterate, with what rounding hides: of 3 alpha and 3 r all errors are others."""
     alpha, r = (lax.optimization_barrier(3 * v) for v in (it.alpha, it.descent))
     ntk_alpha = lax.optimization_barrier(operator.apply_precisely(alpha)) / 3
@@ -655,15 +452,5 @@ def interpolation_gap(
     above = jnp.maximum(jnp.sum(least - likelihood.log_density(latents, y), axis=-1), 0.0)
     change = likelihood.identified(again - latents)
     bend = jnp.sum(change * likelihood.curvature(latents, y).matvec(change), axis=(1, 2))
-    gap = (jnp.sqrt(above) + _REPETITIONS * jnp.sqrt(0.5 * jnp.maximum(bend, 0.0))) ** 2
+    gap = (jnp.sqrt(above) + REPETITIONS * jnp.sqrt(0.5 * jnp.maximum(bend, 0.0))) ** 2
     return jnp.where(jnp.any(likelihood.degenerate(y)), jnp.inf, gap), latents
-
-
-def _per_draw(function: Callable) -> Callable:
-    """The function of latents [n, C] and targets, of latents [n, C, S]."""
-    return jax.vmap(function, in_axes=(-1, None), out_axes=-1)
-
-
-def _dot(u: Array, v: Array) -> Array:
-    """Inner product of each draw: [n, C, S], [n, C, S] -> [S]."""
-    return jnp.sum(u * v, axis=(0, 1))

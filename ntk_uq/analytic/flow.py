@@ -116,7 +116,16 @@ def _apply(operator: Operator, alpha: Array) -> Array:
 
 
 @jax.jit
-def _step(operator, reg, y, alpha, f0, likelihood, weights, h) -> tuple[Array, Array]:
+def _step(
+    operator: Any,
+    reg: Any,
+    y: Array,
+    alpha: Array,
+    f0: Array,
+    likelihood: Likelihood,
+    weights: Any,
+    h: Any,
+) -> tuple[Array, Array]:
     """Coefficients after a step, and the error of each draw in nats."""
     scale = 1 + h * _GAMMA * reg
     implicit = scale / (h * _GAMMA)

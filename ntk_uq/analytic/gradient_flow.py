@@ -10,7 +10,7 @@ Time is learning rate times steps of gradient descent on the *sum* over data. do
 "Training time".
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import jax
@@ -112,7 +112,7 @@ def integrate(
     with jax.enable_x64(True):
         problem = tuple(jnp.asarray(a, jnp.float64) for a in (ntk, y, f0))
 
-        def shaped(function):
+        def shaped(function: Callable) -> Callable[[float, NDArray], NDArray]:
             return lambda _, flat: np.asarray(
                 function(flat.reshape(n, outputs), *problem, reg, likelihood)
             )
@@ -133,12 +133,17 @@ def integrate(
 
 
 @jax.jit
-def _rate(alpha, ntk, y, f0, reg, likelihood):
+def _rate(
+    alpha: Array, ntk: Array, y: Array, f0: Array, reg: float, likelihood: Likelihood
+) -> Array:
+    """The flow's, [n C]."""
     return (likelihood.gradient(f0 + ntk @ alpha, y) - reg * alpha).ravel()
 
 
 @jax.jit
-def _jacobian(alpha, ntk, y, f0, reg, likelihood):
+def _jacobian(
+    alpha: Array, ntk: Array, y: Array, f0: Array, reg: float, likelihood: Likelihood
+) -> Array:
     """-(W Theta + reg I), [n C, n C]."""
     n, outputs = y.shape
     curvature = likelihood.curvature(f0 + ntk @ alpha, y)

@@ -32,7 +32,7 @@ from ntk_uq._common.machine import memory_limit
 from ntk_uq._common.operators import Dense, Factor, Operator
 from ntk_uq._common.progress import Progress, progress_bar
 from ntk_uq._common.rules import own_rules
-from ntk_uq._common.solver import solve_dual
+from ntk_uq._common.solver import DualSolution, solve_dual
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.budget import _max_iter
 from ntk_uq.analytic.exact import _solve_draws, _standard_normal
@@ -368,7 +368,18 @@ class _TangentProblem:
         return solved.T.reshape(v.shape)
 
 
-def _solve(theta, reg, y, likelihood, deflation, tol, max_iter, f0, linear=0.0, start=None) -> Any:
+def _solve(
+    theta: Any,
+    reg: Array | float,
+    y: Array,
+    likelihood: Likelihood,
+    deflation: Any,
+    tol: float,
+    max_iter: int,
+    f0: Array,
+    linear: Array | float = 0.0,
+    start: Array | None = None,
+) -> DualSolution:
     return solve_dual(
         theta, reg, y, f0, likelihood, linear=linear, start=start, deflation=deflation, tol=tol,
         max_iter=max_iter,

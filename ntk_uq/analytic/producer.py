@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple, cast
 
 import jax
@@ -471,6 +471,11 @@ class FittedInfiniteEnsemble:
                 return self.predictor.on_device()
             return jax.tree.map(jnp.asarray, self.predictor)
 
+    @cached_property
+    def _points_seen(self) -> Array:
+        with jax.enable_x64(True):
+            return self.architecture.seen(jnp.asarray(self.points))[1]
+
     def __getstate__(self) -> dict[str, Any]:
         # Not what is on a device: unpickled without x64, JAX would round it.
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -480,6 +485,9 @@ class FittedInfiniteEnsemble:
             return self._on_device.latents(*self._kernels(block, False))
 
         with own_rules(), jax.enable_x64(True):
+            if len(X) == 1 and self.architecture.has_closed_form:
+                network, x = self.architecture.seen(jnp.asarray(X))
+                return np.asarray(_latents_of_one(network, self._on_device, self._points_seen, x))
             return in_blocks(draws, X, _points_at_once(predictor), axis=1)
 
     def _draws_of_networks(self, predictor: NetworkDraws, X: Floats) -> Floats:
@@ -577,6 +585,14 @@ class FittedProcess:
         cross = self.prior.covariance(X, self.points)
         own = self.prior.covariance(X) if joint else self.prior.variance(X)
         return Kernels(cross, cross), Kernels(own, own)
+
+
+@partial(jax.jit, static_argnums=0)
+def _latents_of_one(
+    network: BaseArchitecture, predictor: ExactPredictor, points: Array, x: Array
+) -> Array:
+    """Draws at one point [1, d] by one program: several take longer to wait for than to run."""
+    return predictor.latents(network.kernel_block(x, points), network.kernel_diag_block(x))
 
 
 def _gaussian(

@@ -149,7 +149,7 @@ def _trajectories(
         # A step of one length could be a fraction of a period of some direction.
         size = step * (0.8 + 0.4 * ndtr(for_size))
 
-        def leap(_, state):
+        def leap(_: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             u, momentum, pull = state
             momentum = momentum + 0.5 * size * pull
             u = u + size * momentum

@@ -131,7 +131,7 @@ def _line_search(problem: Problem, member: Member, state: _Descent, change: Arra
     offset = reg * vdot(displacement, state.direction) + jnp.sum(member.noise * change)
     stretch = reg * vdot(state.direction, state.direction)
 
-    def newton(_, t):
+    def newton(_: Array, t: Array) -> Array:
         latents = state.latents + t * change
         slope = offset + t * stretch - jnp.sum(likelihood.gradient(latents, problem.y) * change)
         curvature = likelihood.curvature(latents, problem.y)

@@ -6,13 +6,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.sharding import AxisType, Mesh
 
 from ntk_uq._common.machine import free_memory
 from ntk_uq._common.processes import gather
 from ntk_uq.ensemble.members import in_features
-from ntk_uq.ensemble.objective import Member, Problem
+from ntk_uq.ensemble.objective import Member, Method, Problem
 from ntk_uq.ensemble.trainer import _MEMBERS, _Data
+from ntk_uq.networks.architecture import BaseArchitecture
 
 # Members that a device trains together where memory allows: enough to hide the cost of starting
 # an operation on small networks, and few enough that one slow member keeps few others waiting.
@@ -26,7 +28,13 @@ _AT_ONCE_ACCELERATED = 64
 _MEMORY_SHARE = 0.5
 
 
-def _layout(architecture, method, data: _Data, memory, devices) -> tuple[Mesh, int]:
+def _layout(
+    architecture: BaseArchitecture,
+    method: Method,
+    data: _Data,
+    memory: int | None,
+    devices: Sequence[jax.Device] | None,
+) -> tuple[Mesh, int]:
     """Devices of this process, and members that they train at once: as many in every process."""
     own = jax.local_devices()
     devices = own if devices is None else list(devices)
@@ -62,10 +70,10 @@ def _free_bytes(devices: Sequence[jax.Device]) -> float:
     return free_memory() / (len(devices) * machines.count(platform.node()))
 
 
-def _member_bytes(architecture, method, data: _Data) -> int:
+def _member_bytes(architecture: BaseArchitecture, method: Method, data: _Data) -> int:
     """Memory that training one member takes: states, parameters on the way, activations."""
 
-    def saved_for_gradient(params, X):
+    def saved_for_gradient(params: Any, X: Array) -> Any:
         return jax.vjp(lambda params: architecture.apply(params, X), params)[1]
 
     member, state = _started(architecture, method, data)
@@ -76,10 +84,10 @@ def _member_bytes(architecture, method, data: _Data) -> int:
     return _bytes(member.initial) * 3 + 2 * _bytes(state) + 2 * _bytes(activations)
 
 
-def _started(architecture, method, data: _Data) -> tuple[Member, Any]:
+def _started(architecture: BaseArchitecture, method: Method, data: _Data) -> tuple[Member, Any]:
     """Shapes of a member and the state in which it starts."""
 
-    def start(key):
+    def start(key: Array) -> tuple[Member, Any]:
         initial = architecture.init(key, in_features(data.X), data.y.shape[1])
         member = Member(initial, jnp.zeros_like(data.y), jnp.zeros_like(data.y), key)
         return member, method.start(Problem(architecture.apply, *data), member)

@@ -1,6 +1,7 @@
 """Linearised networks of an ensemble, solved exactly in the dual."""
 
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -125,7 +126,17 @@ def solve_linearised(
     )
 
 
-def _solve_member(architecture, uncertainty, key, i, X, y, likelihood, reg, mode) -> "_Results":
+def _solve_member(
+    architecture: BaseArchitecture,
+    uncertainty: Uncertainty,
+    key: Array,
+    i: int,
+    X: Array,
+    y: Array,
+    likelihood: Likelihood,
+    reg: float,
+    mode: Any,
+) -> "_Results":
     """Exact solution of one linearised network."""
     initial, tangent = draw(architecture, key, i, in_features(X), y.shape[1])
     prior = architecture.apply(initial, X) + prior_function(
@@ -157,7 +168,7 @@ def _solve_member(architecture, uncertainty, key, i, X, y, likelihood, reg, mode
     )
 
 
-def _interpolate(ntk, y, prior, likelihood) -> DualSolution:
+def _interpolate(ntk: Array, y: Array, prior: Array, likelihood: Likelihood) -> DualSolution:
     """End of gradient flow without regularisation: it moves what the likelihood sees, no more."""
     n, outputs = y.shape
     eye = jnp.eye(outputs, dtype=ntk.dtype)

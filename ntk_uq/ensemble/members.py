@@ -13,8 +13,9 @@ from jax import Array
 from numpy.typing import ArrayLike
 
 from ntk_uq._common import checks
+from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.likelihoods import Likelihood
-from ntk_uq.networks.architecture import standard_normal_like
+from ntk_uq.networks.architecture import BaseArchitecture, standard_normal_like
 
 
 def _keys(key: Array, i: Array | int) -> Array:
@@ -23,14 +24,27 @@ def _keys(key: Array, i: Array | int) -> Array:
 
 
 @partial(jax.jit, static_argnums=(0, 3, 4))
-def draw(architecture, key, i, in_features, out_features):
+def draw(
+    architecture: BaseArchitecture,
+    key: Array,
+    i: Array | int,
+    in_features: int | tuple[int, ...],
+    out_features: int,
+) -> tuple[Any, Any]:
     """Initial parameters of member i, and the direction of its prior function."""
     init_key, prior_key = _keys(key, i)[:2]
     initial = architecture.init(init_key, in_features, out_features)
     return initial, standard_normal_like(prior_key, initial)
 
 
-def label_noise(uncertainty, key, i, likelihood, mode, y):
+def label_noise(
+    uncertainty: Uncertainty,
+    key: Array,
+    i: Array | int,
+    likelihood: Likelihood,
+    mode: Any,  # [n, C], where it is needed
+    y: Array,
+) -> Array:
     """The linear term of member i's loss, N(0, W) at the mode or zero: [n, C]."""
     if uncertainty != "posterior":
         return jnp.zeros_like(y)
@@ -43,7 +57,14 @@ def batch_key(key: Array, i: Array | int) -> Array:
     return _keys(key, i)[3]
 
 
-def prior_function(architecture, uncertainty, initial, tangent, reg, X):
+def prior_function(
+    architecture: BaseArchitecture,
+    uncertainty: Uncertainty,
+    initial: Any,
+    tangent: Any,
+    reg: Array | float,
+    X: Array,
+) -> Array:
     """What is added to the network's outputs at X: [n, C], or zero."""
     if uncertainty == "initialization":
         return jnp.zeros((), X.dtype)
@@ -53,7 +74,7 @@ def prior_function(architecture, uncertainty, initial, tangent, reg, X):
     return change / jnp.sqrt(reg) - f0
 
 
-def in_features(X) -> int | tuple[int, ...]:
+def in_features(X: Array) -> int | tuple[int, ...]:
     """Features of a table, or the shape of an image."""
     return X.shape[1] if X.ndim == 2 else X.shape[1:]
 

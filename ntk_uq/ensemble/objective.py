@@ -104,12 +104,12 @@ def is_stuck(problem: Problem, member: Member, params: Any) -> Array:
     _, push = jax.linearize(partial(outputs, problem, member), params)
     pull = jax.linear_transpose(push, params)
 
-    def undecided(state):
+    def undecided(state: tuple) -> Array:
         k, _, _, squared_norm, predicted, left = state
         open_ = (predicted <= allowed) & (predicted + left > allowed) & (squared_norm > 0)
         return open_ & (k < _NEWTON_PRODUCTS)
 
-    def product(state):
+    def product(state: tuple) -> tuple:
         k, residual, direction, squared_norm, predicted, _ = state
         (pulled,) = pull(curvature.matvec(push(direction)))
         image = _move(pulled, problem.reg, direction)
@@ -134,20 +134,20 @@ def least_loss(problem: Problem) -> Array:
     return -jnp.sum(jnp.where(likelihood.degenerate(y), 0.0, best))
 
 
-def _select(condition, a, b):
+def _select(condition: Array, a: Any, b: Any) -> Any:
     return jax.tree.map(partial(jnp.where, condition), a, b)
 
 
-def _move(a, t, b):
+def _move(a: Any, t: Array, b: Any) -> Any:
     """A + t b."""
     return jax.tree.map(lambda x, y: x + t * y, a, b)
 
 
-def vdot(a, b) -> Array:
+def vdot(a: Any, b: Any) -> Array:
     """Inner product of two pytrees."""
     return jax.tree.reduce(jnp.add, jax.tree.map(jnp.vdot, a, b))
 
 
-def norm(a) -> Array:
+def norm(a: Any) -> Array:
     """Euclidean norm of a pytree."""
     return jnp.sqrt(vdot(a, a))

@@ -73,7 +73,7 @@ class Optax:
             batches = order[: n_batches * size].reshape(n_batches, size)
         optimizer = optax.with_extra_args_support(self.optimizer)
 
-        def update(carry, batch):
+        def update(carry: tuple[Any, Any], batch: Array) -> tuple[tuple[Any, Any], None]:
             params, optimizer_state = carry
             part = problem._replace(
                 X=problem.X[batch],
@@ -82,7 +82,7 @@ class Optax:
             )
             batch_member = member._replace(shift=member.shift[batch], noise=member.noise[batch])
 
-            def batch_objective(params):
+            def batch_objective(params: Any) -> Array:
                 """An unbiased estimate of the objective."""
                 value, _ = objective(part, batch_member, params)
                 return n / size * value - (n / size - 1) * penalty(problem, member, params)
@@ -115,10 +115,10 @@ def update_rule(optimizer: optax.GradientTransformation) -> str:
     """What an optimizer does, as text: its settings lie in closures, and show in its program."""
     params = jnp.zeros(2)
 
-    def loss(params):
+    def loss(params: Array) -> Array:
         return jnp.sum(params**2)
 
-    def update(gradient, state, params):
+    def update(gradient: Array, state: Any, params: Array) -> Any:
         value, extended = loss(params), optax.with_extra_args_support(optimizer)
         return extended.update(
             gradient, state, params, value=value, grad=gradient, value_fn=loss
@@ -136,7 +136,7 @@ def leaves_jacobian_span(optimizer: optax.GradientTransformation) -> bool:
     jacobian = jax.random.normal(jax.random.key(0), (2, 8))
     start = jax.random.normal(jax.random.key(1), (8,))
 
-    def loss(params):
+    def loss(params: Array) -> Array:
         return 0.5 * jnp.sum((jacobian @ params - 1.0) ** 2)
 
     extended = optax.with_extra_args_support(optimizer)

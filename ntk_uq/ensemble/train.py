@@ -255,7 +255,9 @@ def _check_time(time: float | None, uncertainty: Uncertainty) -> None:
         )
 
 
-def _method(optimizer, batch_size, reg, n, max_iter, time) -> Method:
+def _method(
+    optimizer: Any, batch_size: int | None, reg: float, n: int, max_iter: int, time: float | None
+) -> Method:
     if time is not None:
         if optimizer is not None or batch_size is not None:
             raise ValueError(
@@ -284,7 +286,12 @@ def _method(optimizer, batch_size, reg, n, max_iter, time) -> Method:
 
 
 def _check_warm_start(
-    earlier: TrainedEnsemble, key, architecture, reg, uncertainty, problem
+    earlier: TrainedEnsemble,
+    key: Array,
+    architecture: BaseArchitecture,
+    reg: float,
+    uncertainty: Uncertainty,
+    problem: str,
 ) -> None:
     same = {
         "key": bool(jnp.all(jax.random.key_data(earlier.key) == jax.random.key_data(key))),

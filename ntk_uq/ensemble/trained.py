@@ -118,7 +118,7 @@ class TrainedEnsemble:
 
 
 @own_rules()
-def linearisation(architecture, params, initial, X) -> Array:
+def linearisation(architecture: BaseArchitecture, params: Any, initial: Any, X: Array) -> Array:
     """Outputs [n, C] of the network linearised at its initial parameters."""
     displacement = jax.tree.map(jnp.subtract, params, initial)
     f0, change = jax.jvp(lambda p: architecture.apply(p, X), (initial,), (displacement,))
@@ -126,18 +126,27 @@ def linearisation(architecture, params, initial, X) -> Array:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _latents(architecture, uncertainty, linearised, params, initial, tangent, reg, X):
+def _latents(
+    architecture: BaseArchitecture,
+    uncertainty: Uncertainty,
+    linearised: bool,
+    params: Any,
+    initial: Any,
+    tangent: Any,
+    reg: Array | float,
+    X: Array,
+) -> Array:
     """Outputs [m, C] of one member, in the precision of X."""
     params, initial, tangent, reg = jax.tree.map(
         lambda leaf: jnp.asarray(leaf, X.dtype), (params, initial, tangent, reg)
     )
 
-    def network(x):
+    def network(x: Array) -> Array:
         if linearised:
             return linearisation(architecture, params, initial, x)
         return architecture.apply(params, x)
 
-    def one_point(x):
+    def one_point(x: Array) -> Array:
         prior = prior_function(architecture, uncertainty, initial, tangent, reg, x[None])
         return (network(x[None]) + prior)[0]
 

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -119,7 +119,16 @@ class _Trainer:
         chunks = divided(train_chunks, starts, f"{name} {starts} of {data}")
         return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
 
-    def _train_chunk(self, start, wanted, uncertainty, mode, run, name, report) -> _Results:
+    def _train_chunk(
+        self,
+        start: int,
+        wanted: range,
+        uncertainty: Uncertainty,
+        mode: NDArray | None,
+        run: Checkpoint | None,
+        name: str,
+        report: Callable[[float, NDArray], None] | None,
+    ) -> _Results:
         indices = jnp.arange(self.chunk, dtype=jnp.uint32) + jnp.uint32(start)
         settings = (self.architecture, self.method, self.mesh)
         members, state = _start(*settings, uncertainty, self.key, indices, self.data, mode)
@@ -196,7 +205,7 @@ def _report(progress: Progress, first: int, total: int, done: float, gaps: NDArr
 # Programs. Each device runs its own part of a chunk, with its own loop.
 
 
-def _on_each_device(mesh: Mesh, function, *args, everywhere: Any = ()):
+def _on_each_device(mesh: Mesh, function: Callable, *args: Any, everywhere: tuple = ()) -> Any:
     """function(*args, *everywhere) with the leading axis of `args` spread over the devices."""
     specs = (*[P(_MEMBERS)] * len(args), *[P()] * len(everywhere))
     return jax.shard_map(
@@ -205,11 +214,20 @@ def _on_each_device(mesh: Mesh, function, *args, everywhere: Any = ()):
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _start(architecture, method, mesh, uncertainty, key, indices, data: _Data, mode):
+def _start(
+    architecture: BaseArchitecture,
+    method: Method,
+    mesh: Mesh,
+    uncertainty: Uncertainty,
+    key: Array,
+    indices: Array,
+    data: _Data,
+    mode: Array | None,
+) -> tuple[Member, Any]:
     """Members and the state in which they start."""
     X, y, likelihood, reg, _ = data
 
-    def one(i, key, data, mode):
+    def one(i: Array, key: Array, data: _Data, mode: Array | None) -> tuple[Member, Any]:
         initial, tangent = draw(architecture, key, i, in_features(X), y.shape[1])
         shift = prior_function(architecture, uncertainty, initial, tangent, reg, X)
         noise = label_noise(uncertainty, key, i, likelihood, mode, y)
@@ -217,20 +235,28 @@ def _start(architecture, method, mesh, uncertainty, key, indices, data: _Data, m
         member = Member(initial, shift, noise, batch_key(key, i))
         return member, method.start(Problem(architecture.apply, *data), member)
 
-    def device(indices, *everywhere):
+    def device(indices: Array, *everywhere: Any) -> tuple[Member, Any]:
         return jax.vmap(one, (0, None, None, None))(indices, *everywhere)
 
     return _on_each_device(mesh, device, indices, everywhere=(key, data, mode))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
-def _advance(architecture, method, mesh, members, state, data: _Data, limit):
+def _advance(
+    architecture: BaseArchitecture,
+    method: Method,
+    mesh: Mesh,
+    members: Member,
+    state: Any,
+    data: _Data,
+    limit: int,
+) -> Any:
     """Iterate until `limit` iterations were taken or every member has converged."""
 
-    def device(members, state, data, limit):
+    def device(members: Member, state: Any, data: _Data, limit: Array) -> Any:
         step = jax.vmap(partial(method.step, Problem(architecture.apply, *data)))
 
-        def unfinished(state):
+        def unfinished(state: Any) -> Array:
             return jnp.any(~state.converged & (state.n_iter < limit))
 
         return lax.while_loop(unfinished, lambda state: step(members, state), state)
@@ -239,10 +265,17 @@ def _advance(architecture, method, mesh, members, state, data: _Data, limit):
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _finish(architecture, method, mesh, members, state, data: _Data) -> _Results:
+def _finish(
+    architecture: BaseArchitecture,
+    method: Method,
+    mesh: Mesh,
+    members: Member,
+    state: Any,
+    data: _Data,
+) -> _Results:
     """What is kept of members that are done."""
 
-    def one(member, state, data):
+    def one(member: Member, state: Any, data: _Data) -> _Results:
         problem = Problem(architecture.apply, *data)
         (value, latents), gradient = jax.value_and_grad(objective, 2, has_aux=True)(
             problem, member, state.params
@@ -252,7 +285,7 @@ def _finish(architecture, method, mesh, members, state, data: _Data) -> _Results
             converged = converged & ~is_stuck(problem, member, state.params)
         return _Results(state.params, state.n_iter, converged, value, norm(gradient), latents)
 
-    def device(members, state, data):
+    def device(members: Member, state: Any, data: _Data) -> _Results:
         return jax.vmap(one, (0, 0, None))(members, state, data)
 
     return _on_each_device(mesh, device, members, state, everywhere=(data,))

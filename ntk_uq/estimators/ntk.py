@@ -264,6 +264,7 @@ class _NTK(Estimator):
                 uncertainty=self.uncertainty,
                 tune=tune,
                 mix=automatic and self._mixes(problem),
+                scores=automatic,
                 targets=targets,
                 weights=problem.weights,
                 progress=progress,
@@ -595,7 +596,8 @@ class NTKRegressor(_NTK, Regressor):
         network that you give sees both as they are.
     reg : float, "evidence", "cv" or None, default None
         As in `NTKClassifier`, but that it is "evidence" when neither `reg` nor `architecture` is
-        given; depth, embedding and scales are chosen too, of one network.
+        given; depth, embedding and scales are chosen too, of one network, and whether it is shown
+        the normal scores of the features beside them.
     uncertainty : {"posterior", "initialization", "none"}, default "posterior"
         As in `NTKClassifier`. The posterior's is the default: its intervals are calibrated where
         `reg` and noise are chosen by the evidence, those over initialisations are too narrow.

@@ -38,7 +38,7 @@ class Gaussian:
     noise: float | Array = field(default=1.0)
     constant_curvature: ClassVar[bool] = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # What JAX holds is not looked at: it may be traced, or still in the making.
         if isinstance(self.noise, int | float | np.ndarray | np.generic):
             noise = np.asarray(self.noise)

@@ -108,6 +108,8 @@ class BaseArchitecture(abc.ABC):
     holds_functions: ClassVar[bool] = False
     # Whether kernels depend on lengths of inputs and angles between them alone.
     has_dot_product_kernels: ClassVar[bool] = False
+    # Whether kernels are formulas, which a program computes together with what comes after them.
+    has_closed_form: ClassVar[bool] = False
     # Whether every parameter starts as N(0, 1), as the NTK parameterisation has it.
     _standard_normal: ClassVar[bool] = True
 
@@ -122,6 +124,10 @@ class BaseArchitecture(abc.ABC):
     @abc.abstractmethod
     def kernel_diag_block(self, x: jax.Array) -> Kernels:
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
+
+    def seen(self, x: jax.Array) -> tuple["BaseArchitecture", jax.Array]:
+        """What stands behind that which is done to each point by itself, and the points it sees."""
+        return self, x
 
     def widened(self, width: int) -> "BaseArchitecture | None":
         """The network at least so wide; None if nobody knows how it is widened.

@@ -108,6 +108,7 @@ class MLP(BaseArchitecture):
     residual: bool = False
     tunable: ClassVar[tuple[str, ...]] = ("depth", "w_std", "b_std")
     has_dot_product_kernels: ClassVar[bool] = True
+    has_closed_form: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_integers(self, width=1, depth=0)

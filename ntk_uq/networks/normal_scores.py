@@ -2,13 +2,13 @@
 
 How far apart two values of a feature are depends on the unit: of a price, or of its logarithm.
 Their ranks do not. Where nobody knows which of the two a network should see, both are tried, and
-predictions mixed: see docs, "The defaults".
+predictions mixed, or it sees both side by side: see docs, "The defaults".
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ class _Scored(nnx.Module):
         self.normal_scores = scores
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.network(self.normal_scores.scores(x))
+        return self.network(self.normal_scores.shown(x))
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,6 +62,9 @@ class NormalScores(BehindInputMap):
         Values of each feature, increasing, at least two. By default one feature, as it is.
     to : sequence of d sequences of floats
         Their scores; on either side the outermost two give the line that goes on.
+    beside : bool, default False
+        Whether the network sees the features as well, [n, 2 d]: its kernel is then of the mean of
+        both inner products.
 
     Raises
     ------
@@ -85,6 +88,7 @@ class NormalScores(BehindInputMap):
     network: BaseArchitecture = field(default_factory=MLP)
     at: tuple[tuple[float, ...], ...] = ((0.0, 1.0),)
     to: tuple[tuple[float, ...], ...] = ((0.0, 1.0),)
+    beside: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,7 +106,14 @@ class NormalScores(BehindInputMap):
             raise ValueError("The values of a feature, at, must increase.")
 
     @classmethod
-    def of(cls, X: ArrayLike, network: BaseArchitecture, weights: Floats | None = None) -> Self:
+    def of(
+        cls,
+        X: ArrayLike,
+        network: BaseArchitecture,
+        weights: Floats | None = None,
+        *,
+        beside: bool = False,
+    ) -> Self:
         """The network behind the scores that known points give.
 
         A feature of two values, as an indicator has, or of one, stays as it is: its ranks say no
@@ -116,6 +127,9 @@ class NormalScores(BehindInputMap):
             What sees the scores.
         weights : array of shape [n], optional
             How much each point counts, > 0.
+        beside : bool, default False
+            Whether the network sees the features as well. The scales of an embedding are those of
+            the features, and their scores have the same.
 
         Returns
         -------
@@ -124,10 +138,14 @@ class NormalScores(BehindInputMap):
         points = as_points(X, "X", 2)
         counts = np.ones(len(points)) if weights is None else np.asarray(weights, float)
         at, to = zip(*(_scores(feature, counts) for feature in points.T), strict=True)
-        return cls(network, at, to)
+        scales = getattr(network, "scales", None)
+        if beside and scales is not None:
+            network = replace(cast(Any, network), scales=(*scales, *scales))
+        return cls(network, at, to, beside)
 
     def __repr__(self) -> str:
-        return f"NormalScores({self.network!r}, of {len(self.at)} features)"
+        beside = ", beside them" if self.beside else ""
+        return f"NormalScores({self.network!r}, of {len(self.at)} features{beside})"
 
     @property
     def changes_nothing(self) -> bool:
@@ -135,9 +153,21 @@ class NormalScores(BehindInputMap):
         return self.at == self.to
 
     def scaled(self, factors: Floats) -> "NormalScores":
-        """The same with scores times factors [d]."""
+        """The same with scores times factors [d], and not the features beside them."""
         rows = zip(self.to, factors, strict=True)
         return replace(self, to=tuple(tuple(np.multiply(row, factor)) for row, factor in rows))
+
+    def of_scaled(self, factors: Floats) -> "NormalScores":
+        """The same, times factors [d], of points that were multiplied by these."""
+        # A feature times zero has one value, and the score of that is zero.
+        rows = zip(self.at, factors, strict=True)
+        at = tuple(tuple(np.multiply(row, f)) if f else tuple(range(len(row))) for row, f in rows)
+        return replace(self.scaled(factors), at=at)
+
+    def shown(self, x: jax.Array) -> jax.Array:
+        """What the network sees of points [n, d]: their scores, or [n, 2 d] features and scores."""
+        scores = self.scores(x)
+        return jnp.concatenate([x, scores], axis=-1) if self.beside else scores
 
     def scores(self, x: jax.Array) -> jax.Array:
         """Scores of points [n, d], in their precision."""
@@ -159,37 +189,54 @@ class NormalScores(BehindInputMap):
     @property
     def scales(self) -> tuple[float, ...] | None:
         """Scales of the features of an embedding behind the scores."""
-        return getattr(self.network, "scales", None)
+        scales = getattr(self.network, "scales", None)
+        return None if scales is None else scales[: len(self.at)]
 
     def module(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
         """Build one randomly initialised network."""
-        return _Scored(self.network.build(in_features, out_features, rngs=rngs), self)
+        shown = 2 * in_features if self.beside else in_features
+        return _Scored(self.network.build(shown, out_features, rngs=rngs), self)
+
+    @property
+    def has_closed_form(self) -> bool:  # type: ignore[override]
+        """Whether kernels are formulas: as of the network."""
+        return self.network.has_closed_form
+
+    def seen(self, x: jax.Array) -> tuple[BaseArchitecture, jax.Array]:
+        """The network, and what it is shown."""
+        return self.network, self.shown(x)
 
     def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
         """Kernels [n1, n2] as JAX arrays in the points' dtype; of `x1` with itself without `x2`."""
-        right = None if x2 is None else self.scores(x2)
-        return self.network.kernel_block(self.scores(x1), right)
+        right = None if x2 is None else self.shown(x2)
+        return self.network.kernel_block(self.shown(x1), right)
 
     def kernel_diag_block(self, x: jax.Array) -> Kernels:
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
-        return self.network.kernel_diag_block(self.scores(x))
+        return self.network.kernel_diag_block(self.shown(x))
 
     def tuned_kernel_block(self, x: jax.Array, values: Mapping[str, Any]) -> Kernels:
         """Kernels [n, n] with other values of the network's `tunable` fields: see the base."""
-        return self.network.tuned_kernel_block(self.scores(x), values)
+        return self.network.tuned_kernel_block(self.shown(x), values)
 
     def gradients(
         self, x: jax.Array, points: jax.Array, alpha: jax.Array, scales: jax.Array
     ) -> jax.Array:
-        """Gradients [m, d, C] with respect to the scores, which count as scales say."""
-        return self.network.gradients(self.scores(x), self.scores(points), alpha, scales)
+        """Gradients [m, d, C] with respect to the scores, which count as scales say.
+
+        Of features beside their scores: with respect to either, which move alike.
+        """
+        if self.beside:
+            scales = jnp.concatenate([scales, scales])
+        found = self.network.gradients(self.shown(x), self.shown(points), alpha, scales)
+        return found.reshape(len(found), -1, len(self.at), found.shape[-1]).sum(axis=1)
 
     def tangent_kernel(
         self, params: Any, x1: jax.Array, x2: jax.Array | None = None, *, trace: bool = False
     ) -> jax.Array:
         """Tangent kernel of a finite network, that of the network behind the scores."""
-        right = None if x2 is None else self.scores(jnp.asarray(x2))
-        left = self.scores(jnp.asarray(x1))
+        right = None if x2 is None else self.shown(jnp.asarray(x2))
+        left = self.shown(jnp.asarray(x1))
         return self.network.tangent_kernel(params.network, left, right, trace=trace)
 
 

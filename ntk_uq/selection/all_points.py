@@ -146,15 +146,22 @@ class _Scan:
     alpha: Array | None = field(default=None)
 
     @staticmethod
-    def of(ntk, y, targets, likelihood, folds, counts) -> "_Scan":
+    def of(
+        ntk: Any,
+        y: NDArray,
+        targets: NDArray,
+        likelihood: Likelihood,
+        folds: list[NDArray],
+        counts: NDArray | None,
+    ) -> "_Scan":
         weights = np.ones((len(folds), len(y)), np.float32)
         weights *= 1 if counts is None else counts
         for weight, fold in zip(weights, folds, strict=True):
             weight[fold] = 0
-        y, targets = (jnp.asarray(array, jnp.float32) for array in (y, targets))
+        single, soft = (jnp.asarray(array, jnp.float32) for array in (y, targets))
         likelihood = in_single_precision(likelihood)
-        basis = large_directions(ntk, targets)
-        return _Scan(ntk, y, targets, likelihood, folds, jnp.asarray(weights), basis)
+        basis = large_directions(ntk, soft)
+        return _Scan(ntk, single, soft, likelihood, folds, jnp.asarray(weights), basis)
 
     def scores(self, reg: float) -> Floats:
         """Log density of each held-out point."""

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._common.checkpoint import digest
 from ntk_uq._common.machine import cores
@@ -105,6 +105,7 @@ def choose(
     uncertainty: Uncertainty = "initialization",
     tune: Sequence[str] = (),
     mix: bool = False,
+    scores: bool = False,
     targets: Floats | None = None,
     weights: Floats | None = None,
     progress: Progress | None = None,
@@ -145,6 +146,9 @@ def choose(
         Whether to choose a mixture besides, by "cv": at most two of the networks, by greedy
         selection (`greedy_weights`), and the twin of each with the same regularisation behind the
         `NormalScores` of the features, which takes half of its weight.
+    scores : bool, default False
+        Whether the network that "evidence" chooses may be shown the `NormalScores` of the features
+        beside them: where its evidence is higher then.
     targets : array of shape [n, C], optional
         Targets to train on, where these differ.
     weights : array of shape [n], optional
@@ -193,17 +197,17 @@ def choose(
     densities = errors = None
     if criterion == "cv":
         names, networks, densities = _cross_validated(names, networks, data, uncertainty, progress)
-        scores, errors = weighted_mean(densities, _counts(data))
+        values, errors = weighted_mean(densities, _counts(data))
     else:
-        scores = _evidences(networks, X, y, likelihood, "noise" in tune, weights, progress)
-    if np.all(np.isnan(scores)):
+        values = _evidences(networks, X, y, likelihood, "noise" in tune, weights, progress)
+    if np.all(np.isnan(values)):
         raise ValueError(
             f"There is no reg from {_REGS[0]:g} to {_REGS[-1]:g} at which the problem could be "
             "solved: the kernel is too wide for double precision. Scale the features (about 1 "
             "each), lower w_std and b_std, or set a larger reg."
         )
-    k, r = divmod(int(np.nanargmax(scores)), len(_REGS))
-    curve = RegCurve(np.array(_REGS), scores, errors, tuple(names), criterion, _REGS[r], len(X))
+    k, r = divmod(int(np.nanargmax(values)), len(_REGS))
+    curve = RegCurve(np.array(_REGS), values, errors, tuple(names), criterion, _REGS[r], len(X))
     network, scales, tried = networks[k], np.ones(X.shape[1]), []
     held_out = len(names) * [None] if densities is None else densities
     candidates = [_Candidate(*of) for of in zip(names, networks, held_out, strict=True)]
@@ -211,7 +215,7 @@ def choose(
         by_evidence = partial(_learnt_by_evidence, fit_noise="noise" in tune)
         by_held_out = partial(_learnt_by_held_out, uncertainty=uncertainty)
         learn = by_held_out if criterion == "cv" else by_evidence
-        tried = _with_metrics(learn, candidates, scores, data, of_metric)
+        tried = _with_metrics(learn, candidates, values, data, of_metric)
         network, scales, curve, likelihood = _best_of(tried, curve, _counts(data))
         X = X * scales
     if mix and densities is not None:
@@ -224,6 +228,12 @@ def choose(
         return Choice(best.architecture, best.reg, scales, likelihood, curve, mixture)
     reg = curve.reg
     if criterion == "evidence":
+        shown = NormalScores.of(known[0] * scales, network, known[1], beside=True)
+        if scores and not shown.changes_nothing:
+            pair = [network, shown.scaled(scales)]
+            values = _evidences(pair, X, y, likelihood, "noise" in tune, weights, None)
+            k, r = divmod(int(np.nanargmax(values)), len(_REGS))
+            network, reg = pair[k], _REGS[r]
         network, reg, climbed, likelihood = _refine(network, X, y, likelihood, reg, tune, weights)
         scales, curve = scales * climbed, replace(curve, reg=reg)
     return Choice(network, reg, scales, likelihood, curve)
@@ -495,7 +505,15 @@ def _cv_densities(
     )
 
 
-def _evidences(networks, X, y, likelihood, fit_noise, weights, progress) -> Floats:
+def _evidences(
+    networks: Sequence[Any],
+    X: Floats,
+    y: Floats,
+    likelihood: Likelihood,
+    fit_noise: bool,
+    weights: Floats | None,
+    progress: Progress | None,
+) -> Floats:
     """Log evidence at each regularisation, and its own best noise where asked for: [K, R]."""
     values = np.empty((len(networks), len(_REGS)))
     for k, network in enumerate(networks):
@@ -508,7 +526,13 @@ def _evidences(networks, X, y, likelihood, fit_noise, weights, progress) -> Floa
     return values
 
 
-def _evidence_along(ntk, y, likelihood, fit_noise, weights) -> Callable[[float], Array]:
+def _evidence_along(
+    ntk: ArrayLike,
+    y: Floats,
+    likelihood: Likelihood,
+    fit_noise: bool,
+    weights: Floats | None,
+) -> Callable[[float], Array]:
     """Log evidence as a function of the regularisation."""
     if not isinstance(likelihood, Gaussian):
         loss = likelihood if weights is None else Weighted(likelihood, jnp.asarray(weights))
@@ -519,7 +543,15 @@ def _evidence_along(ntk, y, likelihood, fit_noise, weights) -> Callable[[float],
     )
 
 
-def _refine(network, X, y, likelihood, reg, tune, weights) -> tuple[Any, float, Floats, Likelihood]:
+def _refine(
+    network: Any,
+    X: Floats,
+    y: Floats,
+    likelihood: Likelihood,
+    reg: float,
+    tune: Sequence[str],
+    weights: Floats | None,
+) -> tuple[Any, float, Floats, Likelihood]:
     """Climb the evidence from the best regularisation of the scan."""
     start: dict[str, Any] = {"reg": reg}
     climbed = [name for name in network.tunable if name in tune and name != "depth"]

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import LARGEST_GAP, solve_dual
 from ntk_uq._common.uncertainty import Uncertainty
-from ntk_uq.analytic.gaussian import gaussian_predictor
+from ntk_uq.analytic.gaussian import GaussianPredictor, gaussian_predictor
 from ntk_uq.likelihoods import Likelihood, Weighted
 from ntk_uq.networks.architecture import Kernels
 from ntk_uq.predictions.distributions import GaussianPrediction
@@ -127,7 +128,15 @@ def cross_validate(
 
 
 def _cross_validate_mode(
-    ntk, y, regs, likelihood, folds, targets, counts, give_up, progress
+    ntk: ArrayLike,
+    y: Floats,
+    regs: Sequence[float],
+    likelihood: Likelihood,
+    folds: Sequence[NDArray[np.integer]],
+    targets: Floats,
+    counts: ArrayLike | None,
+    give_up: float,
+    progress: Progress | None,
 ) -> Floats:
     """All folds at once: each is a draw of the solver that leaves its points out."""
     n = len(y)
@@ -171,7 +180,9 @@ def _widest(uncertainties: Sequence[Uncertainty]) -> Uncertainty:
     return next(u for u in order if u in uncertainties)
 
 
-def _moments(predictor, uncertainty: Uncertainty, cross: Kernels, diagonal: Kernels):
+def _moments(
+    predictor: GaussianPredictor, uncertainty: Uncertainty, cross: Kernels, diagonal: Kernels
+) -> tuple[Array, Array | None]:
     """Moments for another uncertainty of the same fit."""
     if uncertainty == "posterior":
         predictor = replace(predictor, nngp=None)

@@ -115,6 +115,10 @@ def with_scales(architecture: BaseArchitecture, scales: Floats) -> tuple[BaseArc
     ((1.0, 0.5), array([1., 1.]))
     """
     if isinstance(architecture, NormalScores):
+        if architecture.beside:
+            network, factors = with_scales(architecture.network, np.concatenate([scales, scales]))
+            factors = factors[: len(scales)]
+            return replace(architecture.of_scaled(factors), network=network), factors
         network, factors = with_scales(architecture.network, scales)
         return replace(architecture, network=network).scaled(factors), np.ones_like(scales)
     if not isinstance(architecture, FeatureEmbedding):

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from numpy.typing import NDArray
 
 from ntk_uq._common.progress import Progress
@@ -114,7 +115,15 @@ def cross_validate_posterior(
     )
 
 
-def _posterior_log_density(key, kernels, y, reg, likelihood, train, held_out) -> Floats:
+def _posterior_log_density(
+    key: Array,
+    kernels: Kernels,
+    y: Floats,
+    reg: float,
+    likelihood: Likelihood,
+    train: NDArray[np.integer],
+    held_out: NDArray[np.integer],
+) -> Floats:
     """Log predictive density of held-out points by draws of the posterior of the others."""
     inner = Kernels(*(jnp.asarray(k[np.ix_(train, train)]) for k in kernels))
     cross = Kernels(*(jnp.asarray(k[np.ix_(held_out, train)]) for k in kernels))

@@ -183,8 +183,8 @@ def test_joint_covariance(problem, likelihood, reg, uncertainty):
         assert np.all(joint == 0)
         return
     f = jnp.asarray(train.ntk @ np.asarray(predictor.alpha))
-    hessian = jax.hessian(lambda f: -jnp.sum(likelihood.log_density(f, jnp.asarray(y))))(f)
-    w = np.asarray(hessian).reshape(N * C, N * C)
+    loss = jax.jit(jax.hessian(lambda f: -jnp.sum(likelihood.log_density(f, jnp.asarray(y)))))
+    w = np.asarray(loss(f)).reshape(N * C, N * C)
     if reg > 0:
         gain = np.linalg.solve(reg * np.eye(N * C) + w @ wide(train.ntk), w)
     else:

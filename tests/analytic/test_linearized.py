@@ -1,5 +1,7 @@
 """The posterior of a linearised network, against dense matrices and SciPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,19 +26,25 @@ def linearized(chosen=nnx.Param, prior_mean="model"):
     return nuq.Linearized(ConvolutionalNetwork(nnx.Rngs(0)), chosen, prior_mean)
 
 
-def dense(net):
+@functools.cache
+def dense(chosen=nnx.Param, prior_mean="model"):
     """The prior's mean at X and X_TEST, and J [.., P], by JAX without structure."""
+    net = linearized(chosen, prior_mean)
     tangent = net.tangent.cast(jnp.float64)
     both = jnp.asarray(np.concatenate([X, X_TEST]))
 
     def outputs(params):
         return tangent.outputs(params, both).ravel()
 
-    jacobian = jax.jacrev(outputs)(tangent.params)
+    @jax.jit
+    def with_jacobian(params):
+        return outputs(params), jax.jacrev(outputs)(params)
+
+    f, jacobian = with_jacobian(tangent.params)
     J = np.concatenate([np.asarray(j).reshape(len(j), -1) for j in jax.tree.leaves(jacobian)], -1)
-    f = np.asarray(outputs(tangent.params))
-    if net.prior_mean == "zero":
-        f = f - J @ tangent.vector
+    f = np.asarray(f)
+    if prior_mean == "zero":
+        f = f - J @ np.asarray(tangent.vector)
     return f, J
 
 
@@ -46,9 +54,9 @@ def curvature(f):
     return scipy.linalg.block_diag(*(np.diag(q) - np.outer(q, q) for q in p))
 
 
-def laplace(net):
+def laplace(chosen, prior_mean):
     """Mode in the parameters by SciPy's BFGS, and the Gaussian about it: mean, cov at X_TEST."""
-    m, J = dense(net)
+    m, J = dense(chosen, prior_mean)
     n = Y.size
 
     def objective(theta):
@@ -78,7 +86,7 @@ def test_gaussian_is_laplace_by_the_normal_equations(chosen, prior_mean):
     """The whole generalised Gauss-Newton matrix, in the space of parameters, by NumPy."""
     net = linearized(chosen, prior_mean)
     with jax.enable_x64(True):
-        mean, cov = laplace(net)
+        mean, cov = laplace(chosen, prior_mean)
     found = fitted(net, method="gaussian")
     # BFGS's mode is known to gtol / reg in the parameters, and the solver's to a gap of 1e-9 nats.
     prediction = found.latents(X_TEST, joint=True)
@@ -111,7 +119,7 @@ def test_draws_of_regression_are_the_posterior(chosen):
     net, draws, noise = linearized(chosen), 1000, 0.5
     targets = RNG.standard_normal((12, 3))
     with jax.enable_x64(True):
-        m, J = dense(net)
+        m, J = dense(chosen)
     n = targets.size
     precision = J[:n].T @ J[:n] / noise**2 + REG * np.eye(J.shape[1])
     gain = np.linalg.solve(precision, J[:n].T) / noise**2
@@ -142,7 +150,7 @@ def test_draws_are_functions_of_their_parameters():
     net = linearized()
     found = fitted(net, n_draws=256)
     with jax.enable_x64(True):
-        m, J = dense(net)
+        m, J = dense()
     again = m + J @ np.asarray(found.predictor.moved[0], np.float64)
     samples = found.latents(X_TEST).samples
     np.testing.assert_allclose(samples[0].ravel(), again[Y.size :], atol=1e-8)

@@ -1,5 +1,7 @@
 """The infinite ensemble without scikit-learn, against dense solutions."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from scipy.optimize import root
 from scipy.special import softmax
 from scipy.stats import norm
 
-from ntk_uq import MLP, Categorical, Gaussian, NTKRegressor
+from ntk_uq import MLP, Categorical, Gaussian, NormalScores, NTKRegressor
 from ntk_uq.analytic import InfiniteEnsemble, LaplaceProcess
 from ntk_uq.networks import Problem
 
@@ -99,6 +101,17 @@ def test_points_in_blocks(monkeypatch):
     whole = fitted.latents(X_TEST).samples
     monkeypatch.setattr("ntk_uq.analytic.producer._POINTS_AT_ONCE", 3)
     np.testing.assert_allclose(fitted.latents(X_TEST).samples, whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize("scores", [False, True], ids=["MLP", "behind scores"])
+def test_a_point_alone_has_the_draws_that_it_has_among_others(scores):
+    """One program computes it, and scores of the training points are computed once."""
+    net = NormalScores.of(X, NET) if scores else NET
+    fitted = InfiniteEnsemble(n_draws=5).fit(replace(regression(), architecture=net))
+    together = fitted.latents(X_TEST).samples
+    for i in range(2):
+        alone = fitted.latents(X_TEST[i : i + 1]).samples
+        np.testing.assert_allclose(alone[:, 0], together[:, i], rtol=1e-9, atol=1e-9)
 
 
 def test_what_is_drawn_needs_a_key():

@@ -338,7 +338,7 @@ def test_label_noise_and_ntk_prior_give_the_laplace_covariance():
 
     zero = jnp.zeros((n * c, n, c))
     unit = jnp.eye(n * c).reshape(n * c, n, c)
-    p = softmax(latents(zero[:1], zero[:1]).reshape(n, c), axis=1)
+    p = softmax(latents(zero, zero)[0].reshape(n, c), axis=1)
     w = np.zeros((n, c, n, c))
     for i in range(n):
         w[i, :, i] = np.diag(p[i]) - np.outer(p[i], p[i])

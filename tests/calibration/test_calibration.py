@@ -343,7 +343,7 @@ def test_mapies_conformal_sets_are_ours(kind):
     from mapie.classification import SplitConformalClassifier
 
     X, y = blobs(140, seed=0)
-    size = {"n_draws": 16} if kind == "NTKClassifier" else {"n_members": 2}
+    size = {"n_draws": 4} if kind == "NTKClassifier" else {"n_members": 2}
     clf = getattr(nuq, kind)(NET, random_state=0, **size).fit(X[:30], y[:30])
     mapie = SplitConformalClassifier(clf, confidence_level=0.8, prefit=True)
     mapie.conformalize(X[30:79], y[30:79])

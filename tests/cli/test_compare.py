@@ -35,19 +35,30 @@ def nothing_starts(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore::ntk_uq.bayes.SamplingWarning")  # of so few draws
-def test_compare_writes_a_report(tmp_path, table, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("choice", "compared"),
+    [
+        (
+            ["--skip", "ensemble", "--skip", "nuts", "--with", "posterior"],
+            [METHODS["infinite"], METHODS["gaussian"], POSTERIORS["posterior"]],
+        ),
+        pytest.param([], METHODS.values(), marks=pytest.mark.slow),
+    ],
+    ids=["infinite", "default"],
+)
+def test_compare_writes_a_report(choice, compared, tmp_path, table, capsys, monkeypatch):
     # None of the values that cross-validation of the trained network tries.
     monkeypatch.setattr("ntk_uq.selection.posterior._POSTERIOR_REGS", (0.5,))
     rows = "".join(f"{line},{'' if i % 9 == 0 else 'uv'[i % 2]},{i % 4 or ''}\n"
                    for i, line in enumerate(TABLE.splitlines()[1:]))  # fmt: skip
     table.write_text("a,b,t,kind,gaps\n" + rows)  # as fit takes it
     report = tmp_path / "out.html"
-    options = ["--data", table, "--target", "t", "--n-train", 20, *SMALL, "-o", report]
+    options = ["--data", table, "--target", "t", "--n-train", 20, *SMALL, *choice, "-o", report]
     status, out, err = run(options, capsys)
     assert status == 0, err
-    for name in titles(METHODS):
-        assert name in out
-        assert any(name in line for line in err)
+    for method in compared:
+        assert method.title in out
+        assert any(method.title in line for line in err)
     assert str(report) in out
     text = report.read_text(encoding="utf-8")
     assert "table.csv" in text

@@ -53,8 +53,8 @@ def by_hand(frame):
 
 
 def test_predictions_are_those_of_the_estimator(folder, capsys):
-    predictions = fit_and_predict(folder, "--reg", "0.5", "--draws", "16", "--seed", "3")
-    clf = nuq.NTKClassifier(nuq.MLP(), reg=0.5, n_draws=16, random_state=3)
+    predictions = fit_and_predict(folder, "--reg", "0.5", "--draws", "4", "--seed", "3")
+    clf = nuq.NTKClassifier(nuq.MLP(), reg=0.5, n_draws=4, random_state=3)
     clf.fit(by_hand(FRAME), FRAME["y"])
     expected = clf.predict_distribution(by_hand(FRAME))
     # Latents are solved to a millionth of a posterior standard deviation.
@@ -188,7 +188,7 @@ def test_decisions(folder, capsys):
 def test_weights_are_rows(folder):
     weights = np.arange(len(FRAME)) % 3
     table = FRAME.drop(columns="price")
-    exact = ["--reg", "1", "--draws", "8", "--class-weight", "yes=2"]
+    exact = ["--reg", "1", "--draws", "4", "--class-weight", "yes=2"]
     weighted = fit_and_predict(
         folder, *exact, "--weight", "w", table=table.assign(w=weights).to_csv(index=False)
     )
@@ -255,11 +255,12 @@ def model_of(path):
 @pytest.mark.parametrize(
     "options",
     [
+        # Of these a default run takes the first; an ensemble is trained below memory's limit.
+        ["--producer", "bayes", "--sampler", "laplace"],
         ["--producer", "ensemble", "--members", "2", "--uncertainty", "posterior"],
         ["--producer", "bayes", "--chains", "1", "--warmup", "5", "--samples", "4", "--reg", "2"],
-        ["--producer", "bayes", "--sampler", "laplace"],
     ],
-    ids=["ensemble", "bayes", "laplace"],
+    ids=["laplace", "ensemble", "bayes"],
 )
 def test_other_producers(options, folder):
     predictions = fit_and_predict(folder, *options)

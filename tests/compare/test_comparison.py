@@ -372,7 +372,7 @@ def test_pipelines_are_their_last_step():
     rng = np.random.default_rng(0)
     X, y = 5 + 3 * rng.standard_normal((24, 2)), np.repeat([0, 1], 12)
     scaler = StandardScaler().fit(X)
-    alone = NTKClassifier(MLP(width=16), reg=1.0, n_draws=8).fit(scaler.transform(X), y)
+    alone = NTKClassifier(MLP(width=16), reg=1.0, n_draws=4).fit(scaler.transform(X), y)
     piped = make_pipeline(StandardScaler(), clone(alone)).fit(X, y)
     compared = compare({"piped": piped, "again": clone(piped).fit(X, y)}, X, y, reference="piped")
     assert compared.methods["piped"].proba == pytest.approx(
@@ -411,7 +411,7 @@ def test_a_mode_has_no_uncertainty(tmp_path):
 def test_scaled_estimators_are_compared_too():
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((24, 2)), np.repeat([0, 1], 12)
-    plain = NTKClassifier(MLP(width=16), reg=1.0, n_draws=16).fit(X, y)
+    plain = NTKClassifier(MLP(width=16), reg=1.0, n_draws=4).fit(X, y)
     scaled = TemperatureScaled(FrozenEstimator(plain)).fit(X, y)
     compared = compare({"plain": plain, "scaled": scaled}, X + 0.1, y, reference="plain")
     assert np.isfinite(compared.table.loc["scaled", ["tv", "energy"]]).all()
@@ -434,10 +434,10 @@ class Sized(BaseArchitecture):
 def test_different_problems_are_said():
     rng = np.random.default_rng(0)
     X, y = 3 * rng.standard_normal((24, 2)), np.repeat([0, 1], 12)
-    settings = {"n_draws": 8, "reg": 1.0}
+    settings = {"n_draws": 4, "reg": 1.0}
     base = NTKClassifier(MLP(width=16), **settings).fit(X, y)
     others = {
-        "reg": NTKClassifier(MLP(width=16), n_draws=8, reg=0.5),
+        "reg": NTKClassifier(MLP(width=16), n_draws=4, reg=0.5),
         "architecture": NTKClassifier(MLP(width=16, depth=1), **settings),
         "label_smoothing": NTKClassifier(MLP(width=16), label_smoothing=0.1, **settings),
         "features": NTKClassifier(**settings),

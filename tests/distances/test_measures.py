@@ -197,7 +197,7 @@ def test_noise_is_the_value_between_samples_of_one_distribution(name, sampler):
     assert np.mean([estimate.is_significant for estimate in found]) < 0.13
 
 
-@pytest.mark.cases(16)
+@pytest.mark.cases(8)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("name", MEASURES)
 def test_real_differences_are_found(name, sampler):

@@ -3,30 +3,32 @@
 import jax
 import numpy as np
 import pytest
-from sklearn.datasets import load_wine
+from small_problem import FEW, LABELS, NET
+from small_problem import X as STANDARD
 
-from ntk_uq import MLP, BayesianClassifier, EnsembleClassifier, NTKClassifier
+from ntk_uq import BayesianClassifier, EnsembleClassifier, NTKClassifier
 from ntk_uq.bayes import SamplingWarning
 
-X, LABELS = load_wine(return_X_y=True)
-TRAIN, TEST = slice(0, None, 3), X[1::3]
-NETWORK = MLP(width=32, depth=1)
+# Of several units: where no network is given, features are standardised first.
+UNITS, SHIFT = np.array([1.0, 100.0, 0.01]), np.array([-3.0, 500.0, 0.1])
+X = SHIFT + UNITS * STANDARD
+TEST = SHIFT + UNITS * np.random.default_rng(1).normal(size=(8, 3))
 
 
 @pytest.mark.parametrize(
     "model",
     [
-        NTKClassifier(reg=0.3, n_draws=32),
+        NTKClassifier(reg=0.3, n_draws=4),
         pytest.param(NTKClassifier(reg=1.0, method="gaussian"), marks=pytest.mark.slow),
         pytest.param(
-            NTKClassifier(reg=1.0, uncertainty="posterior", n_draws=8), marks=pytest.mark.slow
+            NTKClassifier(reg=1.0, uncertainty="posterior", n_draws=4), marks=pytest.mark.slow
         ),
         EnsembleClassifier(reg=1.0, n_members=3),
     ],
     ids=["exact", "gaussian", "posterior", "ensemble"],
 )
 def test_function_is_the_estimator(model):
-    model.fit(X[TRAIN], LABELS[TRAIN])
+    model.fit(X, LABELS)
     prediction = model.predict_distribution(TEST)
     with jax.enable_x64(True):
         found = model.as_function()(TEST)
@@ -38,7 +40,7 @@ def test_function_is_the_estimator(model):
 
 @pytest.mark.slow
 def test_gradient_by_differences():
-    model = NTKClassifier(reg=1.0, n_draws=8).fit(X[TRAIN], LABELS[TRAIN])
+    model = NTKClassifier(reg=1.0, n_draws=4).fit(X, LABELS)
     function, step = model.as_function(), 1e-4 * X.std(axis=0)[0]
     with jax.enable_x64(True):
         slope = jax.grad(lambda x: function(x).epistemic[0])(TEST[:1])[0, 0]
@@ -49,8 +51,8 @@ def test_gradient_by_differences():
 
 
 def test_draws_that_go_on_by_random_numbers_are_no_function():
-    model = BayesianClassifier(NETWORK, num_warmup=5, num_samples=5, num_chains=1)
+    model = BayesianClassifier(NET, **FEW)
     with pytest.warns(SamplingWarning):
-        model.fit(X[TRAIN] / X.std(axis=0), LABELS[TRAIN])
+        model.fit(STANDARD, LABELS)
     with pytest.raises(ValueError, match="is no function"):
         model.as_function()

@@ -6,23 +6,21 @@ from pickle import dumps, loads
 import jax
 import numpy as np
 import pytest
+from small_problem import LABELS, NET, X
+from small_problem import TARGET as Y
 
 from ntk_uq import (
-    MLP,
     BayesianRegressor,
     EnsembleClassifier,
     NTKClassifier,
     NTKRegressor,
 )
 
-RNG = np.random.default_rng(0)
-X, NEW = RNG.normal(size=(24, 2)), RNG.normal(size=(15, 2))
-LABELS, Y = (X[:, 0] > 0).astype(int), X[:, 0] + 0.1 * RNG.normal(size=24)
-NET = MLP(width=8, depth=1)
+NEW = np.random.default_rng(0).normal(size=(15, 3))
 MODELS = {
-    "draws": NTKClassifier(reg=1.0, n_draws=5),
+    "draws": NTKClassifier(reg=1.0, n_draws=4),
     "gaussian": NTKRegressor(NET, noise=0.1),
-    "networks": NTKClassifier(NET, n_draws=3, prior_functions="networks"),
+    "networks": NTKClassifier(NET, n_draws=4, prior_functions="networks"),
     "ensemble": EnsembleClassifier(NET, n_members=2),
     "laplace": BayesianRegressor(NET, noise=0.1, sampler="laplace"),
     "weights": BayesianRegressor(NET, noise=0.1, prior="weights", sampler="laplace"),
@@ -78,7 +76,7 @@ def test_the_count_counts():
 
 def test_draws_on_a_device_are_not_kept():
     """Where JAX would round them: in a copy, a pickle, a process without x64."""
-    model = NTKClassifier(NET, n_draws=3).fit(X, LABELS)
+    model = NTKClassifier(NET, n_draws=4).fit(X, LABELS)
     before = model.predict_proba(NEW)
     assert "_on_device" in vars(model._fitted)
     again = loads(dumps(model))

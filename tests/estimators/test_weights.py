@@ -6,18 +6,19 @@ import pytest
 from scipy import stats
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import check_sample_weight_equivalence_on_dense_data
+from small_problem import FEW, NET
 
 import ntk_uq as nuq
 from ntk_uq import selection
 from ntk_uq.likelihoods import Categorical, Gaussian
 
 RNG = np.random.default_rng(0)
-NET = nuq.MLP(width=8, depth=1, activation="erf")
-X, X_TEST = RNG.normal(size=(30, 3)), RNG.normal(size=(5, 3))
-LABELS = (X[:, 0] + 0.7 * RNG.normal(size=30) > 0).astype(int)
-VALUES = X[:, 0] + 0.3 * RNG.normal(size=30)
-WEIGHTS = RNG.integers(0, 4, size=30)
-REPEATED = RNG.permutation(np.repeat(np.arange(30), WEIGHTS))
+# Of sixteen points twelve count.
+X, X_TEST = RNG.normal(size=(16, 3)), RNG.normal(size=(8, 3))
+LABELS = (X[:, 0] + 0.7 * RNG.normal(size=16) > 0).astype(int)
+VALUES = X[:, 0] + 0.3 * RNG.normal(size=16)
+WEIGHTS = np.tile([2, 0, 1, 3], 4)
+REPEATED = RNG.permutation(np.repeat(np.arange(16), WEIGHTS))
 
 
 @pytest.mark.cases(3)
@@ -55,7 +56,7 @@ def test_weights_are_repetitions(model):
     assert reg == getattr(model, "reg_", None)
     outcomes = np.eye(2) if y is LABELS else [[0.0], [1.0]]
     for outcome in outcomes:
-        truth = np.tile(outcome, (5, 1))
+        truth = np.tile(outcome, (8, 1))
         # Laplace's mode of a network is found to a millionth of a posterior standard deviation.
         np.testing.assert_allclose(
             weighted.log_density(truth), repeated.log_density(truth), rtol=0, atol=1e-5
@@ -66,7 +67,7 @@ def test_weights_are_repetitions(model):
 @pytest.mark.parametrize("uncertainty", ["none", "posterior"])
 def test_held_out_scores_of_repeated_rows(uncertainty):
     """The rows themselves stand in the kernels here; in the estimators they become weights."""
-    kept = np.flatnonzero(WEIGHTS)[:21]  # into folds of one size
+    kept = np.flatnonzero(WEIGHTS)  # into folds of one size
     rows = np.repeat(np.arange(len(kept)), WEIGHTS[kept])
     points, y = X[kept], np.eye(2)[LABELS[kept]]
     folds = [np.arange(k, len(kept), 3) for k in range(3)]
@@ -111,7 +112,7 @@ def test_classes_are_balanced_as_scikit_learn_does():
 def test_weights_that_are_all_one_change_nothing():
     model = nuq.NTKClassifier(NET, reg=1.0, n_draws=4)
     plain = model.fit(X, LABELS).predict_proba(X_TEST)
-    weighted = model.fit(X, LABELS, sample_weight=np.ones(30)).predict_proba(X_TEST)
+    weighted = model.fit(X, LABELS, sample_weight=np.ones(16)).predict_proba(X_TEST)
     np.testing.assert_array_equal(plain, weighted)
 
 
@@ -122,9 +123,9 @@ def test_weights_that_cannot_be():
     with pytest.raises(ValueError, match="class_weight"):
         model.set_params(class_weight="even").fit(X, LABELS)
     with pytest.raises(ValueError, match="Negative values in data"):
-        model.set_params(class_weight=None).fit(X, LABELS, sample_weight=-np.ones(30))
-    with pytest.warns(UserWarning, match="reg is 30 times as strong"):
-        model.fit(X, LABELS, sample_weight=np.full(30, 1 / 30))
+        model.set_params(class_weight=None).fit(X, LABELS, sample_weight=-np.ones(16))
+    with pytest.warns(UserWarning, match="reg is 16 times as strong"):
+        model.fit(X, LABELS, sample_weight=np.full(16, 1 / 16))
 
 
 @pytest.mark.slow
@@ -146,7 +147,7 @@ def test_check_of_scikit_learn(model):
 
 @pytest.mark.filterwarnings("ignore")
 def test_rows_of_the_posterior_stay_those_that_were_given():
-    model = nuq.BayesianClassifier(NET, num_warmup=4, num_samples=4, num_chains=1)
+    model = nuq.BayesianClassifier(NET, sampler="ess", **FEW)
     model.fit(X[REPEATED], LABELS[REPEATED])
     tree = model.posterior_
     assert tree["posterior"]["f"].sizes["point"] == len(REPEATED)

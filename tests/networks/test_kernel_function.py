@@ -54,7 +54,7 @@ def test_the_evidence_of_classes():
 
 
 def test_saved_and_known_again(tmp_path):
-    model = NTKClassifier(kernel=KERNEL, uncertainty="posterior", n_draws=16).fit(X, LABELS)
+    model = NTKClassifier(kernel=KERNEL, uncertainty="posterior", n_draws=4).fit(X, LABELS)
     nuq.save(model, tmp_path / "model.ntk")
     again = nuq.load(tmp_path / "model.ntk", architecture=KernelFunction(KERNEL))
     np.testing.assert_array_equal(again.predict_proba(X_TEST), model.predict_proba(X_TEST))

@@ -1,5 +1,7 @@
 """Normal scores against SciPy's ranks, and networks behind them against the networks themselves."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,6 +96,46 @@ def test_the_network_behind_them(X):
             inner.tangent_kernel(params.network, jnp.asarray(Z[:4]), trace=True),
         )
     assert network.widened(512).network.network.width == 512
+
+
+@pytest.mark.parametrize("inner", [NET, FeatureEmbedding(NET, scales=(1.0, 0.5))], ids=repr)
+def test_features_beside_their_scores(X, inner):
+    """The network itself, of twice as many features; scales are of a feature and its score."""
+    network, Z = NormalScores.of(X, inner, beside=True), scores_of(NormalScores.of(X, inner), X)
+    both = np.concatenate([X, Z], axis=1)
+    if isinstance(inner, FeatureEmbedding):
+        inner = replace(inner, scales=inner.scales * 2)
+        assert network.scales == (1.0, 0.5)
+    np.testing.assert_allclose(network.kernels(X).ntk, inner.kernels(both).ntk, rtol=1e-10)
+    np.testing.assert_allclose(network.kernel_diag(X).ntk, inner.kernel_diag(both).ntk, rtol=1e-10)
+    scales = np.array([0.7, 0.0])
+    learnt, factors = with_scales(network, scales)
+    behind, of_both = with_scales(inner, np.tile(scales, 2))
+    np.testing.assert_allclose(
+        learnt.kernels(X * factors).ntk, behind.kernels(both * of_both).ntk, rtol=1e-9
+    )
+    with jax.enable_x64(True):
+        params = network.init(jax.random.key(0), 2, 1)
+        np.testing.assert_allclose(
+            network.apply(params, jnp.asarray(X)), inner.apply(params.network, jnp.asarray(both))
+        )
+
+
+@pytest.mark.double_precision
+def test_gradients_beside_scores_move_a_feature_and_its_score_alike(X):
+    """Against differences of the kernel's function, with straight scores of slope one."""
+    line = (-5.0, 5.0)
+    network = NormalScores(NET, (line, line), (line, line), beside=True)
+    points, x = jnp.asarray(X[:6]).clip(-4, 4), jnp.array([[0.3, -0.8]])
+    alpha = jnp.asarray(np.random.default_rng(1).standard_normal((6, 1)))
+    found = network.gradients(x, points, alpha, jnp.ones(2))[0, :, 0]
+
+    def function(x):
+        return np.asarray(network.kernels(x, points).ntk @ alpha)[0, 0]
+
+    steps = 1e-5 * np.eye(2)
+    differences = [(function(x + h) - function(x - h)) / 2e-5 for h in steps]
+    np.testing.assert_allclose(found, differences, rtol=1e-6)
 
 
 def test_refused(X):

@@ -7,14 +7,13 @@ import pytest
 from flax import nnx
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from small_problem import NET, RNG, X
+from small_problem import TARGET as Y
 
 import ntk_uq as nuq
 from ntk_uq.persistence.opening import model_card
 
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(12, 2))
-LABELS, Y = np.where(X[:, 0] > 0, "yes", "no"), X[:, 0] + 0.1 * RNG.normal(size=12)
-NET = nuq.MLP(width=4, depth=1, activation="erf")
+LABELS = np.where(X[:, 0] > 0, "yes", "no")
 
 
 class Wide(nnx.Module):
@@ -43,14 +42,14 @@ def test_the_card_of_a_choice(tmp_path):
     (target,) = card["trained_on"]["targets"]
     assert (target["low"], target["high"]) == (Y.min(), Y.max())
     # By hand: shapes and bytes of points and targets, in their order.
-    sha = hashlib.sha256(b"(12, 2)" + X.tobytes() + b"(12, 1)" + Y.tobytes())
+    sha = hashlib.sha256(b"(12, 3)" + X.tobytes() + b"(12, 1)" + Y.tobytes())
     assert card["trained_on"]["sha256"] == sha.hexdigest()
     assert nuq.load(tmp_path / "model.ntk")._trained_on == model._trained_on
 
 
 def test_the_card_says_what_held_out_points_say(tmp_path):
     """Of intervals of 90%, by their definition; of classes in a pipeline, by its probabilities."""
-    held_out = RNG.normal(size=(9, 2))
+    held_out = RNG.normal(size=(9, 3))
     y = held_out[:, 0] + 0.5 * RNG.normal(size=9)
     model = nuq.NTKRegressor(NET, reg=1.0, noise=0.3).fit(X, Y)
     path = saved(model, tmp_path, held_out=(held_out, y))

@@ -28,7 +28,7 @@ NOT_HELD = {
     "LinearizedEnsemble", "GradientFlow", "Tangent", "TangentProducts",
     "Batches", "GaussianPrediction", "SamplePrediction", "RejectionRule", "ModelFrame",
     "DecisionPlan",
-    "CostEstimate", "ConjugateGradients", "Optax", "Problem",
+    "CostEstimate", "ConjugateGradients", "Optax", "Problem", "Steps",
     "InfiniteEnsemble", "LaplaceProcess", "FiniteEnsemble", "Posterior", "LaplaceNetwork",
 }  # fmt: skip
 

@@ -32,11 +32,10 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from small_problem import FEW
 
 import ntk_uq as nuq
 from ntk_uq.calibration import TemperatureScaled
-
-SMALL = {"num_warmup": 20, "num_samples": 20, "num_chains": 2}
 
 NTK = [
     {"method": method, "uncertainty": uncertainty, "reg": 1.0, "n_draws": 4}
@@ -57,13 +56,13 @@ CASES = [
     (nuq.NTKRegressor, {}),
     *[(nuq.EnsembleClassifier, options) for options in ENSEMBLE],
     *[(nuq.EnsembleRegressor, {"noise": 0.1, **options}) for options in ENSEMBLE],
-    (nuq.BayesianClassifier, SMALL),
-    (nuq.BayesianClassifier, {"prior": "nngp", **SMALL}),
-    (nuq.BayesianClassifier, {"sampler": "vi", **SMALL}),
+    (nuq.BayesianClassifier, FEW),
+    (nuq.BayesianClassifier, {"prior": "nngp", **FEW}),
+    (nuq.BayesianClassifier, {"sampler": "vi", **FEW}),
     (nuq.BayesianClassifier, {"sampler": "laplace"}),
-    (nuq.BayesianClassifier, {"architecture": NET, "prior": "weights", **SMALL}),
+    (nuq.BayesianClassifier, {"architecture": NET, "prior": "weights", **FEW}),
     (nuq.BayesianClassifier, {"architecture": NET, "prior": "weights", "sampler": "laplace"}),
-    (nuq.BayesianRegressor, {"noise": 0.1, **SMALL}),
+    (nuq.BayesianRegressor, {"noise": 0.1, **FEW}),
 ]
 
 
@@ -164,7 +163,7 @@ def test_fresh_process(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::ntk_uq.bayes.SamplingWarning")
 def test_posterior_for_arviz_is_kept(tmp_path):
-    estimator = fit(nuq.BayesianClassifier, SMALL)
+    estimator = fit(nuq.BayesianClassifier, FEW)
     again = round_trip(estimator, tmp_path)
     assert again.posterior_.equals(estimator.posterior_)
     assert again.diagnostics_.warnings == estimator.diagnostics_.warnings
@@ -199,7 +198,7 @@ def test_arguments_of_any_kind(tmp_path):
     estimator = nuq.EnsembleClassifier(
         NET, n_members=np.int64(2), reg=np.float32(1.0), random_state=state,
         checkpoint=tmp_path / "run", tol=1e-3,
-    ).fit(frame, LABELS, sample_weight=np.arange(16.0))  # fmt: skip
+    ).fit(frame, LABELS, sample_weight=np.arange(12.0))  # fmt: skip
     nuq.save(estimator, tmp_path / "model.ntk")
     again = nuq.load(tmp_path / "model.ntk")
     assert_same_predictions(estimator, again, frame)
@@ -248,9 +247,9 @@ def test_images(tmp_path):
 def table():
     return pd.DataFrame(
         {
-            "size": [1.0, np.nan, 3.0, 2.5] * 4,
-            "weight": np.arange(16.0),
-            "colour": np.array(["red", "blue", np.nan, "red"] * 4, object),
+            "size": [1.0, np.nan, 3.0, 2.5] * 3,
+            "weight": np.arange(12.0),
+            "colour": np.array(["red", "blue", np.nan, "red"] * 3, object),
         }
     )
 

@@ -56,7 +56,7 @@ def differences(network, X, alpha, scales, at, step=1e-5):
 def test_gradients_are_differences(network):
     """At other points, and at the training points, where a kink counts from both sides."""
     X, alpha = RNG.normal(size=(7, 3)), RNG.normal(size=(7, 2))
-    for at in (RNG.normal(size=(5, 3)), X):
+    for at in (RNG.normal(size=(7, 3)), X):
         with jax.enable_x64(True):
             found = network.gradients(*map(jnp.asarray, (at, X, alpha, SCALES)))
         np.testing.assert_allclose(found, differences(network, X, alpha, SCALES, at), atol=1e-4)

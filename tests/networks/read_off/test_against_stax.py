@@ -156,7 +156,7 @@ def random_steps(seed):
 
 
 @pytest.mark.cases(1)
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", [23, *range(23), *range(24, 40)])  # a small one first
 @pytest.mark.filterwarnings("ignore:`FanIn` layers")
 def test_random_architectures_equal_neural_tangents(seed):
     steps = random_steps(seed)

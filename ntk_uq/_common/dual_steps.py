@@ -1,0 +1,320 @@
+"""What iterations of the solver do between products with Theta: for every draw, all in one program.
+
+The mathematics stands in `solver`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ntk_uq._common.deflation import CoupledDeflation, Deflation
+
+if TYPE_CHECKING:
+    from ntk_uq.likelihoods import Likelihood
+
+__all__ = ["REPETITIONS", "Bracket", "DualProblem", "Iterate", "Line", "Steps"]
+
+# Line searches stop once the slope has fallen to this fraction. Conjugacy needs them fairly
+# exact: 0.5 costs more products with Theta than it saves evaluations, 0.01 the reverse.
+_CURVATURE_CONDITION = 0.1
+_MAX_LINE_SEARCH = 60
+# Iterations end at this share of the tolerance: what rounding may hide comes on top.
+_AIM = 0.25
+# Rounding of the residual is taken for this many times what one repetition shows of it: repetitions
+# differ by a little more than either is off, and points that are equal are off together.
+REPETITIONS = 4
+
+
+class DualProblem(NamedTuple):
+    """What `solve_dual` is given beside Theta, draws first."""
+
+    reg: Array | float
+    y: Any  # [n, C]
+    f0: Any  # [S, n, C]
+    likelihood: "Likelihood"
+    linear: Any = 0.0
+    weights: Any = 1.0
+    start: Any = None
+    ntk_start: Any = None
+    deflation: Deflation | CoupledDeflation | None = None
+    tol: Array | float = 1e-12
+    max_iter: Array | int = 5000
+
+
+class Iterate(NamedTuple):
+    """Where the iterations are, draws last."""
+
+    alpha: Array
+    latents: Array
+    descent: Array  # r
+    direction: Array
+    ntk_direction: Array
+    ntk_steepest: Array  # Theta B r, with B the deflation
+    norm: Array  # <r, r>_Theta, [S], or twice reg times a better bound
+    slope: Array  # <r, B r>_Theta, [S]
+    iteration: Array
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["reg", "y", "prior", "likelihood", "linear", "weights", "deflation", "tol"],
+    meta_fields=[],
+)
+@dataclass(frozen=True)
+class Steps:
+    """What iterations do between products with Theta.
+
+    Draws last, [n, C, S]: Theta v is one matrix product without transposes, and sums over outputs
+    run over whole rows of draws.
+    """
+
+    reg: Array
+    y: Array
+    prior: Array
+    likelihood: "Likelihood"
+    linear: Array
+    weights: Array
+    deflation: Deflation | CoupledDeflation | None
+    tol: Array | float
+
+    @staticmethod
+    def of(problem: DualProblem) -> "Steps":
+        f0 = problem.f0
+        linear = jnp.broadcast_to(problem.linear, f0.shape)
+        weights = jnp.broadcast_to(problem.weights, f0.shape[:2])
+        return Steps(
+            jnp.asarray(problem.reg, f0.dtype),
+            problem.y,
+            jnp.moveaxis(f0, 0, -1),
+            problem.likelihood,
+            jnp.moveaxis(linear, 0, -1).astype(f0.dtype),
+            weights.T[:, None, :].astype(f0.dtype),
+            problem.deflation,
+            problem.tol,
+        )
+
+    def gradient(self, latents: Array) -> Array:
+        return self.weights * _per_draw(self.likelihood.gradient)(latents, self.y)
+
+    def bend(self, latents: Array, v: Array) -> Array:
+        """v^T W v of each draw: [S]."""
+        curvature = _per_draw(self.likelihood.curvature)(latents, self.y)
+        bent = jax.vmap(lambda w, v: w.matvec(v), in_axes=-1, out_axes=-1)(curvature, v)
+        return _dot(v, self.weights * bent)
+
+    def active(self, it: Iterate) -> Array:
+        return it.norm > 2 * self.reg * _AIM * self.tol
+
+    @jax.jit
+    def descent(self, alpha: Array, latents: Array) -> Array:
+        """The negative gradient r, in the precision of the latents."""
+        return self.gradient(latents) - self.linear - self.reg * alpha
+
+    def measure(
+        self, latents: Array, descent: Array, ntk_descent: Array
+    ) -> tuple[Array, Array, Array, Array]:
+        """Direction B r, Theta B r, and what they say of r."""
+        slope = jnp.maximum(_dot(descent, ntk_descent), 0.0)
+        norm = jnp.fmin(slope, 2 * self.reg * self.curved(latents, descent))
+        if self.deflation is None:
+            return descent, ntk_descent, norm, slope
+        steepest, ntk_steepest = self.deflation.apply(descent, ntk_descent)
+        return steepest, ntk_steepest, norm, jnp.maximum(_dot(descent, ntk_steepest), 0.0)
+
+    @jax.jit
+    def first(
+        self, alpha: Array, latents: Array, descent: Array, ntk_descent: Array, iteration: Array
+    ) -> Iterate:
+        steepest, ntk_steepest, norm, slope = self.measure(latents, descent, ntk_descent)
+        return Iterate(
+            alpha,
+            latents,
+            descent,
+            steepest,
+            ntk_steepest,
+            ntk_steepest,
+            norm,
+            slope,
+            iteration,
+        )
+
+    @jax.jit
+    def move(self, it: Iterate) -> tuple[Array, Array, Array]:
+        """Coefficients, latents and r where the slope along the direction vanishes."""
+        t, gradient = self.line_search(it)
+        alpha = it.alpha + t * it.direction
+        latents = it.latents + t * it.ntk_direction
+        descent = gradient - self.linear - self.reg * alpha
+        return alpha, latents, descent.astype(latents.dtype)
+
+    @jax.jit
+    def turn(
+        self, it: Iterate, alpha: Array, latents: Array, descent: Array, ntk_descent: Array
+    ) -> Iterate:
+        """The next direction, conjugate to the last."""
+        on = self.active(it)
+        steepest, ntk_steepest, norm, slope = self.measure(latents, descent, ntk_descent)
+        # A draw that is solved to the last bit waits for the others with a norm of zero.
+        last = jnp.where(on, it.slope, 1.0)
+        beta = jnp.maximum((slope - _dot(descent, it.ntk_steepest)) / last, 0.0)
+        direction = steepest + beta * it.direction
+        ntk_direction = ntk_steepest + beta * it.ntk_direction
+        uphill = _dot(descent, ntk_direction) <= 0
+        return Iterate(
+            alpha,
+            latents,
+            descent,
+            jnp.where(uphill, steepest, direction),
+            jnp.where(uphill, ntk_steepest, ntk_direction),
+            ntk_steepest,
+            jnp.where(on, norm, it.norm),
+            jnp.where(on, slope, it.slope),
+            it.iteration + 1,
+        )
+
+    def line_search(self, it: Iterate) -> tuple[Array, Array]:
+        """Root t of the slope along the direction, and grad log p there."""
+        line = Line.along(self, it)
+        at = lax.while_loop(line.unfinished, line.narrowed, line.first_guess())
+        # What was not found is at rounding's mercy: the objective still falls up to `low`.
+        failed = line.pending(at.slope)
+        t = jnp.where(failed, at.low, at.t)
+        return t, lax.cond(
+            jnp.any(failed),
+            lambda: self.gradient(it.latents + t * it.ntk_direction),
+            lambda: at.gradient,
+        )
+
+    @partial(jax.jit, static_argnames="rounding")
+    def gap(
+        self,
+        it: Iterate,
+        root: Array,
+        alpha: Array,
+        ntk_alpha: Array,
+        ntk_r: Array,
+        known: Array,
+        rounding: float,
+    ) -> Array:
+        """Gap of a fresh iterate, with what rounding hides of it: [S].
+
+        Rounding is measured: `alpha` and the products are of other numbers than the iterate's.
+        """
+        latents = self.prior + ntk_alpha
+        change = self.gradient(latents) - self.linear - self.reg * alpha - it.descent
+        hidden = REPETITIONS * jnp.sqrt(jnp.sum((root * change) ** 2, axis=(0, 1)))
+        # <r, r>_Theta cancels where points are nearly equal.
+        lost = it.descent * (ntk_r - known)
+        lost = REPETITIONS * jnp.sqrt(jnp.sum(lost**2, axis=(0, 1)))
+        gap = (jnp.sqrt(it.norm + lost) + hidden) ** 2 / (2 * self.reg)
+        largest = jnp.abs(it.descent) + REPETITIONS * jnp.abs(change)
+        gap = jnp.fmin(gap, self.curved(latents, largest))
+        if not rounding:
+            return gap
+        # Entries of Theta are off independently: of what that does to latents, W^-1/2 times as much
+        # in posterior standard deviations is the most that any one can be off.
+        size = rounding * root * jnp.sqrt(jnp.sum((root * alpha) ** 2, axis=0))
+        curvature = self.weights * _per_draw(self.likelihood.curvature)(latents, self.y).diagonal
+        stored = 0.5 * jnp.max(curvature * size**2, axis=(0, 1))
+        return (jnp.sqrt(gap) + REPETITIONS * jnp.sqrt(stored)) ** 2
+
+    def curved(self, latents: Array, descent: Array) -> Array:
+        """Bound of the distance to the minimum by the likelihood's curvature, in nats: [S].
+
+        The Hessian is no less than W Theta either. Where W is the same everywhere that is a bound
+        too, and by far the better one where noise is small.
+        """
+        # Of a likelihood that does not say the curvature is taken for changing.
+        if not getattr(self.likelihood, "constant_curvature", False):
+            return jnp.full(descent.shape[-1], jnp.inf, descent.dtype)
+        bend = self.weights * _per_draw(self.likelihood.curvature)(latents, self.y).diagonal
+        left = jnp.where(descent == 0, 0.0, descent**2 / bend)
+        return 0.5 * jnp.sum(left, axis=(0, 1))
+
+
+class Bracket(NamedTuple):
+    """Where the root of a draw's slope lies, [S] each, and grad log p at t, [n, C, S]."""
+
+    t: Array
+    low: Array
+    high: Array
+    step: Array  # the length of the last
+    gradient: Array
+    slope: Array
+    bend: Array
+    searched: Array
+
+
+class Line(NamedTuple):
+    """The objective's slope along each draw's direction d, which rises with the step length t.
+
+    It is reg <alpha + t d, d>_Theta - <grad log p(f + t Theta d) - e, Theta d>.
+    """
+
+    steps: Steps
+    it: Iterate
+    offset: Array  # what does not depend on t
+    stretch: Array
+    initial: Array  # the slope at t = 0
+    on: Array  # the draws that are not solved
+
+    @staticmethod
+    def along(steps: Steps, it: Iterate) -> "Line":
+        offset = steps.reg * _dot(it.alpha, it.ntk_direction)
+        offset = offset + _dot(steps.linear, it.ntk_direction)
+        return Line(
+            steps,
+            it,
+            offset.astype(it.latents.dtype),
+            steps.reg * _dot(it.direction, it.ntk_direction),
+            -_dot(it.descent, it.ntk_direction),
+            steps.active(it),
+        )
+
+    def evaluated(self, t: Array) -> tuple[Array, Array, Array]:
+        """The gradient grad log p, the slope and its derivative."""
+        latents = self.it.latents + t * self.it.ntk_direction
+        gradient = self.steps.gradient(latents)
+        slope = self.offset + t * self.stretch - _dot(gradient, self.it.ntk_direction)
+        return gradient, slope, self.steps.bend(latents, self.it.ntk_direction) + self.stretch
+
+    def first_guess(self) -> Bracket:
+        """Newton's."""
+        bend = self.stretch + self.steps.bend(self.it.latents, self.it.ntk_direction)
+        t = jnp.where(self.on, -self.initial / bend, 0.0)
+        beyond = jnp.full_like(t, jnp.inf)
+        return Bracket(t, jnp.zeros_like(t), beyond, t, *self.evaluated(t), jnp.int32(0))
+
+    def pending(self, slope: Array) -> Array:
+        return self.on & ~(jnp.abs(slope) <= _CURVATURE_CONDITION * jnp.abs(self.initial))
+
+    def unfinished(self, at: Bracket) -> Array:
+        return jnp.any(self.pending(at.slope)) & (at.searched < _MAX_LINE_SEARCH)
+
+    def narrowed(self, at: Bracket) -> Bracket:
+        """Newton's step where it is of use, and half of the bracket elsewhere."""
+        beyond = ~(at.slope <= 0)  # not a number where rates overflow
+        low, high = jnp.where(beyond, at.low, at.t), jnp.where(beyond, at.t, at.high)
+        newton = at.t - at.slope / at.bend
+        middle = jnp.where(jnp.isinf(high), 4 * at.t, 0.5 * (low + high))
+        # The slope is monotone: a Newton step outside the bracket is replaced by its middle.
+        # So is one that is not half the last: up a wall of rates each would take one nat.
+        inside = (newton > low) & (newton < high)
+        useful = inside & (jnp.isinf(high) | (jnp.abs(newton - at.t) <= 0.5 * at.step))
+        t = jnp.where(self.pending(at.slope), jnp.where(useful, newton, middle), at.t)
+        return Bracket(t, low, high, jnp.abs(t - at.t), *self.evaluated(t), at.searched + 1)
+
+
+def _per_draw(function: Callable) -> Callable:
+    """The function of latents [n, C] and targets, of latents [n, C, S]."""
+    return jax.vmap(function, in_axes=(-1, None), out_axes=-1)
+
+
+def _dot(u: Array, v: Array) -> Array:
+    """Inner product of each draw: [n, C, S], [n, C, S] -> [S]."""
+    return jnp.sum(u * v, axis=(0, 1))
