@@ -162,8 +162,8 @@ def _program(function: Callable[..., Kernels], *points: jax.Array, **settings: A
     """
     given = (*points, *settings.values())
     traced = any(isinstance(value, jax.core.Tracer) for value in given)
-    fixed = ("activation", "residual", *(("depth", "same") if traced else ()))
-    return _compiled(function, fixed)(*points, **settings)
+    fixed = {"activation", "residual"} | ({"depth", "same"} if traced else set())
+    return _compiled(function, tuple(sorted(fixed & settings.keys())))(*points, **settings)
 
 
 @functools.cache
