@@ -10,6 +10,7 @@ from ntk_uq._common.solver import solve_dual
 from ntk_uq.analytic import gaussian_predictor
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, Weighted
 from ntk_uq.networks.architecture import Kernels
+from ntk_uq.networks.embedding import FeatureEmbedding
 from ntk_uq.networks.infinite_width import mlp_kernels
 from ntk_uq.networks.mlp import MLP
 from ntk_uq.predictions import GaussianPrediction
@@ -20,6 +21,7 @@ from ntk_uq.selection import (
     log_evidence,
     maximise_evidence,
 )
+from ntk_uq.selection.choice import _candidates
 from ntk_uq.selection.folds import _rows_and_folds
 
 pytestmark = pytest.mark.double_precision
@@ -392,3 +394,21 @@ def test_features_are_shown_alone_where_the_evidence_is_higher():
         np.random.default_rng(0), net, known, y, Gaussian(np.full(1, 0.1)), "evidence", scores=True
     )
     assert choice.architecture == net
+
+
+def test_one_network_knows_little_but_distances():
+    """In the NNGP kernel nothing else: that of half the squared distance, w^2 / d times."""
+    (waves,) = (
+        network
+        for name, network in _candidates(MLP(), ("depth", "embedding"), "cv").items()
+        if name == "waves of all features"
+    )
+    points = np.random.default_rng(0).normal(size=(6, 4))
+    squared = ((points[:, None] - points) ** 2).sum(axis=-1)
+    between = waves.kernels(points).nngp - waves.b_std**2  # that of the read-out
+    # Waves of both phases, exp(-2 b^2), are all that is left out.
+    expected = waves.w_std**2 / 2 * np.exp(-(waves.w_std**2) * squared / 8)
+    np.testing.assert_allclose(between, expected, atol=waves.w_std**2 * np.exp(-2 * waves.b_std**2))
+    # An architecture of another kind has no such twin.
+    given = _candidates(FeatureEmbedding(MLP(depth=1)), ("embedding",), "evidence")
+    assert "waves of all features" not in given

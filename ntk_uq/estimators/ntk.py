@@ -435,10 +435,10 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         Targets are (1 - label_smoothing) one-hot + label_smoothing / C.
     tune : sequence of {"depth", "embedding", "w_std", "b_std", "scales"}, default ()
         What to choose together with `reg`: the depth, and whether the network sees each feature by
-        itself, in a `FeatureEmbedding`, by either criterion; a scale for each feature, learnt from
-        the gradients of the mode (docs/theory, "A metric for the features"), or, by the evidence
-        with a given embedding, from its gradient (automatic relevance determination), which finds
-        the scales of weights and biases of an `MLP` too.
+        itself, in a `FeatureEmbedding`, or little but distances, by either criterion; a scale for
+        each feature, learnt from the gradients of the mode (docs/theory, "A metric for the
+        features"), or, by the evidence with a given embedding, from its gradient (automatic
+        relevance determination), which finds the scales of weights and biases of an `MLP` too.
     prior_functions : {"auto", "exact", "networks"}, default "auto"
         Where the draws of method="exact" begin. "exact": at draws of the prior itself, which takes
         a factor of the kernel. "networks": at the functions of random networks of width 512 or the

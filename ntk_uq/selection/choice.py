@@ -26,6 +26,7 @@ from ntk_uq.analytic.mixture import Component
 from ntk_uq.likelihoods import Gaussian, Likelihood, Weighted
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.embedding import FeatureEmbedding
+from ntk_uq.networks.mlp import MLP
 from ntk_uq.networks.normal_scores import NormalScores
 from ntk_uq.selection.cross_validation import cross_validate
 from ntk_uq.selection.curve import RegCurve
@@ -45,6 +46,9 @@ Floats = NDArray[np.float64]
 _REGS = tuple(float(reg) for reg in np.logspace(-4, 2, 13))
 _DEPTHS = (0, 1, 2, 3)
 _FREQUENCIES = {"cv": (None, 0.7, 1.5), "evidence": (None, 0.7, 1.5, 3.0)}
+# Waves of all features together, with phases spread over a turn: the kernel is one of distances
+# nearly, and points of standardised features are near if within half of the usual distance.
+_WAVES: dict[str, Any] = {"depth": 1, "activation": "cos", "w_std": 2.0, "b_std": 3.0}
 # A scan from strong to weak regularisation ends so far below its best, in nats a point.
 _GIVE_UP = 0.03
 # Networks whose posteriors are cross-validated.
@@ -138,11 +142,12 @@ def choose(
         as well at the same regularisation (docs, "Choosing `reg`") and costs much less.
     tune : sequence of {"depth", "embedding", "w_std", "b_std", "scales", "noise"}
         What to choose besides: the depth, 0 to 3; whether the network sees each feature by itself,
-        in a `FeatureEmbedding`; a scale for each feature, learnt from the gradients of the modes of
-        the best network without hidden layers and of the best other, and kept where held-out points
-        are predicted better by a standard error (`metric.learn_metric`). The evidence's gradient
-        finds "w_std" and "b_std" of an `MLP`, the noise of a Gaussian likelihood, and, of a network
-        whose embedding is not chosen too, the scales (automatic relevance determination).
+        in a `FeatureEmbedding`, or, instead of an `MLP`, little but distances, by a layer of
+        cosines; a scale for each feature, learnt from the gradients of the modes of the best
+        network without hidden layers and of the best other, and kept where held-out points are
+        predicted better by a standard error (`metric.learn_metric`). The evidence's gradient finds
+        "w_std" and "b_std" of an `MLP`, the noise of a Gaussian likelihood, and, of a network whose
+        embedding is not chosen too, the scales (automatic relevance determination).
     mix : bool, default False
         Whether to choose a mixture besides, by "cv": at most two of the networks, by greedy
         selection (`greedy_weights`), and the twin of each with the same regularisation behind the
@@ -443,13 +448,16 @@ def _candidates(architecture: Any, tune: Sequence[str], criterion: str) -> dict[
         candidates = {f"depth {k}": replace(architecture, depth=k) for k in depths}
     if "embedding" not in tune:
         return candidates
-    return {
+    embedded = {
         (f"{name}, features embedded at {frequency}" if frequency else name).removeprefix(", "): (
             FeatureEmbedding(network, frequency) if frequency else network
         )
         for frequency in _FREQUENCIES[criterion]
         for name, network in candidates.items()
     }
+    if isinstance(architecture, MLP):
+        embedded["waves of all features"] = replace(architecture, **_WAVES)
+    return embedded
 
 
 def _part(progress: Progress | None, k: int, parts: int) -> Progress | None:
