@@ -94,9 +94,9 @@ def automatic():
 def test_without_arguments_network_and_reg_are_cross_validated(automatic):
     curve = automatic.reg_curve_
     assert curve.criterion == "cv"
-    # Twelve networks, and rounds of learning the scales of the best.
+    # Thirteen networks, and rounds of learning the scales of the best.
     assert curve.scores.shape == (len(curve.names), 13)
-    assert sum("scales" not in name for name in curve.names) == 12
+    assert sum("scales" not in name for name in curve.names) == 13
     learnt = not np.all(automatic.feature_scales_ == 1)
     eligible = np.array([("scales" in name) == learnt for name in curve.names])
     scores = np.where(eligible[:, None], curve.scores, np.nan)

@@ -15,6 +15,11 @@ from ntk_uq.networks.architecture import Kernels
 __all__ = ["dot_product_kernels", "mlp_kernel_diag", "mlp_kernels"]
 
 
+# Directions that differ by so little, in units of rounding, are one: sums of a thousand squares,
+# added in another order, do.
+_SAME = 32
+
+
 def _lengths_and_directions(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Euclidean norm of each row [n], and the rows scaled to norm 1 [n, d] (zeros stay)."""
     norms = safe_sqrt(jnp.sum(x * x, axis=1))
@@ -230,7 +235,16 @@ def _affine(
 
     (out1, p1, q1), (out2, p2, q2) = coordinates(s1), coordinates(s2)
     h = p1 * p2 * h + ((p1 - p2) ** 2 + (q1 - q2) ** 2) / 2
-    return out1, out2, lax.optimization_barrier(h)
+    return out1, out2, lax.optimization_barrier(_without_rounding(h))
+
+
+def _without_rounding(h: jax.Array) -> jax.Array:
+    """The same, zero where two points are one but for the rounding of their lengths.
+
+    A point's length in one block is not to the last bit that in another, and a kernel whose kink is
+    missed by a bit has the derivative of one side.
+    """
+    return jnp.where(h < (_SAME * jnp.finfo(h.dtype).eps) ** 2 / 2, 0.0, h)
 
 
 def _sum(a: Any, b: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -243,4 +257,4 @@ def _sum(a: Any, b: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     (a1, a2, ha), (b1, b2, hb) = a, b
     (out1, p1, q1), (out2, p2, q2) = shares(a1, b1), shares(a2, b2)
     h = p1 * p2 * ha + q1 * q2 * hb + ((p1 - p2) ** 2 + (q1 - q2) ** 2) / 2
-    return out1, out2, lax.optimization_barrier(h)
+    return out1, out2, lax.optimization_barrier(_without_rounding(h))

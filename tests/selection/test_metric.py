@@ -62,13 +62,15 @@ def test_gradients_are_differences(network):
         np.testing.assert_allclose(found, differences(network, X, alpha, SCALES, at), atol=1e-4)
 
 
-def test_mean_of_squares_counts_weights_as_repetitions(monkeypatch):
-    X, alpha = RNG.normal(size=(6, 3)), RNG.normal(size=(6, 1))
+@pytest.mark.parametrize("seed", [1, 9])
+def test_mean_of_squares_counts_weights_as_repetitions(monkeypatch, seed):
+    """Points alone in their block, whose lengths differ by rounding from those among others."""
+    rng = np.random.default_rng(seed)
+    X, alpha = rng.normal(size=(6, 3)), rng.normal(size=(6, 1))
     weights = np.array([2.0, 1.0, 0.0, 3.0, 1.0, 1.0])
     gradients = differences(MLP(depth=1), X, alpha, SCALES, X)
     expected = np.average(np.sum(gradients**2, axis=2), axis=0, weights=weights)
-    # In blocks, of which the last is filled up.
-    monkeypatch.setattr("ntk_uq.selection.metric._ENTRIES_AT_ONCE", 4 * X.size)
+    monkeypatch.setattr("ntk_uq.selection.metric._ENTRIES_AT_ONCE", X.size)
     found = mean_squared_gradients(MLP(depth=1), X, alpha, SCALES, weights)
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
