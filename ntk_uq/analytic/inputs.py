@@ -24,7 +24,9 @@ def _arrays(kernels: Kernels, y: ArrayLike) -> tuple[Kernels, Array]:
             "Kernels of n points are [n, n] and their targets [n, C], for classes one-hot rows; "
             f"got {nngp.shape}, {ntk.shape} and {np.shape(y)}."
         )
-    return Kernels(nngp, ntk), placed(np.asarray(y, ntk.dtype))
+    # What JAX holds may be traced.
+    targets = y.astype(ntk.dtype) if isinstance(y, Array) else placed(np.asarray(y, ntk.dtype))
+    return Kernels(nngp, ntk), targets
 
 
 def objective_gap(
