@@ -26,10 +26,9 @@ def _lengths_and_directions(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return norms, ratio(x, norms[:, None])
 
 
-def _complement(u1: jax.Array, u2: jax.Array, same: jax.Array | bool) -> jax.Array:
+def _complement(u1: jax.Array, u2: jax.Array, same: bool) -> jax.Array:
     """One minus the cosine of the angle between unit vectors, [n1, n2]."""
-    # Of a fixed False there is no matrix: an export does not know how many points there are.
-    off_diagonal = same is False or ~(jnp.eye(len(u1), len(u2), dtype=bool) & same)
+    off_diagonal = ~jnp.eye(len(u1), dtype=bool) if same else True
     h = jnp.where(off_diagonal, 1 - jnp.matmul(u1, u2.T, precision=lax.Precision.HIGHEST), 0)
     # Cancellation leaves an error eps in h, which is eps / angle in the angle. So where the angle
     # is small take h from differences; its derivative is right to rounding either way.
@@ -42,6 +41,7 @@ def _complement(u1: jax.Array, u2: jax.Array, same: jax.Array | bool) -> jax.Arr
     return h + lax.stop_gradient(corrected - h)
 
 
+@functools.partial(jax.jit, static_argnames=("depth", "activation", "residual"))
 def mlp_kernels(
     x1: jax.Array,
     x2: jax.Array | None = None,
@@ -94,12 +94,17 @@ def mlp_kernels(
     [[200.  32.]
      [ 32. 200.]]
     """
-    return _program(
-        _of_points, x1, x1 if x2 is None else x2, same=x2 is None,
-        w_std=w_std, b_std=b_std, depth=depth, activation=activation, residual=residual,
-    )  # fmt: skip
+    norms1, u1 = _lengths_and_directions(x1)
+    norms2, u2 = (norms1, u1) if x2 is None else _lengths_and_directions(x2)
+    root_mean_square = 1 / math.sqrt(x1.shape[1])
+    s1, s2 = norms1[:, None] * root_mean_square, norms2[None, :] * root_mean_square
+    h = _complement(u1, u2, x2 is None)
+    return dot_product_kernels(
+        s1, s2, h, w_std=w_std, b_std=b_std, depth=depth, activation=activation, residual=residual
+    )
 
 
+@functools.partial(jax.jit, static_argnames=("depth", "activation", "residual"))
 def dot_product_kernels(
     s1: jax.Array,
     s2: jax.Array,
@@ -137,87 +142,18 @@ def dot_product_kernels(
     >>> print(dot_product_kernels(one, one, one, **net).ntk)  # at a right angle
     [[0.]]
     """
-    return _program(
-        _of_moments, s1, s2, h,
-        w_std=w_std, b_std=b_std, depth=depth, activation=activation, residual=residual,
-    )  # fmt: skip
-
-
-def mlp_kernel_diag(
-    x: jax.Array,
-    *,
-    w_std: jax.Array | float,
-    b_std: jax.Array | float,
-    depth: int,
-    activation: str | Callable[[jax.Array], jax.Array],
-    residual: bool = False,
-) -> Kernels:
-    """Diagonals of `mlp_kernels`, [n] each, in time proportional to n. Parameters as there."""
-    return _program(
-        _of_own_points, x,
-        w_std=w_std, b_std=b_std, depth=depth, activation=activation, residual=residual,
-    )  # fmt: skip
-
-
-def _program(function: Callable[..., Kernels], *points: jax.Array, **settings: Any) -> Kernels:
-    """A function's values: one program serves every depth.
-
-    As part of another program all is fixed that can be: a loop whose length is not known has no
-    derivative backwards, and no export.
-    """
-    given = (*points, *settings.values())
-    traced = any(isinstance(value, jax.core.Tracer) for value in given)
-    fixed = {"activation", "residual"} | ({"depth", "same"} if traced else set())
-    return _compiled(function, tuple(sorted(fixed & settings.keys())))(*points, **settings)
-
-
-@functools.cache
-def _compiled(function: Callable[..., Kernels], static: tuple[str, ...]) -> Callable[..., Kernels]:
-    return jax.jit(function, static_argnames=static)
-
-
-def _of_points(x1: jax.Array, x2: jax.Array, *, same: jax.Array | bool, **settings: Any) -> Kernels:
-    (norms1, u1), (norms2, u2) = _lengths_and_directions(x1), _lengths_and_directions(x2)
-    root_mean_square = 1 / math.sqrt(x1.shape[1])
-    s1, s2 = norms1[:, None] * root_mean_square, norms2[None, :] * root_mean_square
-    return _of_moments(s1, s2, _complement(u1, u2, same), **settings)
-
-
-def _of_own_points(x: jax.Array, **settings: Any) -> Kernels:
-    norms, _ = _lengths_and_directions(x)
-    s = norms[:, None] / math.sqrt(x.shape[1])
-    kernels = _of_moments(s, s, jnp.zeros_like(s), **settings)
-    return Kernels(*(jnp.squeeze(values, 1) for values in kernels))
-
-
-def _of_moments(
-    s1: jax.Array, s2: jax.Array, h: jax.Array, *,
-    w_std: Any, b_std: Any, depth: Any, activation: Any, residual: bool,
-) -> Kernels:  # fmt: skip
     dual = activation_of(activation).dual
-
-    def layer(k: Any, below: tuple) -> tuple:
-        s1, s2, h, ntk = below
+    s1, s2, h = _affine(s1, s2, h, w_std, b_std)
+    ntk = s1 * s2 * (1 - h)
+    for layer in range(1, depth + 1):
+        skipped = s1, s2, h, ntk
         h, derivative = dual.pair(s1, s2, h)
         s1, s2, h = _affine(dual.spread(s1), dual.spread(s2), h, w_std, b_std)
         ntk = w_std**2 * derivative * ntk + s1 * s2 * (1 - h)
-        if not residual:
-            return s1, s2, h, ntk
-
-        joined = *_sum(below[:3], (s1, s2, h)), below[3] + ntk
-        if isinstance(k, int):
-            return joined if k < depth else (s1, s2, h, ntk)
-        # All but the read-out.
-        return lax.cond(k < depth, lambda: joined, lambda: (s1, s2, h, ntk))
-
-    s1, s2, h = _affine(s1, s2, h, w_std, b_std)
-    state = s1, s2, h, s1 * s2 * (1 - h)
-    if isinstance(depth, int):
-        for k in range(1, depth + 1):
-            state = layer(k, state)
-    else:
-        state = lax.fori_loop(1, depth + 1, layer, state)
-    s1, s2, h, ntk = state
+        if residual and layer < depth:  # all but the read-out
+            *skipped_moments, skipped_ntk = skipped
+            s1, s2, h = _sum(skipped_moments, (s1, s2, h))
+            ntk = skipped_ntk + ntk
     return Kernels(s1 * s2 * (1 - h), ntk)
 
 
@@ -258,3 +194,25 @@ def _sum(a: Any, b: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     (out1, p1, q1), (out2, p2, q2) = shares(a1, b1), shares(a2, b2)
     h = p1 * p2 * ha + q1 * q2 * hb + ((p1 - p2) ** 2 + (q1 - q2) ** 2) / 2
     return out1, out2, lax.optimization_barrier(_without_rounding(h))
+
+
+@functools.partial(jax.jit, static_argnames=("depth", "activation", "residual"))
+def mlp_kernel_diag(
+    x: jax.Array,
+    *,
+    w_std: jax.Array | float,
+    b_std: jax.Array | float,
+    depth: int,
+    activation: str | Callable[[jax.Array], jax.Array],
+    residual: bool = False,
+) -> Kernels:
+    """Diagonals of `mlp_kernels`, [n] each, in time proportional to n. Parameters as there."""
+    kernels = functools.partial(
+        mlp_kernels,
+        w_std=w_std,
+        b_std=b_std,
+        depth=depth,
+        activation=activation,
+        residual=residual,
+    )
+    return Kernels(*(jnp.squeeze(values, (1, 2)) for values in jax.vmap(kernels)(x[:, None])))

@@ -11,7 +11,6 @@ from flax import nnx
 from scipy import signal, special, stats
 
 from ntk_uq.kernels import empirical_nngp, empirical_ntk
-from ntk_uq.networks import infinite_width
 from ntk_uq.networks.convnet import ConvNet
 from ntk_uq.networks.infinite_width import mlp_kernel_diag, mlp_kernels
 from ntk_uq.networks.mlp import MLP
@@ -253,15 +252,11 @@ def test_kernels_are_float64_and_leave_the_configuration_alone():
     assert jnp.ones(1).dtype == jnp.float32
 
 
-def test_compiles_once_for_all_sizes_scales_and_depths():
-    of_points = infinite_width._compiled(infinite_width._of_points, ("activation", "residual"))
-    of_points.clear_cache()
+def test_compiles_once_for_all_sizes_and_scales():
+    mlp_kernels.clear_cache()
     for n, w_std, width in [(3, 1.0, 8), (300, 1.1, 16), (17, 1.2, 32)]:
         MLP(width=width, w_std=w_std).kernels(points(5), points(n))
-    assert of_points._cache_size() == 1
-    for depth in range(3):
-        MLP(depth=depth).kernels(points(5))
-    assert of_points._cache_size() == 2  # few points with others have flatter blocks
+    assert mlp_kernels._cache_size() == 1
 
 
 # --- Finite networks ------------------------------------------------------------------------------
