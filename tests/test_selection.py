@@ -10,6 +10,7 @@ from ntk_uq._common.solver import solve_dual
 from ntk_uq.analytic import gaussian_predictor
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, Weighted
 from ntk_uq.networks.architecture import Kernels
+from ntk_uq.networks.convnet import ConvNet
 from ntk_uq.networks.embedding import FeatureEmbedding
 from ntk_uq.networks.infinite_width import mlp_kernels
 from ntk_uq.networks.mlp import MLP
@@ -412,3 +413,17 @@ def test_one_network_knows_little_but_distances():
     # An architecture of another kind has no such twin.
     given = _candidates(FeatureEmbedding(MLP(depth=1)), ("embedding",), "evidence")
     assert "waves of all features" not in given
+
+
+def test_images_have_an_evidence_too():
+    rng = np.random.default_rng(0)
+    images, net = rng.normal(size=(12, 3, 3, 1)), ConvNet(depth=1)
+    y = images.mean(axis=(1, 2)) + 0.1 * rng.normal(size=(12, 1))
+    found = choose(np.random.default_rng(0), net, images, y, Gaussian(0.1), "evidence")
+    assert found.architecture == net
+    ntk = net.kernels(images).ntk
+
+    def evidence(reg):
+        return stats.multivariate_normal(cov=ntk / reg + 0.01 * np.eye(12)).logpdf(y[:, 0])
+
+    assert evidence(found.reg) > max(evidence(0.8 * found.reg), evidence(1.25 * found.reg))

@@ -7,7 +7,11 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["bucket", "in_blocks", "placed"]
+__all__ = ["STEP", "bucket", "in_blocks", "placed"]
+
+# Numbers of points for which programs are compiled are multiples of this one, where points can be
+# added that change nothing.
+STEP = 32
 
 
 def bucket(count: int) -> int:

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from ntk_uq._common.blocks import STEP
 from ntk_uq._common.deflation import (
     DEFLATED,
     DIRECTIONS,
@@ -69,9 +70,9 @@ _REFRESH, _LEFT = 250, 0.25
 # In single precision a round ends after so many iterations that gained nothing: what is left is
 # rounding, of which a fresh residual is free.
 _STALLED = 200
-# Up to so many points their number is rounded up to a multiple of this one: each is a program that
+# Up to so many points their number is rounded up to a multiple of STEP: each is a program that
 # takes longer to compile than most of these problems to solve.
-_MOST_ENLARGED, _STEP = 1024, 32
+_MOST_ENLARGED = 1024
 # The mode is where a deflation takes the curvature; any point near it will do. Nats.
 _MODE_TOLERANCE = 0.1
 # Of tiles products are what costs: more directions pay, and a deflation nearer to the mode's own
@@ -275,7 +276,7 @@ def solve_dual(
     problem = problem._replace(ntk_start=None)
     if not _can_be_enlarged(ntk, problem):
         return _solve_dense(ntk, problem)
-    missing = -len(y) % _STEP
+    missing = -len(y) % STEP
     found = _solve_dense(np.pad(np.asarray(ntk), (0, missing)), _enlarged(problem, missing))
     alpha, latents = (jnp.asarray(np.asarray(a)[:, : len(y)]) for a in (found.alpha, found.latents))
     return found._replace(alpha=alpha, latents=latents)

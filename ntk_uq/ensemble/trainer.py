@@ -67,6 +67,14 @@ class _Results(NamedTuple):
     latents: Any  # at the training points
 
 
+class _Programs(NamedTuple):
+    """What programs are compiled for."""
+
+    architecture: BaseArchitecture
+    method: Method
+    mesh: Mesh
+
+
 @dataclass(frozen=True)
 class _Trainer:
     """Trains any members, chunk by chunk.
@@ -130,15 +138,15 @@ class _Trainer:
         report: Callable[[float, NDArray], None] | None,
     ) -> _Results:
         indices = np.arange(start, start + self.chunk, dtype=np.uint32)
-        settings = (self.architecture, self.method, self.mesh)
-        members, state = _start(*settings, uncertainty, self.key, indices, self.data, mode)
+        of = _Programs(self.architecture, self.method, self.mesh)
+        members, state = _start(of, uncertainty, self.key, indices, self.data, mode)
         # Places of members that are not asked for are idle.
         idle = np.ones(self.chunk, bool)
         idle[_within(wanted, start)] = False
         converged = np.asarray(state.converged) | idle
         # Where it was: from elsewhere the next program would be compiled twice.
         state = state._replace(converged=jax.device_put(converged, state.converged.sharding))
-        results_like = jax.eval_shape(partial(_finish, *settings), members, state, self.data)
+        results_like = jax.eval_shape(partial(_finish, of), members, state, self.data)
         if run is not None:
             results = run.load(name, results_like)
             if results is not None:
@@ -151,7 +159,7 @@ class _Trainer:
         while True:
             taken = int(np.asarray(state.n_iter).max())
             limit = min(taken + (1 if passes else _BLOCK), self.max_iter)
-            state = _advance(*settings, members, state, self.data, limit)
+            state = _advance(of, members, state, self.data, limit)
             converged = np.asarray(state.converged)  # waits for the block
             if report is not None:
                 share = np.maximum(converged, limit / passes) if passes else converged
@@ -161,7 +169,7 @@ class _Trainer:
             if run is not None and time.monotonic() - saved > _CHECKPOINT_SECONDS:
                 run.save(f"{name}-training", state)
                 saved = time.monotonic()
-        results = jax.tree.map(np.asarray, _finish(*settings, members, state, self.data))
+        results = jax.tree.map(np.asarray, _finish(of, members, state, self.data))
         if run is not None:
             run.save(name, results)
             run.remove(f"{name}-training")
@@ -215,11 +223,9 @@ def _on_each_device(mesh: Mesh, function: Callable, *args: Any, everywhere: tupl
     )(*args, *everywhere)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@partial(jax.jit, static_argnums=(0, 1))
 def _start(
-    architecture: BaseArchitecture,
-    method: Method,
-    mesh: Mesh,
+    of: _Programs,
     uncertainty: Uncertainty,
     key: Array,
     indices: Array,
@@ -230,64 +236,49 @@ def _start(
     X, y, likelihood, reg, _ = data
 
     def one(i: Array, key: Array, data: _Data, mode: Array | None) -> tuple[Member, Any]:
-        initial, tangent = draw(architecture, key, i, in_features(X), y.shape[1])
-        shift = prior_function(architecture, uncertainty, initial, tangent, reg, X)
+        initial, tangent = draw(of.architecture, key, i, in_features(X), y.shape[1])
+        shift = prior_function(of.architecture, uncertainty, initial, tangent, reg, X)
         noise = label_noise(uncertainty, key, i, likelihood, mode, y)
         shift = jnp.broadcast_to(shift, y.shape)
         member = Member(initial, shift, noise, batch_key(key, i))
-        return member, method.start(Problem(architecture.apply, *data), member)
+        return member, of.method.start(Problem(of.architecture.apply, *data), member)
 
     def device(indices: Array, *everywhere: Any) -> tuple[Member, Any]:
         return jax.vmap(one, (0, None, None, None))(indices, *everywhere)
 
-    return _on_each_device(mesh, device, indices, everywhere=(key, data, mode))
+    return _on_each_device(of.mesh, device, indices, everywhere=(key, data, mode))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
-def _advance(
-    architecture: BaseArchitecture,
-    method: Method,
-    mesh: Mesh,
-    members: Member,
-    state: Any,
-    data: _Data,
-    limit: int,
-) -> Any:
+@partial(jax.jit, static_argnums=0, donate_argnums=2)
+def _advance(of: _Programs, members: Member, state: Any, data: _Data, limit: int) -> Any:
     """Iterate until `limit` iterations were taken or every member has converged."""
 
     def device(members: Member, state: Any, data: _Data, limit: Array) -> Any:
-        step = jax.vmap(partial(method.step, Problem(architecture.apply, *data)))
+        step = jax.vmap(partial(of.method.step, Problem(of.architecture.apply, *data)))
 
         def unfinished(state: Any) -> Array:
             return jnp.any(~state.converged & (state.n_iter < limit))
 
         return lax.while_loop(unfinished, lambda state: step(members, state), state)
 
-    return _on_each_device(mesh, device, members, state, everywhere=(data, limit))
+    return _on_each_device(of.mesh, device, members, state, everywhere=(data, limit))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _finish(
-    architecture: BaseArchitecture,
-    method: Method,
-    mesh: Mesh,
-    members: Member,
-    state: Any,
-    data: _Data,
-) -> _Results:
+@partial(jax.jit, static_argnums=0)
+def _finish(of: _Programs, members: Member, state: Any, data: _Data) -> _Results:
     """What is kept of members that are done."""
 
     def one(member: Member, state: Any, data: _Data) -> _Results:
-        problem = Problem(architecture.apply, *data)
+        problem = Problem(of.architecture.apply, *data)
         (value, latents), gradient = jax.value_and_grad(objective, 2, has_aux=True)(
             problem, member, state.params
         )
         converged = state.converged
-        if method.seeks_minimum:
+        if of.method.seeks_minimum:
             converged = converged & ~is_stuck(problem, member, state.params)
         return _Results(state.params, state.n_iter, converged, value, norm(gradient), latents)
 
     def device(members: Member, state: Any, data: _Data) -> _Results:
         return jax.vmap(one, (0, 0, None))(members, state, data)
 
-    return _on_each_device(mesh, device, members, state, everywhere=(data,))
+    return _on_each_device(of.mesh, device, members, state, everywhere=(data,))

@@ -149,11 +149,6 @@ class FeatureEmbedding(BehindInputMap):
         width = in_features * (1 + 2 * len(waves.wave_numbers))
         return _Embedded(self.network.build(width, out_features, rngs=rngs), self)
 
-    @property
-    def has_closed_form(self) -> bool:  # type: ignore[override]
-        """Whether kernels are formulas: as of the network."""
-        return self.network.has_closed_form
-
     def embed(self, x: jax.Array) -> jax.Array:
         """What the network sees.
 

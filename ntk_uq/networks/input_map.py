@@ -32,6 +32,11 @@ class BehindInputMap(BaseArchitecture):
         return self.network.holds_functions
 
     @property
+    def has_closed_form(self) -> bool:  # type: ignore[override]
+        """Whether kernels are formulas: as of its network."""
+        return self.network.has_closed_form
+
+    @property
     def _standard_normal(self) -> bool:  # type: ignore[override]
         return self.network._standard_normal
 

@@ -197,11 +197,6 @@ class NormalScores(BehindInputMap):
         shown = 2 * in_features if self.beside else in_features
         return _Scored(self.network.build(shown, out_features, rngs=rngs), self)
 
-    @property
-    def has_closed_form(self) -> bool:  # type: ignore[override]
-        """Whether kernels are formulas: as of the network."""
-        return self.network.has_closed_form
-
     def seen(self, x: jax.Array) -> tuple[BaseArchitecture, jax.Array]:
         """The network, and what it is shown."""
         return self.network, self.shown(x)

@@ -234,12 +234,13 @@ def choose(
         return Choice(best.architecture, best.reg, scales, likelihood, curve, mixture)
     reg = curve.reg
     if criterion == "evidence":
-        shown = NormalScores.of(known[0] * scales, network, known[1], beside=True)
-        if scores and not shown.changes_nothing:
-            pair = [network, shown.scaled(scales)]
-            values = _evidences(pair, X, y, likelihood, "noise" in tune, weights, None)
-            k, r = divmod(int(np.nanargmax(values)), len(_REGS))
-            network, reg = pair[k], _REGS[r]
+        if scores:
+            alone = max((one.score for one in tried), default=float(np.nanmax(values)))
+            evidences = partial(
+                _evidences, X=X, y=y, likelihood=likelihood, fit_noise="noise" in tune,
+                weights=weights, progress=None,
+            )  # fmt: skip
+            network, reg = _shown_scores(network, reg, alone, scales, known, evidences)
         network, reg, climbed, likelihood = _refine(network, X, y, likelihood, reg, tune, weights)
         scales, curve = scales * climbed, replace(curve, reg=reg)
     return Choice(network, reg, scales, likelihood, curve)
@@ -550,6 +551,25 @@ def _evidence_along(
     return lambda reg: spectrum.log_evidence(
         reg, spectrum.best_noise(reg) if fit_noise else likelihood.noise
     )
+
+
+def _shown_scores(
+    network: Any,
+    reg: float,
+    alone: float,
+    scales: Floats,
+    known: Any,
+    evidences: Callable[[Sequence[Any]], Floats],
+) -> tuple[Any, float]:
+    """The network, shown normal scores of known points beside their features if that is better."""
+    shown = NormalScores.of(known[0] * scales, network, known[1], beside=True)
+    if shown.changes_nothing:
+        return network, reg
+    beside = shown.scaled(scales)
+    (values,) = evidences([beside])
+    values = np.where(np.isnan(values), -np.inf, values)
+    best = int(np.argmax(values))
+    return (beside, _REGS[best]) if values[best] > alone else (network, reg)
 
 
 def _refine(

@@ -17,7 +17,7 @@ import scipy
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
-from ntk_uq._common.blocks import placed
+from ntk_uq._common.blocks import STEP, placed
 from ntk_uq._common.checkpoint import digest
 from ntk_uq._common.machine import cores
 from ntk_uq._common.processes import divided
@@ -48,7 +48,6 @@ _LEAST_SCALE = 1e-3
 _TOLERANCE = 1e-6
 # Numbers that the derivatives of a block of the kernel may hold.
 _ENTRIES_AT_ONCE = 2**22
-_STEP = 32  # Numbers of points that are compiled for are multiples of this.
 
 
 class Metric(NamedTuple):
@@ -180,8 +179,9 @@ def mean_squared_gradients(
     n, d = points.shape
     weights = np.ones(n) if weights is None else np.asarray(weights, float)
     # Repeated with coefficients of zero, so that one program serves many numbers of points.
-    known = points[np.resize(np.arange(n), n + -n % _STEP)]
-    coefficients = np.pad(np.asarray(alpha, float), ((0, -n % _STEP), (0, 0)))
+    missing = -n % STEP
+    known = points[np.resize(np.arange(n), n + missing)]
+    coefficients = np.pad(np.asarray(alpha, float), ((0, missing), (0, 0)))
     rows = min(len(known), max(1, _ENTRIES_AT_ONCE // (len(known) * d)))
     filled = np.concatenate([known, known[: -len(known) % rows]])
     with jax.enable_x64(True):

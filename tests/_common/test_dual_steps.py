@@ -43,7 +43,7 @@ def test_the_line_search_ends_near_the_root_of_the_slope(likelihood, targets, lo
         direction = np.asarray(it.direction[..., s])
 
         def slope(t, s=s, direction=direction):
-            # By differences of the objective along the line, whose formula is the module's own.
+            # By differences of the objective Phi along the line.
             def value(t):
                 f = F0[s] + t * NTK @ direction
                 penalty = 0.5 * REG * t**2 * np.sum(direction * (NTK @ direction))
