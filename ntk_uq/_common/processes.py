@@ -2,7 +2,8 @@
 
 Every process runs the same program. Work is divided by the index of a member, a draw or a chain, to
 which its random numbers belong: results are those of one process. What is not divided each process
-does for itself. Nothing is exchanged but results.
+does for itself. Nothing is exchanged but results, and, where they share a matrix, its products
+(`divided_tiles`).
 """
 
 import itertools
@@ -10,11 +11,16 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["DividedWorkError", "count", "divided", "gather", "is_first", "join", "leave", "once"]
+__all__ = [
+    "DividedWorkError", "count", "divided", "gather", "is_first", "join", "leave", "number", "once",
+    "total",
+]  # fmt: skip
 
 # Processes keep step by counting what they have divided.
 _TURNS = itertools.count()
@@ -44,10 +50,15 @@ def count() -> int:
     return 1 if state is None else state.num_processes
 
 
+def number() -> int:
+    """Which process this is, from 0."""
+    state = _distributed()
+    return 0 if state is None else state.process_id
+
+
 def is_first() -> bool:
     """Whether this is the process that writes files and shows progress."""
-    state = _distributed()
-    return state is None or state.process_id == 0
+    return number() == 0
 
 
 def divided(
@@ -86,7 +97,7 @@ def divided(
         return list(work(items))
     import jax
 
-    turn, p = next(_TURNS), _distributed().process_id
+    turn, p = next(_TURNS), number()
     start, stop = (-(-k * len(items) // n) for k in (p, p + 1))
     try:
         results = jax.tree.map(np.asarray, list(work(items[start:stop])))
@@ -116,6 +127,46 @@ def gather(value: Any, task: str) -> list[Any]:
         return [value]
     content = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     return [pickle.loads(part) for part in _exchanged(next(_TURNS), task, content)]
+
+
+def total(array: NDArray, task: str) -> NDArray:
+    """The sum of the arrays of all processes.
+
+    Parameters
+    ----------
+    array : array
+        This process's, of one shape and type in all.
+    task : str
+        As in `divided`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> total(np.array([1.0, 2.0]), "sums")
+    array([1., 2.])
+    """
+    if count() == 1:
+        return array
+    # A collective waits for others half a minute; a message as long as it takes.
+    gather((array.shape, array.dtype.str), task)
+    import jax
+
+    each, summed = _sum_over_processes()
+    with jax.enable_x64(True):
+        arrays = jax.make_array_from_process_local_data(each, array[None])
+        return np.asarray(summed(arrays).addressable_data(0))
+
+
+@lru_cache
+def _sum_over_processes() -> tuple[Any, Any]:
+    """How arrays are divided of which each process has one, and the program of their sum."""
+    import jax
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    one_of_each = {device.process_index: device for device in reversed(jax.devices())}
+    mesh = Mesh(np.array([one_of_each[p] for p in range(count())]), "process")
+    each, all_of_it = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("process",), ()))
+    return each, jax.jit(lambda arrays: arrays.sum(axis=0), out_shardings=all_of_it)
 
 
 def once(work: Callable[[], Any], task: str) -> None:

@@ -1,7 +1,7 @@
 """A symmetric matrix in tiles: one triangle of it, in memory or in a file."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,8 @@ class SymmetricTiles:
     directory : path, optional
         Where a file for the tiles is made, which lasts as long as the matrix. None keeps them in
         memory.
+    part, parts : int
+        Which of so many parts of the tiles this is: a product is this part's share of the sum.
 
     Examples
     --------
@@ -45,20 +47,28 @@ class SymmetricTiles:
     """
 
     def __init__(
-        self, n: int, dtype: DTypeLike = np.float32, directory: str | os.PathLike | None = None
+        self,
+        n: int,
+        dtype: DTypeLike = np.float32,
+        directory: str | os.PathLike | None = None,
+        *,
+        part: int = 0,
+        parts: int = 1,
     ):
         self.dtype = np.dtype(dtype)
         starts = range(0, n, TILE_ROWS)
         self._rows = [slice(start, min(start + TILE_ROWS, n)) for start in starts]
         self.shape = (n, n)
-        numbers = numbers_in(tiled_bytes(n, self.dtype), self.dtype, directory)
-        self._tiles: dict[tuple[int, int], NDArray] = {}
-        begin = 0
-        for i, j in self._places():
-            shape = self._length(i), self._length(j)
-            end = begin + shape[0] * shape[1]
-            self._tiles[i, j] = numbers[begin:end].reshape(shape)
-            begin = end
+        shapes = {
+            (i, j): (self._length(i), self._length(j)) for i, j in self._places()[part::parts]
+        }
+        sizes = [rows * columns for rows, columns in shapes.values()]
+        numbers = numbers_in(sum(sizes) * self.dtype.itemsize, self.dtype, directory)
+        pieces = np.split(numbers, np.cumsum(sizes)[:-1])
+        self._tiles: dict[tuple[int, int], NDArray] = {
+            place: piece.reshape(shape)
+            for (place, shape), piece in zip(shapes.items(), pieces, strict=True)
+        }
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -80,8 +90,8 @@ class SymmetricTiles:
         progress : callable, optional
             ``progress(done, total)`` is told tiles.
         """
-        for done, (i, j) in enumerate(self._places()):
-            self._tiles[i, j][...] = block(self._rows[i], self._rows[j])
+        for done, ((i, j), tile) in enumerate(self._tiles.items()):
+            tile[...] = block(self._rows[i], self._rows[j])
             if progress is not None:
                 progress(done + 1, len(self._tiles))
         return self
@@ -92,8 +102,8 @@ class SymmetricTiles:
         Each thread has a part of the tiles, and a sum of its own. The library's own threads would
         wait for one another at every tile, which takes most of the time where others need cores.
         """
-        places = list(self._places())
-        threads = min(cores(), len(places))
+        places = list(self._tiles)
+        threads = max(1, min(cores(), len(places)))
         parts = [places[k::threads] for k in range(threads)]
         with one_blas_thread():
             sums = side_by_side(partial(self._part, v), parts, threads)
@@ -114,11 +124,16 @@ class SymmetricTiles:
 
     def diagonal(self) -> NDArray:
         """The diagonal [n], in double precision."""
-        tiles = [self._tiles[i, i] for i in range(len(self._rows))]
-        return np.concatenate([np.diagonal(tile) for tile in tiles]).astype(np.float64)
+        out = np.zeros(len(self))
+        for (i, j), tile in self._tiles.items():
+            if i == j:
+                out[self._rows[i]] = np.diagonal(tile)
+        return out
 
-    def _places(self) -> Iterator[tuple[int, int]]:
-        return ((i, j) for i in range(len(self._rows)) for j in range(i + 1))
+    def _places(self) -> list[tuple[int, int]]:
+        """Rows and columns of tiles; last those of the diagonal, which products use once only."""
+        places = [(i, j) for i in range(len(self._rows)) for j in range(i + 1)]
+        return sorted(places, key=lambda place: place[0] == place[1])
 
     def _length(self, i: int) -> int:
         return self._rows[i].stop - self._rows[i].start

@@ -23,6 +23,9 @@ _ITERATIONS, _MOST_ITERATIONS, _MOST_OPERATIONS = 5000, 50_000, 2e12
 # Bytes of the solver for each number of a draw, where iterations are in single precision, and what
 # they may take where tiles are small.
 _TILED_WORK, _TILED_WORK_SPACE = 260, 2**29
+# Of each number of the products that processes take together: what they ask for and its bytes as
+# they travel, shares of the products, and their sum.
+_OF_A_TURN = 4 * (3 + 2 + 2)
 # Bytes of a feature of a point: as validated, a copy of our own, and one in single precision.
 _OF_A_FEATURE = 8 + 8 + 4
 # What predictions take besides, a block of test points after the other: 5 arrays of 64 MiB.
@@ -39,6 +42,7 @@ def estimate_memory(
     in_memory: bool = True,
     n_inducing: int = 4096,
     n_features: int = 0,
+    n_processes: int = 1,
 ) -> int:
     """Memory that fitting takes at its peak, in bytes, in double precision.
 
@@ -60,6 +64,8 @@ def estimate_memory(
         Points of method "nystrom".
     n_features : int
         Numbers of a point, of which fitting keeps copies.
+    n_processes : int
+        Processes that share the tiles, each of which solves its part of the draws.
 
     Returns
     -------
@@ -75,9 +81,12 @@ def estimate_memory(
     """
     if method == "nystrom" or (method == "exact" and prior_functions == "networks"):
         draws = 1 if uncertainty == "none" else n_draws
-        solver = _TILED_WORK * n * outputs * _draws_at_once_of_tiles(n, outputs, draws)
+        own = min(_draws_at_once_of_tiles(n, outputs, draws), -(-draws // n_processes))
+        solver = _TILED_WORK * n * outputs * own
+        if n_processes > 1:
+            solver += _OF_A_TURN * n * outputs * own * n_processes
         inducing = min(n, n_inducing) if method == "nystrom" else n
-        kernel = 4 * n * inducing if method == "nystrom" else tiled_bytes(n)
+        kernel = 4 * n * inducing if method == "nystrom" else tiled_bytes(n) // n_processes
         factor = 24 * inducing**2 if method == "nystrom" else 0
         kept = 8 * inducing * outputs * draws
         points = _OF_A_FEATURE * n * n_features

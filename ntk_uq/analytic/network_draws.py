@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
+from ntk_uq._common import processes
 from ntk_uq._common.checkpoint import Checkpoint, digest, name_without_addresses
+from ntk_uq._common.divided_tiles import DividedTiles, found_by_first, together
 from ntk_uq._common.linalg import cholesky
 from ntk_uq._common.low_rank import LowRank
-from ntk_uq._common.processes import divided
 from ntk_uq._common.progress import Progress, progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import DualSolution, Products, deflate_at_mode, solve_dual
@@ -112,7 +113,7 @@ class NetworkDraws:
 def tiled_ntk(
     architecture: BaseArchitecture,
     points: NDArray,
-    directory: str | os.PathLike | None = None,
+    storage: str | os.PathLike | None = None,
     progress: Progress | None = None,
 ) -> SymmetricTiles:
     """NTK of points in tiles: entries computed in double precision, and rounded once.
@@ -123,8 +124,9 @@ def tiled_ntk(
         Whose kernel.
     points : array of shape [n, d]
         Points.
-    directory : path, optional
-        Where a file for the tiles is made; None keeps them in memory.
+    storage : path or "processes", optional
+        Directory of a file for the tiles; None keeps them in memory, "processes" a part of them in
+        the memory of each process of `jax.distributed`.
     progress : callable, optional
         ``progress(done, total)`` is told tiles.
     """
@@ -133,7 +135,9 @@ def tiled_ntk(
         others = None if rows == columns else points[columns]
         return architecture.kernels(points[rows], others).ntk
 
-    return SymmetricTiles(len(points), directory=directory).fill(block, progress)
+    if storage == "processes":
+        return DividedTiles(len(points)).fill(block, progress)
+    return SymmetricTiles(len(points), directory=storage).fill(block, progress)
 
 
 def inducing_ntk(
@@ -153,8 +157,10 @@ def inducing_ntk(
         Points X.
     inducing : array of shape [m, d]
         Points Z.
-    directory, progress
-        As in `tiled_ntk`.
+    directory : path, optional
+        Where a file for the features is made; None keeps them in memory.
+    progress : callable, optional
+        ``progress(done, total)`` is told blocks.
 
     Returns
     -------
@@ -222,23 +228,29 @@ def network_draws(
     n, outputs = targets.shape
     prior = prior_functions(problem, uncertainty, outputs)
     nats = 0.5 * tol**2  # of the gap, whose root times sqrt(2) bounds the latents' distance
+    by_first = partial(found_by_first, ntk)
     with progress_bar("deflation", 1, progress) as bar:
-        deflation, mode = deflate_at_mode(
-            ntk, problem.reg, targets, likelihood, told=_told(bar, 0, 1)
+        at_mode = partial(
+            deflate_at_mode, ntk, problem.reg, targets, likelihood, told=_told(bar, 0, 1)
         )
+        deflation, mode = by_first(at_mode, f"deflation of {digest(targets)}")
     solve = partial(
         solve_dual, ntk, problem.reg, targets, likelihood=likelihood, deflation=deflation,
         tol=nats, max_iter=_max_iter(n, outputs),
     )  # fmt: skip
-    if prior is None:
-        with progress_bar("solution", 1, progress) as bar:
-            found = solve(jnp.zeros_like(mode.alpha), **_from(mode), told=_told(bar, 0, 1))
-        return _predictor(problem, uncertainty, None, [_kept(found, coefficients)])
     label_noise = None
-    if uncertainty == "posterior":
-        mode = solve(jnp.zeros_like(mode.alpha), **_from(mode))
+    if uncertainty != "initialization":
+        with progress_bar("mode", 1, progress) as bar:
+            at_zero = partial(
+                solve, jnp.zeros_like(mode.alpha), **_from(mode), told=_told(bar, 0, 1)
+            )
+            mode = by_first(at_zero, f"mode of {digest(targets)}")
         label_noise = likelihood.curvature(mode.latents[0], targets)
+    if prior is None:
+        return _predictor(problem, uncertainty, None, [_kept(mode, coefficients)])
     size = _draws_at_once_of_tiles(n, outputs, n_draws)
+    if isinstance(ntk, DividedTiles):  # none waits while others solve
+        size = min(size, -(-n_draws // processes.count()))
     kept = coefficients(np.zeros((1, n, outputs), np.float32)).shape[1:]
     run = None
     if checkpoint is not None:
@@ -252,12 +264,8 @@ def network_draws(
             name: jnp.broadcast_to(v, f0.shape) for name, v in _from(mode).items()
         }
         if label_noise is not None:
-            (z,) = _standard_normal(
-                jax.random.fold_in(cast(jax.Array, problem.key), 3),
-                draws,
-                targets.shape,
-                dtype=np.float32,
-            )
+            of_noise = jax.random.fold_in(cast(jax.Array, problem.key), 3)
+            (z,) = _standard_normal(of_noise, draws, targets.shape, dtype=np.float32)
             of_draws["linear"] = label_noise.sqrt_matvec(z)
             # A wide prior's f0 is far from the mode: start where the deflation takes it there.
             along = jnp.einsum("nk,snc->skc", deflation.basis, f0)
@@ -268,7 +276,7 @@ def network_draws(
 
     def chunks(share: Sequence[range]) -> list[dict[str, NDArray]]:
         found, done, total = [], 0, sum(map(len, share))
-        with progress_bar("infinite ensemble", total, progress) as bar:
+        with progress_bar("infinite ensemble", total, progress) as bar, together(ntk):
             for draws in share:
                 told = _told(bar, done, total)
                 found.append(_once(run, draws, kept, partial(chunk, draws, told)))
@@ -277,11 +285,10 @@ def network_draws(
                     bar(done, total)
         return found
 
-    all_draws = range(n_draws)
-    of_chunks = [all_draws[start : start + size] for start in range(0, n_draws, size)]
+    of_chunks = [range(n_draws)[start : start + size] for start in range(0, n_draws, size)]
     key = jax.random.key_data(cast(jax.Array, problem.key))
     task = f"draws of {digest((key, targets))}, {size} at once"
-    parts = divided(chunks, of_chunks, task)
+    parts = processes.divided(chunks, of_chunks, task)
     return _predictor(problem, uncertainty, prior, parts)
 
 

@@ -13,6 +13,7 @@ from jax import Array
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
+from ntk_uq._common import processes
 from ntk_uq._common.blocks import in_blocks, placed
 from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.low_rank import LowRank
@@ -85,8 +86,9 @@ class InfiniteEnsemble:
         How far latents may be from the solution, in posterior standard deviations. None takes a
         millionth with exact prior functions and 0.005 with those of networks: the means of a
         thousand draws are known to a thirtieth.
-    storage : path, optional
-        Directory of a file for Theta, of prior functions of networks; None keeps it in memory.
+    storage : path or "processes", optional
+        Directory of a file for Theta, of prior functions of networks; None keeps it in memory,
+        "processes" a part of it in the memory of each process of `jax.distributed`.
     checkpoint : path, optional
         Directory for solved draws, of prior functions of networks: a run that was killed goes on
         from there.
@@ -175,6 +177,11 @@ class InfiniteEnsemble:
         if self.method != "nystrom" and self.prior_functions != "networks":
             many = len(problem.points) > _NETWORKS_ABOVE
             return self.prior_functions == "auto" and many and able and known
+        if self.method == "nystrom" and self.storage == "processes":
+            raise ValueError(
+                'storage="processes" divides the kernel of method="exact". Of method="nystrom" '
+                "every process has all features: give a directory, or None."
+            )
         if not able:
             raise ValueError(
                 'method="nystrom" and prior_functions="networks", which is for method="exact", '
@@ -195,9 +202,12 @@ class InfiniteEnsemble:
         prior: Literal["exact", "networks"] = "exact"
         if self.takes_networks(problem):
             prior = "networks"
+        divided = self.storage == "processes"
+        in_memory = divided or self.storage is None
+        n_features = int(np.prod(problem.points.shape[1:]))
         return estimate_memory(
-            n, outputs, self.n_draws, self.method, self.uncertainty, prior, self.storage is None,
-            self.n_inducing, int(np.prod(problem.points.shape[1:])),
+            n, outputs, self.n_draws, self.method, self.uncertainty, prior, in_memory,
+            self.n_inducing, n_features, processes.count() if divided else 1,
         )  # fmt: skip
 
     def kernel_products(

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, Self, cast
 
 import jax
@@ -15,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ntk_uq import analytic, selection
 from ntk_uq._common import checks
+from ntk_uq._common.divided_tiles import found_by_first
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import Products
@@ -298,10 +300,12 @@ class _NTK(Estimator):
             return problem
         label = f"choosing reg with {n} points"
         with jax.enable_x64(True), progress_bar(label, 3, self.progress) as progress:
-            self.reg_curve_ = selection.reg_of_all_points(
-                rng, ntk, problem.points, self._outcomes(problem.targets), problem.likelihood,
-                problem.reg, targets=problem.targets, weights=problem.weights, progress=progress,
+            seek = partial(
+                selection.reg_of_all_points, rng, ntk, problem.points,
+                self._outcomes(problem.targets), problem.likelihood, problem.reg,
+                targets=problem.targets, weights=problem.weights, progress=progress,
             )  # fmt: skip
+            self.reg_curve_ = found_by_first(ntk, seek, label)
         return replace(problem, reg=self.reg_curve_.reg)
 
     def _check_arguments(self) -> None:
@@ -450,9 +454,10 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         How far draws of method="exact" may be from their solution: the latents' distance, in
         posterior standard deviations. None takes a millionth with exact prior functions and 0.005
         with those of networks, which no statistic of a thousand draws can see.
-    storage : path, optional
-        Directory of a file in which the kernel stands with prior functions of networks, where it
-        does not fit into memory. None keeps it in memory.
+    storage : path or "processes", optional
+        Where the kernel stands with prior functions of networks, if it does not fit into memory:
+        a directory for a file, or "processes", a part of it in each process of `jax.distributed`
+        (docs, "Many processes, many machines"). None keeps it in memory.
     checkpoint : path, optional
         Directory in which draws with prior functions of networks are kept as they are solved: the
         same fit, after it was killed, goes on from there.

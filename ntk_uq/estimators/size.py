@@ -11,8 +11,9 @@ _CURES = {
     "gaussian": f'{_PART}or use method="exact", or train a finite ensemble.',
     "exact": f"{_PART}fewer draws, or train a finite ensemble.",
     "in memory": 'Give storage="a directory" on a disk with so much space, in which the kernel '
-    'then stands in a file, or take method="nystrom", which approximates, with fewer '
-    "n_inducing, fit a part of the points, or train a finite ensemble.",
+    'then stands in a file, or storage="processes" on several machines, or take '
+    'method="nystrom", which approximates, with fewer n_inducing, fit a part of the points, or '
+    "train a finite ensemble.",
 }
 
 

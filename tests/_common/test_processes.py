@@ -49,7 +49,8 @@ results = {name: digest(arrays) for name, arrays in of_all.items()}
 TOGETHER = (
     """
 import json, pathlib, sys
-from ntk_uq._common import processes
+from ntk_uq._common import processes, tiles
+from ntk_uq._common.divided_tiles import DividedTiles, found_by_first, together
 from ntk_uq._common.files import write_result
 
 processes.join()
@@ -72,6 +73,40 @@ def told(call):
 results["failure"] = told(lambda: processes.divided(fails, range(2), "work"))
 results["difference"] = told(lambda: processes.gather(p, f"work of {p}"))
 results["large"] = [int(a.sum()) for a in processes.gather(np.full(2**15 + p, p), "large")]
+
+tiles.TILE_ROWS = 3  # several, of which the last are not full
+root = random.normal(size=(8, 8))
+matrix = root @ root.T
+shared = DividedTiles(8, np.float64).fill(lambda rows, columns: matrix[rows, columns])
+v = random.normal(size=(8, 5))
+with together(shared):  # one asks for more, in other shapes and precisions
+    asked = [v.astype(np.float32), v[:, :2], v[:, :1]] if p == 0 else [v[:, 3:]]
+    errors = [np.abs(shared.product(of) - matrix @ of).max() for of in asked]
+results["products"] = float(max(errors))
+results["diagonal"] = bool(np.array_equal(shared.diagonal(), np.diagonal(matrix)))
+results["tiles"] = [list(place) for place in shared._tiles]
+results["first"] = found_by_first(shared, lambda: (p, float(shared.product(v).sum())), "a sum")
+
+def until_one_fails():
+    with together(shared):
+        while p == 0:
+            shared.product(v)
+        raise ValueError("no more")
+
+results["failed turn"] = told(until_one_fails)
+
+problem = nuq.networks.Problem(X, y, nuq.Categorical(), 0.5, key, net)
+of_networks = {"n_draws": 4, "prior_functions": "networks", "uncertainty": "posterior"}
+draws = [
+    analytic.InfiniteEnsemble(**of_networks, storage=storage).fit(problem).predictor
+    for storage in (None, "processes")
+]
+latents = [one.latents(np.asarray(kernels.ntk, float), np.asarray(X)) for one in draws]
+# In standard deviations of the posterior, which are below those of the prior.
+apart = np.abs(latents[0] - latents[1]).max(axis=2) / np.sqrt(np.diagonal(kernels.ntk) / 0.5)
+bound = sum(np.sqrt(2 * one.gap) for one in draws)
+results["draws within their gaps"] = bool(np.all(apart <= bound[:, None] + 1e-5))
+results["spread"] = float(latents[1].std(axis=0).min())
 folder = pathlib.Path(sys.argv[1])
 write_result(folder / "written", lambda file: file.write(bytes([p])))
 (folder / f"{p}.json").write_text(json.dumps(results))
@@ -106,6 +141,25 @@ def test_two_processes_have_what_one_has(tmp_path):
     assert "work of 1" in first["difference"]
     assert first["large"] == second["large"] == [0, 2**15 + 1]
     assert (tmp_path / "written").read_bytes() == b"\0"
+    _check_rows(first, second)
+
+
+def _check_rows(first, second):
+    """Products with a matrix of which each has a part."""
+    held = first["tiles"] + second["tiles"]
+    assert sorted(held) == [[i, j] for i in range(3) for j in range(i + 1)]
+    assert len(first["tiles"]) == len(second["tiles"])
+    assert first["products"] < 1e-4  # one of its products is in single precision
+    assert second["products"] < 1e-12
+    assert first["diagonal"]
+    assert second["diagonal"]
+    assert first["first"] == second["first"]
+    assert first["first"][0] == 0
+    assert second["failed turn"] == "ValueError: no more"
+    assert "Process 1 of 2 ended with ValueError: no more" in first["failed turn"]
+    assert first["draws within their gaps"]
+    assert second["draws within their gaps"]
+    assert first["spread"] == second["spread"] > 0
 
 
 def test_one_process_does_all():

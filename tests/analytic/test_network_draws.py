@@ -180,6 +180,8 @@ def test_what_networks_cannot_do_is_refused():
         replace(ensemble, uncertainty="posterior", n_trajectories=1).fit(task)
     with pytest.raises(ValueError, match="take reg > 0"):
         ensemble.fit(replace(task, reg=0.0))
+    with pytest.raises(ValueError, match="every process has all features"):
+        replace(ensemble, method="nystrom", storage="processes").fit(task)
     own = replace(task, architecture=nuq.Architecture(lambda *a, rngs: None, lambda *a, **k: None))
     assert not InfiniteEnsemble().takes_networks(own)
     with pytest.raises(ValueError, match="how it is widened"):
@@ -193,3 +195,11 @@ def test_predicted_memory_is_that_of_one_triangle():
     assert nuq.NTKClassifier(n_draws=64).memory(60_000, 10) == needed  # the same question
     in_a_file = estimate_memory(60_000, 10, 64, "exact", "initialization", "networks", False)
     assert in_a_file < 0.35 * 4 * 60_000**2 / 2
+    divided = [
+        estimate_memory(
+            60_000, 10, 64, "exact", "initialization", "networks", n_processes=processes
+        )
+        for processes in (4, 8)
+    ]
+    assert divided[0] < 0.5 * needed
+    assert divided[1] < divided[0]
