@@ -23,6 +23,8 @@ __all__ = ["REPETITIONS", "Bracket", "DualProblem", "Iterate", "Line", "Steps"]
 # exact: 0.5 costs more products with Theta than it saves evaluations, 0.01 the reverse.
 _CURVATURE_CONDITION = 0.1
 _MAX_LINE_SEARCH = 60
+# A draw gains where its squared norm falls below this share of what it was.
+_CLEAR_GAIN = 0.5
 # Iterations end at this share of the tolerance: what rounding may hide comes on top.
 _AIM = 0.25
 # Rounding of the residual is taken for this many times what one repetition shows of it: repetitions
@@ -57,6 +59,8 @@ class Iterate(NamedTuple):
     ntk_steepest: Array  # Theta B r, with B the deflation
     norm: Array  # <r, r>_Theta, [S], or twice reg times a better bound
     slope: Array  # <r, B r>_Theta, [S]
+    least: Array  # the norm that was last a clear gain, [S]
+    gained: Array  # iteration of the last clear gain of a draw that is not solved
     iteration: Array
 
 
@@ -140,6 +144,8 @@ class Steps:
             ntk_steepest,
             norm,
             slope,
+            norm,
+            iteration,
             iteration,
         )
 
@@ -165,6 +171,7 @@ class Steps:
         direction = steepest + beta * it.direction
         ntk_direction = ntk_steepest + beta * it.ntk_direction
         uphill = _dot(descent, ntk_direction) <= 0
+        gains = on & (norm < _CLEAR_GAIN * it.least)
         return Iterate(
             alpha,
             latents,
@@ -174,6 +181,8 @@ class Steps:
             ntk_steepest,
             jnp.where(on, norm, it.norm),
             jnp.where(on, slope, it.slope),
+            jnp.where(gains, norm, it.least),
+            jnp.where(jnp.any(gains), it.iteration + 1, it.gained),
             it.iteration + 1,
         )
 

@@ -67,9 +67,9 @@ USELESS_GAP = 0.5
 # Iterations between fresh products Theta alpha, and the share of the squared norm that a round of
 # iterations from a fresh residual may leave if another is to follow.
 _REFRESH, _LEFT = 250, 0.25
-# In single precision a round ends after so many iterations that gained nothing: what is left is
-# rounding, of which a fresh residual is free.
-_STALLED = 200
+# A round ends after so many iterations by which no draw has gained: what is left is rounding, of
+# which a fresh residual is free. Of tiles each costs much, and single precision ends soon.
+_STALLED, _STALLED_OF_TILES = 1000, 200
 # Up to so many points their number is rounded up to a multiple of STEP: each is a program that
 # takes longer to compile than most of these problems to solve.
 _MOST_ENLARGED = 1024
@@ -163,6 +163,7 @@ class _Dense:
     """Products with a matrix, in one program with all that is around them."""
 
     loops: Any = lax
+    patience = _STALLED
     rounding = 0.0  # of the entries: the matrix is what it is
 
     def __init__(self, ntk: Array | Operator):
@@ -173,6 +174,8 @@ class _Dense:
 
 class _Tiled:
     """Products with tiles, outside of any program: tiles may be a file."""
+
+    patience = _STALLED_OF_TILES
 
     def __init__(self, tiles: Products, told: Callable[[float], None] | None):
         self.tiles, self.told = tiles, told
@@ -194,15 +197,11 @@ class _Tiled:
         return self
 
     def while_loop(self, unfinished: Any, body: Any, state: Any) -> Any:
-        """`lax.while_loop` that can be interrupted, tells of iterates, and ends if they stall."""
-        best, since = np.inf, 0
-        while since < _STALLED and unfinished(state):
+        """`lax.while_loop` that can be interrupted, and tells of iterates."""
+        while unfinished(state):
             state = body(state)
-            if isinstance(state, Iterate):
-                worst = float(jnp.max(state.norm))
-                best, since = (worst, 0) if worst < 0.9 * best else (best, since + 1)
-                if self.told is not None:
-                    self.told(worst)
+            if isinstance(state, Iterate) and self.told is not None:
+                self.told(float(jnp.max(state.norm)))
         return state
 
     @staticmethod
@@ -378,7 +377,8 @@ class _Iterations:
         return self.steps.turn(it, alpha, latents, descent, self.operator.apply(descent))
 
     def unfinished(self, it: Iterate) -> Array:
-        return jnp.any(self.steps.active(it)) & (it.iteration < self.max_iter)
+        within = it.iteration < jnp.minimum(self.max_iter, it.gained + self.operator.patience)
+        return jnp.any(self.steps.active(it)) & within
 
     def improving(self, at: _Round) -> Array:
         useful = self.steps.active(at.it) & (at.it.norm <= _LEFT * at.last)
@@ -391,8 +391,9 @@ class _Iterations:
         after = self.begin(end.alpha, self.latents_afresh(end.alpha), end.iteration)
         # At the limit of precision a round may do harm.
         keep = (at.done > 0) & ~(after.norm <= before.norm)
-        best = [jnp.where(keep, b, a) for b, a in zip(before[:-1], after[:-1], strict=True)]
-        return _Round(Iterate._make((*best, after.iteration)), before.norm, at.done + 1)
+        best = [jnp.where(keep, b, a) for b, a in zip(before, after, strict=True)]
+        it = Iterate._make(best)._replace(gained=after.gained, iteration=after.iteration)
+        return _Round(it, before.norm, at.done + 1)
 
 
 def _solve(operator: Any, problem: DualProblem) -> DualSolution:

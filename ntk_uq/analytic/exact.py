@@ -32,6 +32,8 @@ from ntk_uq.likelihoods import Likelihood, require_condition
 from ntk_uq.networks.architecture import Kernels
 
 __all__ = ["ExactPredictor", "exact_predictor"]
+# Share of reg that is added to Theta where a prior function is undone.
+_RIDGE = 0.01
 # From this many points on a deflation saves more products with Theta than it costs.
 _DEFLATE_FROM = 100
 
@@ -138,11 +140,8 @@ def _exact_predictor(
         if uncertainty == "posterior":
             centre = solve(jnp.zeros_like(y)[None], start=near)
             curvature = likelihood.curvature(centre.latents[0], y)
-            # A wide prior's f0 = L w may be where rates overflow: start where f is the mode, as
-            # Theta = reg L L^T.
-            undo = jax.vmap(partial(solve_triangular, factor, lower=True, trans=1))(whitened)
             of_draws["linear"] = curvature.sqrt_matvec(label_noise[0])
-            of_draws["start"] = centre.alpha - undo / reg
+            of_draws["start"] = centre.alpha - _undoing(f0, kernels.ntk, reg)
         task = f"draws of {digest((jax.random.key_data(key), y))}"
         alpha, gap, converged = _solve_draws(solve, f0, of_draws, progress, task)
     else:
@@ -151,6 +150,19 @@ def _exact_predictor(
         alpha = jax.vmap(lambda t: cho_solve((ntk_factor, True), t))(target)
         gap, converged = objective_gap(kernels.ntk, y, reg, f0, alpha, likelihood)
     return ExactPredictor(alpha, whitened, noise, factor, jitter, reg, uncertainty, gap, converged)
+
+
+def _undoing(f0: Array, ntk: Array, reg: float) -> Array:
+    """Coefficients alpha with Theta alpha near f0: of a wide prior, where rates may overflow.
+
+    Theta^-1 f0 would have coefficients without bound, where Theta has hardly anything, and drown
+    all others in their rounding. With the ridge f0 is met to a twentieth, and they are below
+    5 / reg, for each standard deviation of the prior.
+    """
+    n_draws, n, outputs = f0.shape
+    factor, _ = cholesky(ntk + _RIDGE * reg * jnp.eye(n, dtype=ntk.dtype))
+    columns = jnp.moveaxis(f0, 0, 1).reshape(n, -1)
+    return jnp.moveaxis(cho_solve((factor, True), columns).reshape(n, n_draws, outputs), 1, 0)
 
 
 @jax.tree_util.register_dataclass

@@ -101,3 +101,13 @@ def test_numbers_of_points_that_are_near_share_a_program():
         np.testing.assert_allclose(found.alpha[0], expected, atol=1e-5)
         np.testing.assert_allclose(found.latents[0], 1 + ntk @ expected, atol=1e-5)
     assert _solve_dense._cache_size() == programs + 1
+
+
+def test_rounding_ends_the_iterations(problem):
+    """Of a tolerance that no precision reaches nothing is gained by all that are allowed."""
+    train, _, _, y = problem
+    f0 = np.random.default_rng(2).normal(size=(5, N, C))
+    solution = solve_dual(train.ntk, 1.0, y, f0, Categorical(), tol=1e-300, max_iter=100_000)
+    assert solution.n_products < 50_000
+    assert not solution.converged.any()
+    assert np.all(solution.gap < 1e-12)

@@ -14,13 +14,15 @@ from dense_problem import (
     relu_kernels,
     soft_targets,
 )
-from scipy import optimize, stats
+from scipy import optimize, special, stats
+from sklearn.linear_model import LogisticRegression
 
 from ntk_uq.analytic import (
     FunctionDraws,
     exact_predictor,
     gaussian_predictor,
 )
+from ntk_uq.analytic.exact import _exact_predictor
 from ntk_uq.likelihoods import Categorical, Gaussian, Poisson
 from ntk_uq.networks.architecture import Kernels
 
@@ -203,3 +205,27 @@ def test_a_wide_prior_of_counts_is_solved(problem, reg):
     noise = y - np.exp(f) - reg * predictor.alpha
     scale = np.exp(0.5 * scipy_poisson_mode(train.ntk, reg, y[:, 0]))
     assert stats.kstest((noise[..., 0] / scale).ravel(), "norm").pvalue > 1e-3
+
+
+def test_the_posterior_of_a_kernel_of_low_rank_is_solved():
+    """A linear network's: where the kernel has nothing, coefficients without bound change nothing.
+
+    Stationary in the network's weights, as above; the mode is a logistic regression's.
+    """
+    features = np.random.default_rng(0).normal(size=(30, 3))
+    labels = (features[:, 0] > 0).astype(int)
+    y, ntk, reg = jnp.eye(2)[labels], features @ features.T, 0.03
+    predictor = _exact_predictor(
+        jax.random.key(0), Kernels(ntk, ntk), y, reg, Categorical(), "posterior", 200, max_iter=500
+    )
+    assert predictor.converged.all()
+    # Its one latent is the difference of two, of which each has the prior.
+    mode = LogisticRegression(C=2 / reg, fit_intercept=False, tol=1e-8, max_iter=1000)
+    p = mode.fit(features, labels).predict_proba(features)
+    f0 = np.einsum("ij,sjc->sic", predictor.factor, predictor.whitened)
+    f = f0 + np.einsum("ij,sjc->sic", ntk, predictor.alpha)
+    noise = y - special.softmax(f, axis=-1) - reg * predictor.alpha
+    of_weights = np.asarray(noise[..., 0]) @ features
+    factor = np.linalg.cholesky(features.T @ (p[:, :1] * p[:, 1:] * features))
+    z = np.linalg.solve(factor, of_weights.T)
+    assert stats.kstest(z.ravel(), "norm").pvalue > 1e-3
