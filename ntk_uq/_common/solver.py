@@ -274,16 +274,27 @@ def solve_dual(
         return _solve(_Tiled(ntk, report), problem)
     problem = problem._replace(ntk_start=None)
     if not _can_be_enlarged(ntk, problem):
-        return _solve_dense(ntk, problem)
+        return _dense_program()(ntk, problem)
     missing = -len(y) % STEP
-    found = _solve_dense(np.pad(np.asarray(ntk), (0, missing)), _enlarged(problem, missing))
+    found = _dense_program()(np.pad(np.asarray(ntk), (0, missing)), _enlarged(problem, missing))
     alpha, latents = (jnp.asarray(np.asarray(a)[:, : len(y)]) for a in (found.alpha, found.latents))
     return found._replace(alpha=alpha, latents=latents)
 
 
-@jax.jit
 def _solve_dense(ntk: Any, problem: DualProblem) -> DualSolution:
     return _solve(_Dense(ntk), problem)
+
+
+# On a CPU sums over points would go to a library of XLA which keeps a few kilobytes for each of
+# them until the program ends, gigabytes in a long one, and takes longer (findings/).
+_PLAIN = jax.jit(_solve_dense)
+_OF_A_CPU = jax.jit(_solve_dense, compiler_options={"xla_cpu_experimental_ynn_fusion_type": ""})
+
+
+def _dense_program() -> Any:
+    """How a matrix's problem is solved; part of another program where this is traced."""
+    traced = isinstance(jnp.zeros(()), jax.core.Tracer)
+    return _PLAIN if traced or jax.default_backend() != "cpu" else _OF_A_CPU
 
 
 def _can_be_enlarged(ntk: Any, problem: DualProblem) -> bool:

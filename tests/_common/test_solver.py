@@ -10,7 +10,7 @@ from dense_problem import (
     scipy_mode,
 )
 
-from ntk_uq._common.solver import _solve_dense, solve_dual
+from ntk_uq._common.solver import _dense_program, solve_dual
 from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, Weighted
 
 pytestmark = pytest.mark.double_precision
@@ -89,7 +89,7 @@ def test_numbers_of_points_that_are_near_share_a_program():
     random = np.random.default_rng(0)
     factor, y, f0 = random.normal(size=(41, 50)), random.normal(size=(41, 2)), np.ones((1, 41, 2))
     counts, reg, noise = random.uniform(0.5, 2.0, 41), 0.7, 0.8
-    programs = _solve_dense._cache_size()
+    programs = _dense_program()._cache_size()
     for n in (34, 35, 41):
         ntk = factor[:n] @ factor[:n].T / 50
         likelihood = Weighted(Gaussian(noise), jnp.asarray(counts[:n]))
@@ -100,7 +100,7 @@ def test_numbers_of_points_that_are_near_share_a_program():
         assert found.alpha.shape == found.latents.shape == (1, n, 2)
         np.testing.assert_allclose(found.alpha[0], expected, atol=1e-5)
         np.testing.assert_allclose(found.latents[0], 1 + ntk @ expected, atol=1e-5)
-    assert _solve_dense._cache_size() == programs + 1
+    assert _dense_program()._cache_size() == programs + 1
 
 
 def test_rounding_ends_the_iterations(problem):
