@@ -5,7 +5,7 @@ of them moved by a pixel), and linearised on the images that it was trained on, 
 its weight decay. Draws of the posterior, and the mode, on all of them. On fewer images, where it
 can run, laplace-torch's functional Laplace approximation of the same network and weights, against
 ours: `--laplace-python` is the Python of its environment (laplace-torch 0.3, torch 2.13.0), its
-kernel that of all outputs.
+kernel that of all outputs. Of 2,000 images (`--points`) the kernel has 20,000 rows and takes 3 GiB.
 
     python benchmarks/linearized.py [--laplace-python .venv-rivals/laplace/bin/python]
 """
@@ -111,7 +111,7 @@ def rival(python, model, decay, data):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--points", type=int, default=2000)
+    parser.add_argument("--points", type=int, default=500)
     parser.add_argument("--test", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=64)
     parser.add_argument("--decay", type=float, default=0.3)

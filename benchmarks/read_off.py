@@ -1,18 +1,29 @@
 """Kernels read off a module of three layers, against MLP's own closed form: ratio of times.
 
-python benchmarks/read_off.py [n]
+relu and erf have a closed form, which is recognised; swish and tanh have none, and are set against
+MLP's erf.
+
+    python benchmarks/read_off.py [--points 2000]
 """
 
+import argparse
 import functools
-import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _timing import heading, take_turns
 from flax import nnx
 
 import ntk_uq as nuq
+
+# What is read off, and MLP's activation beside it.
+FUNCTIONS = {
+    "relu": (nnx.relu, "relu"),
+    "erf": (jax.lax.erf, "erf"),
+    "swish": (nnx.swish, "erf"),
+    "tanh": (jnp.tanh, "erf"),
+}
 
 
 class Network(nnx.Module):
@@ -31,36 +42,29 @@ class Network(nnx.Module):
         return self.readout(self.activation(self.second(h)))
 
 
-def best(function, repeats=4):
-    """Least time of a few calls, after one that compiles."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 def main():
     """Print a line for each activation."""
-    n = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
-    X = np.random.default_rng(0).normal(size=(n, 20))
-    erf = best(lambda: nuq.MLP(activation="erf").kernels(X))
-    print(f"{n} points   {'read off':>10} {'MLP':>10}  ratio")
-    for name, function in {
-        "relu": nnx.relu,
-        "erf": jax.lax.erf,
-        "swish": nnx.swish,
-        "tanh": jnp.tanh,
-    }.items():
-        net = nuq.Architecture(functools.partial(Network, function))
-        ours = best(lambda net=net: net.kernels(X))
-        if name in ("relu", "erf"):
-            theirs, of = best(lambda name=name: nuq.MLP(activation=name).kernels(X)), name
-        else:
-            theirs, of = erf, "erf"
-        print(f"{name:11}{ours:10.2f} s {theirs:8.2f} s  {ours / theirs:.2f} (MLP's {of})")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--points", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    heading(f"Kernels of {options.points} points, read off a module, against MLP's closed form")
+    X = np.random.default_rng(0).normal(size=(options.points, 20))
+    for name, (function, other) in FUNCTIONS.items():
+        module = nuq.Architecture(functools.partial(Network, function))
+        mlp = nuq.MLP(activation=other)
+        times = take_turns(
+            {
+                "read off": functools.partial(module.kernels, X),
+                "MLP": functools.partial(mlp.kernels, X),
+            },
+            options.rounds,
+        )
+        print(
+            f"  {name:6} {1e3 * times['read off']:.0f} ms, MLP's {other} "
+            f"{1e3 * times['MLP']:.0f} ms: {times.ratio('read off', 'MLP')} times",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,15 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 @pytest.mark.slow
+def test_quick_run_of_early_stopping():
+    command = [sys.executable, str(BENCHMARKS / "early_stopping.py")]
+    command += ["--splits", "1", "--points", "40", "--data", "iris"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("iris") == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "heading"),
     [

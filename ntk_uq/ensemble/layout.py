@@ -13,7 +13,7 @@ from ntk_uq._common.machine import free_memory
 from ntk_uq._common.processes import gather
 from ntk_uq.ensemble.members import in_features
 from ntk_uq.ensemble.objective import Member, Method, Problem
-from ntk_uq.ensemble.trainer import _MEMBERS, _Data
+from ntk_uq.ensemble.trainer import _MEMBERS, _Data, trains_one_by_one
 from ntk_uq.networks.architecture import BaseArchitecture
 
 # Members that a device trains together where memory allows: enough to hide the cost of starting
@@ -52,7 +52,9 @@ def _layout(
             f"{given / 2**20:.0f} MiB on each device. Give more memory, a smaller network, or an "
             "optimizer with a batch_size."
         )
-    if devices[0].platform == "cpu":
+    if trains_one_by_one(devices[0].platform, data.X):
+        most = 1
+    elif devices[0].platform == "cpu":
         state = _bytes(_started(architecture, method, data))
         most = min(_AT_ONCE, max(1, _CACHE_BYTES // state))
     else:

@@ -19,7 +19,7 @@ See docs/theory: "Any activation".
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,9 @@ _SCALES = np.array([1.0, 0.3, _WIDEST, 2.0])
 # Ranges and numbers of nodes of the trapezoidal rule, which converges geometrically for functions
 # that are smooth; sorted by their number.
 _GRIDS = [(reach, nodes) for nodes in (40, 56, 80, 112, 160, 224, 320) for reach in (8.0, 9.5, 11)]
+
+# Chains of a polynomial: a processor has as many products under way at once, and more.
+_CHAINS = 4
 
 
 class NoMomentError(ValueError):
@@ -342,13 +345,16 @@ def pair_moments(
 
 
 def _polynomial(terms: list[tuple[int, jax.Array]], c: jax.Array) -> jax.Array:
-    """Sum of coefficients times powers of c, by Horner's rule."""
-    total = jnp.zeros_like(c)
-    above = None
-    squared = c * c
-    for k, product in reversed(terms):
-        step = 0 if above is None else above - k
-        power: Any = {0: 1.0, 1: c, 2: squared}.get(step)
-        total = total * (c**step if power is None else power) + product
-        above = k
+    """Sum of coefficients times powers of c, by Horner's rule.
+
+    Many terms are dealt out to a few chains: in a single one every product waits for the last.
+    """
+    chains = min(len(terms), _CHAINS)
+    return sum((_horner(terms[i::chains], c) for i in range(chains)), jnp.zeros_like(c))
+
+
+def _horner(terms: list[tuple[int, jax.Array]], c: jax.Array) -> jax.Array:
+    (above, total), *lower = reversed(terms)
+    for k, product in lower:
+        total, above = total * c ** (above - k) + product, k
     return total * c**above if above else total

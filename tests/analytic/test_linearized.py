@@ -1,6 +1,7 @@
 """The posterior of a linearised network, against dense matrices and SciPy."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from trained_networks import ConvolutionalNetwork
 
 import ntk_uq as nuq
 from ntk_uq.analytic import LinearizedEnsemble
+from ntk_uq.analytic.linearized import _precision
 from ntk_uq.networks import Problem
 
 RNG = np.random.default_rng(0)
@@ -110,6 +112,21 @@ def test_all_forms_of_the_kernel_agree(monkeypatch):
     np.testing.assert_allclose(by_products, with_factor, atol=1e-3)
     with pytest.raises(MemoryError, match="exact"):
         fitted(net, method="gaussian")
+
+
+@pytest.mark.parametrize(
+    ("gibibytes", "rows", "expected"),
+    [
+        (16, 20_000, "float64"),  # of 3 GiB
+        (4, 20_000, "float32"),
+        (4, 8_000, "float64"),
+        (16, 60_000, "float32"),
+    ],
+)
+def test_kernels_are_double_where_memory_allows(monkeypatch, gibibytes, rows, expected):
+    monkeypatch.setattr("ntk_uq.analytic.linearized.memory_limit", lambda: gibibytes * 2**30)
+    tangent = SimpleNamespace(size=80_000, dtype=jnp.dtype("float32"))
+    assert _precision(tangent, rows) == expected
 
 
 @pytest.mark.cases(1)
