@@ -28,6 +28,7 @@ def convolutions(jaxpr, in_loop=False):
                 yield from convolutions(program, inner)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of CPUs")
 def test_a_cpu_has_convolutions_of_one_network_and_outside_of_loops():
     data = trainer._Data(X, Y, Categorical(), jnp.float32(1), jnp.float32(1e-4))
     method = ConjugateGradients()
