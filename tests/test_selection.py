@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import optimize, stats
+from sklearn import datasets
 
 from ntk_uq._common.solver import solve_dual
 from ntk_uq.analytic import gaussian_predictor
@@ -342,6 +343,25 @@ def test_posterior_of_noise_wants_a_strong_regularisation():
     assert curve.reg == 100
     assert curve.regs.tolist() == sorted(curve.regs)
     assert curve.regs.max() == 100
+
+
+def test_posteriors_are_sought_where_the_evidence_is_high():
+    """Of wine, where modes predict best with three layers, whose posteriors are wide."""
+    x, labels = datasets.load_wine(return_X_y=True)
+    x, y = ((x - x.mean(axis=0)) / x.std(axis=0))[::2], np.eye(3)[labels[::2]]
+    of_problem = MLP(), x, y, Categorical(), "cv"
+    curves = [
+        choose(np.random.default_rng(0), *of_problem, uncertainty=which, tune=("depth",)).curve
+        for which in ("none", "posterior")
+    ]
+    names = [np.array(curve.names)[np.argsort(-np.nanmax(curve.scores, 1))] for curve in curves]
+    assert "depth 0" not in names[0][:3]
+    assert names[1][0] == "depth 0"
+    deep = cross_validate(
+        MLP(depth=2).kernels(x), y, curves[1].regs, Categorical(), ["posterior"],
+        _rows_and_folds(np.random.default_rng(0), x, y, len(x))[1],
+    )  # fmt: skip
+    assert np.nanmax(curves[1].scores) > np.nanmax(deep[:, 0].mean(axis=1)) + 0.05
 
 
 @pytest.mark.cases(1)
