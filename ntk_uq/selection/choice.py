@@ -289,9 +289,9 @@ def _cross_validated(
     if uncertainty == "posterior" and len(networks) > _SHORTLIST:
         # The evidence is what posteriors predict, point by point, at less of a cost. Modes predict
         # best with other networks: deep ones, whose posteriors are wide.
-        X, y, likelihood, _, targets, weights = data
+        X, y, likelihood, _, _, weights = data
         first, progress = _part(progress, 0, 2), _part(progress, 1, 2)
-        scores = _evidences(networks, X, targets, likelihood, False, weights, first, _REGS[::2])
+        scores = _evidences(networks, X, y, likelihood, False, weights, first, _REGS[::2])
         best = np.max(np.where(np.isnan(scores), -np.inf, scores), axis=1)
         kept = np.sort(np.argsort(-best)[:_SHORTLIST])
         names, networks = [names[k] for k in kept], [networks[k] for k in kept]
