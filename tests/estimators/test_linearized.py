@@ -31,7 +31,10 @@ class Classifier(nnx.Module):
 def model():
     """Trained by optax on a sum of losses with weight decay, as its docs have it."""
     model = Classifier(nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, optax.adam(0.02), wrt=nnx.Param)
+    rate = optax.cosine_decay_schedule(
+        0.02, 1500
+    )  # at a constant one Adam wanders about the minimum
+    optimizer = nnx.Optimizer(model, optax.adam(rate), wrt=nnx.Param)
     points, labels = jnp.asarray(X, jnp.float32), jnp.asarray(y)
 
     @nnx.jit
