@@ -59,15 +59,13 @@ class SymmetricTiles:
         starts = range(0, n, TILE_ROWS)
         self._rows = [slice(start, min(start + TILE_ROWS, n)) for start in starts]
         self.shape = (n, n)
-        shapes = {
-            (i, j): (self._length(i), self._length(j)) for i, j in self._places()[part::parts]
-        }
-        sizes = [rows * columns for rows, columns in shapes.values()]
-        numbers = numbers_in(sum(sizes) * self.dtype.itemsize, self.dtype, directory)
-        pieces = np.split(numbers, np.cumsum(sizes)[:-1])
+        own = self._places()[part::parts]  # none, where there are more parts than tiles
+        shapes = [(self._length(i), self._length(j)) for i, j in own]
+        ends = np.cumsum([0, *(rows * columns for rows, columns in shapes)])
+        numbers = numbers_in(max(1, int(ends[-1])) * self.dtype.itemsize, self.dtype, directory)
         self._tiles: dict[tuple[int, int], NDArray] = {
-            place: piece.reshape(shape)
-            for (place, shape), piece in zip(shapes.items(), pieces, strict=True)
+            place: numbers[begin:end].reshape(shape)
+            for place, shape, begin, end in zip(own, shapes, ends, ends[1:], strict=False)
         }
 
     def __len__(self) -> int:

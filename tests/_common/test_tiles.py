@@ -34,6 +34,17 @@ def test_products_are_those_of_the_matrix(tmp_path, dtype, in_a_file):
     np.testing.assert_array_equal(tiles.diagonal(), np.diag(held))
 
 
+@pytest.mark.parametrize("parts", [2, 7])  # the latter more than there are tiles
+def test_parts_add_up(parts):
+    tiles = [SymmetricTiles(N, np.float64, part=part, parts=parts) for part in range(parts)]
+    for part in tiles:
+        part.fill(lambda r, c: MATRIX[r, c])
+    v = RNG.standard_normal((N, 5))
+    np.testing.assert_allclose(sum(part.product(v) for part in tiles), MATRIX @ v, atol=1e-13)
+    np.testing.assert_array_equal(sum(part.diagonal() for part in tiles), np.diag(MATRIX))
+    assert sum(len(part._tiles) for part in tiles) == 6
+
+
 def test_one_triangle_is_stored():
     tiles = SymmetricTiles(N)
     assert sum(tile.size for tile in tiles._tiles.values()) == 3 * 64 + 3 * (16 + 3)
