@@ -88,6 +88,7 @@ BAD_OPTIONS = [
 ]
 OWN_OPTIONS = [
     ("ntk", "method", "fast", 'method must be "exact", "gaussian" or "nystrom"'),
+    ("ntk", "storage", "no such folder", "storage must be"),
     ("ntk", "prior_functions", "wide", "prior_functions must be"),
     ("ntk", "tol", 0.0, "tol must be positive"),
     ("ntk", "n_inducing", 0, "n_inducing must be an integer, at least 1"),

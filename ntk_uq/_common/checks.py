@@ -1,6 +1,7 @@
 """What functions and estimators ask of numbers, labels and probabilities, at their doors."""
 
 import math
+import os
 from numbers import Integral, Real
 from typing import Any
 
@@ -16,6 +17,7 @@ __all__ = [
     "numbers",
     "probabilities",
     "real",
+    "storage",
     "uncertainty",
 ]
 
@@ -138,3 +140,12 @@ def real(name: str, value: Any, minimum: float) -> float:
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum:g}; got {value!r}.")
     return float(value)
+
+
+def storage(value: Any) -> None:
+    """Refuse what is neither None, nor "processes", nor a directory that exists."""
+    known = value is None or value == "processes"
+    if not known and not (isinstance(value, str | os.PathLike) and os.path.isdir(value)):
+        raise ValueError(
+            f'storage must be None, "processes" or a directory that exists; got {value!r}.'
+        )

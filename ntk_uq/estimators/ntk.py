@@ -336,6 +336,7 @@ class _NTK(Estimator):
             )
         checks.count("n_inducing", self.n_inducing)
         checks.count("n_draws", self.n_draws)
+        checks.storage(self.storage)
         if self.prior_functions not in ("auto", "exact", "networks"):
             raise ValueError(
                 'prior_functions must be "auto", "exact" or "networks"; got '

@@ -15,6 +15,8 @@ from ntk_uq.networks.architecture import BaseArchitecture, Kernels, as_points
 
 __all__ = ["KernelFunction"]
 
+# What rounding may do to a covariance, of the largest, in single precision and a long sum.
+_ROUNDING = 1e-4
 # Points on a side of the blocks whose diagonals are taken, where a kernel has no `diag`.
 _BLOCK = 64
 
@@ -34,12 +36,14 @@ class KernelFunction(BaseArchitecture):
         anything that NumPy takes for an array. Kernels of ``sklearn.gaussian_process`` and
         ``sklearn.metrics.pairwise`` are such. Of other packages wrap one, GPyTorch's for example:
         ``lambda a, b: k(torch.tensor(a), torch.tensor(b)).to_dense().detach().numpy()``. Where it
-        has ``kernel.diag(X)``, as scikit-learn's do, this gives the variances.
+        has ``kernel.diag(X)``, as scikit-learn's do, this gives the variances. Noise is the
+        likelihood's, and no part of it.
 
     Raises
     ------
     ValueError
-        If it cannot be called; when it is, if what it gives has another shape, or is not finite.
+        If it cannot be called; when it is, if what it gives has another shape, is not finite or not
+        symmetric, or holds noise, as scikit-learn's ``WhiteKernel``.
 
     Examples
     --------
@@ -82,6 +86,7 @@ class KernelFunction(BaseArchitecture):
         rows = as_points(X1, "X1", 2)
         covariance = self._covariance(rows, rows if X2 is None else as_points(X2, "X2", 2))
         if X2 is None:
+            self._refuse_no_covariance(rows, covariance)
             covariance = (covariance + covariance.T) / 2
         if progress is not None:
             progress(1, 1)
@@ -112,6 +117,24 @@ class KernelFunction(BaseArchitecture):
         """Diagonals [n] of the kernels as JAX arrays."""
         kernels = self.kernel_block(x)
         return Kernels(jnp.diagonal(kernels.nngp), jnp.diagonal(kernels.ntk))
+
+    def _refuse_no_covariance(self, X: NDArray, covariance: NDArray) -> None:
+        """Of points with themselves: symmetric, and without noise of a point's own."""
+        allowed = _ROUNDING * np.max(np.abs(covariance), initial=0.0)
+        apart = np.max(np.abs(covariance - covariance.T), initial=0.0)
+        if apart > allowed:
+            raise ValueError(
+                f"kernel(x, z) and kernel(z, x) differ by up to {apart:.3g}: a covariance is "
+                "symmetric."
+            )
+        if hasattr(self.kernel, "diag"):
+            diagonal = np.asarray(self.kernel.diag(X), np.float64)
+            if np.max(np.abs(diagonal - np.diagonal(covariance)), initial=0.0) > allowed:
+                raise ValueError(
+                    "kernel.diag(X) and the diagonal of kernel(X, X) differ: as with WhiteKernel, "
+                    "noise stands in the one and not in the other. Leave it out of the kernel; it "
+                    "is the likelihood's, noise= of NTKRegressor."
+                )
 
     def _covariance(self, x1: NDArray, x2: NDArray) -> NDArray[np.float64]:
         found = np.asarray(self.kernel(x1, x2), np.float64)

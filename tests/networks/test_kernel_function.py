@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, Matern
+from sklearn.gaussian_process.kernels import RBF, Matern, WhiteKernel
 from sklearn.metrics.pairwise import laplacian_kernel
 
 import ntk_uq as nuq
@@ -74,6 +74,8 @@ def fitted(**arguments):
         (lambda: fitted(architecture=nuq.MLP(), kernel=RBF()), "both were given"),
         (lambda: fitted(kernel=lambda a, b: np.ones(3)), "must give the shape"),
         (lambda: fitted(kernel=lambda a, b: np.full((len(a), len(b)), np.nan)), "NaN"),
+        (lambda: fitted(kernel=RBF() + WhiteKernel()), "noise= of NTKRegressor"),
+        (lambda: fitted(kernel=lambda a, b: RBF()(a, b) * (1 + a[:, :1])), "is symmetric"),
         (lambda: fitted(kernel=RBF(), reg="cv", tune=("scales",)), "no scales"),
         (
             lambda: nuq.EnsembleClassifier(KernelFunction(RBF())).fit(X, LABELS),
