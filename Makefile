@@ -104,9 +104,9 @@ bench-rivals: $(STAMP) ## Compare with classifiers of other packages, five in th
 
 test-lowest: $(UV) ## Run the tests with the lowest versions that pyproject.toml allows, Python included
 	$(UV) venv --quiet --clear --python 3.12 .venv-lowest
-	$(UV) pip compile --quiet --python .venv-lowest --resolution lowest-direct --extra parquet --extra onnx \
+	$(UV) pip compile --quiet --python .venv-lowest --resolution lowest-direct --extra parquet --extra onnx --extra stax \
 	  --no-annotate --no-header pyproject.toml --output-file .venv-lowest/lowest.txt
-	$(UV) pip install --python .venv-lowest --constraints .venv-lowest/lowest.txt --group test --editable .
+	$(UV) pip install --python .venv-lowest --constraints .venv-lowest/lowest.txt --group test --editable '.[stax]'
 	# Versions that are old warn of what newer ones beneath them will no longer have.
 	.venv-lowest/$(SCRIPTS)/python -m pytest -W ignore::DeprecationWarning $(PARALLEL) $(TESTS)
 
