@@ -31,9 +31,8 @@ class Classifier(nnx.Module):
 def model():
     """Trained by optax on a sum of losses with weight decay, as its docs have it."""
     model = Classifier(nnx.Rngs(0))
-    rate = optax.cosine_decay_schedule(
-        0.02, 1500
-    )  # at a constant one Adam wanders about the minimum
+    # At a constant rate Adam wanders about the minimum.
+    rate = optax.cosine_decay_schedule(0.02, 1500)
     optimizer = nnx.Optimizer(model, optax.adam(rate), wrt=nnx.Param)
     points, labels = jnp.asarray(X, jnp.float32), jnp.asarray(y)
 
