@@ -3,7 +3,7 @@
 docs/theory: "A trained network".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -304,29 +304,36 @@ class Tangent:
         self, X1: ArrayLike, X2: ArrayLike | None = None, *, progress: Progress | None = None
     ) -> Floats:
         """J(X1) J(X2)^T, [n1, C, n2, C]; without X2, symmetric to the last bit."""
-        X1, X2 = np.asarray(X1), None if X2 is None else np.asarray(X2)
-        outputs = self.n_outputs(X1)
-        rows, columns = len(X1), len(X1 if X2 is None else X2)
-        kernel = np.empty((rows, outputs, columns, outputs), self.dtype)
-        i = 0
-        for x1, n1 in self._blocks(X1, self._row_size(X1)):
+        X1 = np.asarray(X1)
+        outputs, columns = self.n_outputs(X1), len(X1 if X2 is None else np.asarray(X2))
+        kernel = np.empty((len(X1), outputs, columns, outputs), self.dtype)
+        for i, j, block in self.kernel_blocks(X1, X2, progress=progress):
+            rows, others = slice(i, i + len(block)), slice(j, j + block.shape[2])
+            kernel[rows, :, others] = block
+            if X2 is None:
+                kernel[others, :, rows] = block.transpose(2, 3, 0, 1)
+        return kernel
+
+    def kernel_blocks(
+        self, X1: ArrayLike, X2: ArrayLike | None = None, *, progress: Progress | None = None
+    ) -> Iterator[tuple[int, int, Floats]]:
+        """The same in blocks [b1, C, b2, C], each with its first row and column; of one triangle.
+
+        Without X2 those on the diagonal are symmetric.
+        """
+        X1 = np.asarray(X1)
+        numbers, i = self._row_size(X1), 0
+        for x1, n1 in self._blocks(X1, numbers):
             left, j = _rows(self, x1), 0
-            for x2, n2 in self._blocks(X1 if X2 is None else X2, self._row_size(X1)):
-                if X2 is None and j < i:
-                    j += n2
-                    continue
-                right = left if X2 is None and i == j else _rows(self, x2)
-                block = _kernel(left, right)[:n1, :, :n2]
-                if left is right:
-                    block = (block + block.transpose(2, 3, 0, 1)) / 2
-                kernel[i : i + n1, :, j : j + n2] = block
-                if X2 is None:
-                    kernel[j : j + n2, :, i : i + n1] = block.transpose(2, 3, 0, 1)
+            for x2, n2 in self._blocks(X1 if X2 is None else X2, numbers):
+                same = X2 is None and i == j
+                if X2 is not None or j >= i:
+                    block = _kernel(left, left if same else _rows(self, x2))[:n1, :, :n2]
+                    yield i, j, (block + block.transpose(2, 3, 0, 1)) / 2 if same else block
                 j += n2
             i += n1
             if progress is not None:
-                progress(i, rows)
-        return kernel
+                progress(i, len(X1))
 
     def own_kernel(self, X: ArrayLike) -> Floats:
         """Kernel of each point with itself, [n, C, C]."""
