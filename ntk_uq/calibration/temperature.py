@@ -253,7 +253,13 @@ class TemperatureScaled(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a fold is fitted without a class, or the estimator has no `predict_distribution`.
+            If a fold is fitted without a class, or the estimator has no `predict_distribution`, or
+            one that is frozen was fitted to these data.
+
+        Warns
+        -----
+        UserWarning
+            If rows have the features of training points that a frozen estimator holds.
         """
         if not hasattr(self.estimator, "predict_distribution"):
             raise ValueError(
@@ -263,6 +269,8 @@ class TemperatureScaled(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             )
         if isinstance(self.estimator, FrozenEstimator):
             self.estimator_ = self.estimator
+            if hasattr(self.estimator, "_check_held_out"):
+                self.estimator._check_held_out(X, y)
             losses = [_log_loss(y, self.estimator.predict_distribution(X), self.estimator.classes_)]
         else:
             # First: it says what is wrong with the data.

@@ -25,6 +25,7 @@ from ntk_uq._common import checks
 from ntk_uq._common.cells import check_labels, check_numbers
 from ntk_uq._common.warnings import warn_user
 from ntk_uq.estimators.functions import Answers, as_function
+from ntk_uq.estimators.held_out import check_held_out
 from ntk_uq.estimators.training import training_summary
 from ntk_uq.estimators.weights import warn_of_small_weights
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
@@ -149,6 +150,10 @@ class Estimator(BaseEstimator):
     @abstractmethod
     def _validated_data(self, X: Any, y: Any) -> tuple[Floats, Floats]:
         """Points, and targets [n, C] in the units that they came in."""
+
+    @abstractmethod
+    def _known_targets(self, y: ArrayLike) -> Floats:
+        """Targets [m, C] of a fitted estimator's labels or values, as those of the fit."""
 
     @abstractmethod
     def _problem(
@@ -296,6 +301,10 @@ class Estimator(BaseEstimator):
             )
 
     def _validated(self, X: ArrayLike) -> Floats:
+        return self._inputs(self._checked(X))
+
+    def _checked(self, X: ArrayLike) -> Floats:
+        """Points as they were given, categories as codes."""
         check_is_fitted(self)
         if self.encoder_ is not None:
             X = self.encoder_.coded(X)
@@ -305,7 +314,10 @@ class Estimator(BaseEstimator):
             raise ValueError(
                 f"Points have the shape {X.shape[1:]}; those of fit had {self._point_shape}."
             )
-        return self._inputs(X)
+        return X
+
+    def _check_held_out(self, X: Any, y: ArrayLike) -> None:
+        check_held_out(self, X, y)
 
     @property
     def _accepted(self) -> dict[str, Any]:
@@ -374,6 +386,11 @@ class Classifier(ClassifierMixin, Estimator):
                 f"only, {self.classes_[0]!r}."
             )
         return X, np.eye(len(self.classes_))[labels]
+
+    def _known_targets(self, y: ArrayLike) -> Floats:
+        classes = len(self.classes_)
+        columns, _ = checks.class_columns(y, (len(np.asarray(y)), classes), self.classes_)
+        return np.eye(classes)[columns]
 
     def _task_weights(self, targets: Floats, weights: Floats | None) -> Floats | None:
         if self.class_weight is None:
@@ -541,6 +558,10 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
         self._single_output = np.ndim(y) == 1
         y = np.asarray(y, np.float64)
         return X, y[:, None] if self._single_output else y
+
+    def _known_targets(self, y: ArrayLike) -> Floats:
+        values = np.asarray(y, np.float64)
+        return values.reshape(len(values), -1)
 
     def _problem(
         self, X: Floats, targets: Floats, reg: float, weights: Floats | None = None

@@ -61,13 +61,15 @@ def save(
         Points and targets that were held out of the fit, and of all choices. The card of the file
         (``ntk-uq info``) then says, group by group, how often the predicted class is right, or
         intervals of 90% hold the target (`calibration_of_classes`, `calibration_of_intervals`). The
-        points themselves are not saved.
+        points themselves are not saved. They are compared with the data of the fit by its sum, and
+        row by row with the training points, where the model holds these.
 
     Raises
     ------
     ValueError
         If the estimator is not fitted, or holds something that is no data, such as a function; the
-        message says what. With ``data=False``, if it predicts from its training points.
+        message says what. With ``data=False``, if it predicts from its training points. If
+        `held_out` are the data of the fit, row by row.
     OSError
         If the file cannot be written.
 
@@ -76,6 +78,7 @@ def save(
     UserWarning
         If the estimator has an `optimizer`: it is left out, and must be set again before another
         `fit`. An architecture of your own is left out too, and given to `load`.
+        If rows of `held_out` have the features of training points that the model holds.
 
     Examples
     --------

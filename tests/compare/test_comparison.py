@@ -412,7 +412,7 @@ def test_scaled_estimators_are_compared_too():
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((24, 2)), np.repeat([0, 1], 12)
     plain = NTKClassifier(MLP(width=16), reg=1.0, n_draws=4).fit(X, y)
-    scaled = TemperatureScaled(FrozenEstimator(plain)).fit(X, y)
+    scaled = TemperatureScaled(FrozenEstimator(plain)).fit(X + 0.2, y)
     compared = compare({"plain": plain, "scaled": scaled}, X + 0.1, y, reference="plain")
     assert np.isfinite(compared.table.loc["scaled", ["tv", "energy"]]).all()
     assert np.isnan(compared.table.loc["scaled", "fit_seconds"])
