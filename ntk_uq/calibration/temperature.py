@@ -18,6 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, indexable
 
 from ntk_uq._common import checks
+from ntk_uq._common.words import shown
 from ntk_uq.likelihoods import Categorical
 from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
 
@@ -109,7 +110,7 @@ def temper(prediction: Any, temperature: float) -> Any:
     array([[[2., 0.]]])
     """
     if not (isinstance(temperature, Real) and 0 < temperature < math.inf):
-        raise ValueError(f"temperature must be positive and finite, got {temperature!r}.")
+        raise ValueError(f"temperature must be positive and finite, got {shown(temperature)}.")
     if not isinstance(prediction, Prediction):
         array = np.asarray(prediction, dtype=np.float64)
         checks.probabilities(array.reshape(-1, *array.shape[-1:]))
@@ -378,7 +379,7 @@ def _log_loss(
 def _fit(losses: Callable[[float], Floats], prior_std: float) -> TemperatureFit:
     """Minimise the sum of the losses at a temperature and the prior's, a point's share of both."""
     if not (isinstance(prior_std, Real) and prior_std > 0):
-        raise ValueError(f"prior_std must be positive, or math.inf; got {prior_std!r}.")
+        raise ValueError(f"prior_std must be positive, or math.inf; got {shown(prior_std)}.")
     tried: dict[float, tuple[float, float]] = {}
 
     def objective(log_temperature: float) -> float:
