@@ -5,9 +5,16 @@ categories of 3, 8, 15 and 30 levels whose frequencies fall like 1 / rank. One r
 positive; that depends on numbers, on levels, and on one interaction of both. Log loss in nats at
 test rows, mean over the splits, and the standard error of the difference from `NTKClassifier()` on
 the data frame.
+
+python benchmarks/mixed_table.py                 # in Python, 800 rows
+python benchmarks/mixed_table.py --shell 10000   # by `ntk-uq fit`: what it says, seconds, memory
 """
 
 import argparse
+import resource
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -82,12 +89,50 @@ METHODS: dict[str, Callable[[], Any]] = {
 }
 
 
+def by_shell(rows: int, test: int) -> None:
+    """A file in, a model and predictions out, and what the shell says meanwhile."""
+    table, y = mixed_table(rows + test, seed=0)
+    table = table.assign(answer=np.array(["no", "yes"])[y])
+    with tempfile.TemporaryDirectory() as folder:
+        table[:rows].to_csv(f"{folder}/train.csv", index=False)
+        table[rows:].to_csv(f"{folder}/test.csv", index=False)
+
+        def run(*arguments: str) -> tuple[str, float]:
+            command = [sys.executable, "-m", "ntk_uq.cli", *arguments]
+            start = time.perf_counter()
+            said = subprocess.run(
+                command,
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=True,
+            ).stdout
+            print("$ ntk-uq", *arguments)
+            print(said)
+            return said, time.perf_counter() - start
+
+        said, seconds = run("fit", "train.csv", "--target", "answer", "-o", "model.ntk")
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # KiB, on Linux
+        print(f"fit: {seconds:.0f} s, {peak:.1f} GiB, {len(said.splitlines())} lines\n")
+        _, seconds = run("predict", "model.ntk", "test.csv", "-o", "predictions.csv")
+        print(f"predict: {seconds:.0f} s, {test} rows\n")
+    boosting = METHODS["histogram boosting"]().fit(table[:rows].drop(columns="answer"), y[:rows])
+    proba = boosting.predict_proba(table[rows:].drop(columns="answer"))
+    print(f"histogram boosting: log loss {log_loss(y[rows:], proba):.4f}")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--train", type=int, default=800)
     parser.add_argument("--test", type=int, default=2500)
     parser.add_argument("--splits", type=int, default=2)
+    parser.add_argument("--shell", type=int, metavar="ROWS")
     arguments = parser.parse_args()
+    if arguments.shell:
+        return by_shell(arguments.shell, arguments.test)
     losses: dict[str, list[float]] = {name: [] for name in METHODS}
     seconds = dict.fromkeys(METHODS, 0.0)
     for seed in range(arguments.splits):

@@ -9,7 +9,6 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -381,6 +380,6 @@ def _movement(
     squares = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), params, initial)
     distance = jnp.sqrt(jax.tree.reduce(jnp.add, squares))
     outputs = architecture.apply(params, X)
-    linear = jax.jit(partial(linearisation, architecture))(params, initial, X)
+    linear = jax.jit(linearisation, static_argnums=0)(architecture, params, initial, X)
     change = jnp.asarray(kernel_change(architecture, initial, params, X))
     return change, distance, jnp.max(jnp.abs(outputs - linear)), jnp.max(jnp.abs(outputs))

@@ -11,6 +11,7 @@ from flax import nnx
 from ntk_uq import Architecture, EnsembleClassifier
 from ntk_uq.cli import main
 from ntk_uq.ensemble import LazinessWarning, train_ensemble
+from ntk_uq.ensemble.trained import linearisation
 from ntk_uq.lazy import fit_rate, kernel_change, measure_laziness
 from ntk_uq.likelihoods import Categorical
 from ntk_uq.networks.empirical import empirical_ntk
@@ -114,6 +115,18 @@ def test_any_network_with_a_width():
     before, after = (empirical_ntk(net, p, X_PROBE, trace=True) for p in (start, end))
     expected = np.linalg.norm(after - before) / np.linalg.norm(before)
     assert kernel_change(net, start, end, X_PROBE) == pytest.approx(expected, rel=1e-5)
+
+
+def test_members_share_the_program_of_their_linearisation(monkeypatch):
+    traced = []
+
+    def counted(*arguments):
+        traced.append(arguments)
+        return linearisation(*arguments)
+
+    monkeypatch.setattr("ntk_uq.lazy.linearisation", counted)
+    measure(reg=1.0, widths=[16], n_members=3)
+    assert len(traced) == 1
 
 
 def test_leaving_the_lazy_regime_is_said():

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
+from ntk_uq._common.words import shown
+
 __all__ = ["check_labels", "check_numbers"]
 
 _DATES = "Give what matters of them as numbers: days since the first, the month, the hour."
@@ -40,7 +42,7 @@ def check_numbers(name: str, values: Any, *, missing: bool = False) -> None:
     """
     for column, part, array in _columns(values):
         kind = _kind(part, array)
-        place = name if column is None else f"{name}, column {column!r},"
+        place = name if column is None else f"{name}, column {shown(column)},"
         if kind in "mM":
             what, advice = ("dates", _DATES) if kind == "M" else ("durations", _DURATIONS)
             raise ValueError(f"{place} holds {what}, {part.dtype}. {advice}")
@@ -123,7 +125,7 @@ def _where(index: Any, column: Any) -> str:
         return f"at {[int(i) for i in index]}"
     if column is None and len(index) == 2:
         column = int(index[1])
-    return f"in row {index[0]}" if column is None else f"in column {column!r}, row {index[0]}"
+    return f"in row {index[0]}" if column is None else f"in column {shown(column)}, row {index[0]}"
 
 
 def _refuse(name: str, bad: NDArray[np.bool_], column: Any, what: str, advice: str) -> None:
@@ -181,12 +183,13 @@ def _refuse_other_labels(array: NDArray) -> None:
         kind = next((k for k in (str, bytes, Real) if isinstance(label, k)), None)
         if kind is None:
             raise ValueError(
-                f"Unknown label type: y in row {row} is {label!r}, of type {type(label).__name__}. "
-                f"Labels are text, whole numbers or truth values. {_AS_TEXT}"
+                f"Unknown label type: y in row {row} is {shown(label)}, of type "
+                f"{type(label).__name__}. Labels are text, whole numbers or truth values. "
+                f"{_AS_TEXT}"
             )
         first.setdefault(kind, row)
     if len(first) > 1:
-        examples = " and ".join(f"{array[row]!r} in row {row}" for row in first.values())
+        examples = " and ".join(f"{shown(array[row])} in row {row}" for row in first.values())
         raise ValueError(
             f"Unknown label type: y is a mix of text and numbers, {examples}. Make all of it text, "
             "y.astype(str), or see whether a cell is misspelt."

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common.words import shown
+
 __all__ = [
     "class_columns",
     "count",
@@ -110,7 +112,7 @@ def floats(values: ArrayLike) -> Floats:
 def level_between(name: str, value: float) -> float:
     """A probability strictly between 0 and 1."""
     if not (isinstance(value, Real) and 0 < value < 1):
-        raise ValueError(f"{name} must lie between 0 and 1, got {value!r}.")
+        raise ValueError(f"{name} must lie between 0 and 1, got {shown(value)}.")
     return float(value)
 
 
@@ -122,23 +124,23 @@ def uncertainty(value: Any) -> None:
     """Whose spread is meant."""
     if value not in ("initialization", "posterior", "none"):
         raise ValueError(
-            f'uncertainty must be "initialization", "posterior" or "none"; got {value!r}.'
+            f'uncertainty must be "initialization", "posterior" or "none"; got {shown(value)}.'
         )
 
 
 def count(name: str, value: Any, least: int = 1) -> int:
     """An integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
-        raise ValueError(f"{name} must be an integer, at least {least}; got {value!r}.")
+        raise ValueError(f"{name} must be an integer, at least {least}; got {shown(value)}.")
     return int(value)
 
 
 def real(name: str, value: Any, minimum: float) -> float:
     """A finite number of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number; got {value!r}.")
+        raise ValueError(f"{name} must be a finite number; got {shown(value)}.")
     if value < minimum:
-        raise ValueError(f"{name} must be at least {minimum:g}; got {value!r}.")
+        raise ValueError(f"{name} must be at least {minimum:g}; got {shown(value)}.")
     return float(value)
 
 
@@ -147,5 +149,5 @@ def storage(value: Any) -> None:
     known = value is None or value == "processes"
     if not known and not (isinstance(value, str | os.PathLike) and os.path.isdir(value)):
         raise ValueError(
-            f'storage must be None, "processes" or a directory that exists; got {value!r}.'
+            f'storage must be None, "processes" or a directory that exists; got {shown(value)}.'
         )

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from ntk_uq._common.processes import is_first
 
 __all__ = [
-    "ARCHIVE_ERRORS", "add_array", "remove_left_behind", "undated", "write_arrays",
-    "write_atomically", "write_new", "write_result",
+    "ARCHIVE_ERRORS", "add_array", "check_folder", "remove_left_behind", "undated",
+    "write_arrays", "write_atomically", "write_new", "write_result",
 ]  # fmt: skip
 
 # What reading an archive can raise in which any byte is another.
@@ -46,11 +46,18 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         a file would stand.
     """
     path = Path(os.path.realpath(path))
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: give the name of a file in it.")
+    check_folder(path)
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is not a regular file, so it cannot be replaced.")
     _write_then(path, write, os.replace)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse the path of a file that is a folder, or in a folder that is not there."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give the name of a file in it.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"The folder {path.parent} does not exist: create it first.")
 
 
 def write_new(path: Path, write: Callable[[IO[bytes]], object]) -> bool:

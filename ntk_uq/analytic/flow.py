@@ -21,6 +21,7 @@ from ntk_uq._common.operators import Operator, as_operator
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.solver import solve_dual
 from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq._common.words import shown
 from ntk_uq.analytic.budget import _draws_at_once
 from ntk_uq.analytic.exact import ExactPredictor, _random_variables
 from ntk_uq.likelihoods import Likelihood
@@ -229,7 +230,7 @@ def check_time(time: Any, uncertainty: str) -> None:
     ):
         raise ValueError(
             "time must be at least 0, in units of gradient flow on the sum of losses (learning "
-            f"rate times steps), or None for the end of training; got {time!r}."
+            f"rate times steps), or None for the end of training; got {shown(time)}."
         )
     if time is not None and uncertainty == "posterior":
         raise ValueError(

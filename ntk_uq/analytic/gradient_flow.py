@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq._common.words import shown
 from ntk_uq.analytic.exact import ExactPredictor
 from ntk_uq.analytic.gaussian import GaussianPredictor, shared_predictor
 from ntk_uq.analytic.inputs import objective_gap
@@ -248,7 +249,7 @@ def gaussian_predictor_at(
     if noise.ndim > 0:
         raise ValueError("gaussian_predictor_at takes one noise for all outputs.")
     if not time >= 0:
-        raise ValueError(f"time must be at least 0; got {time!r}.")
+        raise ValueError(f"time must be at least 0; got {shown(time)}.")
     (response,) = _responses(kernels.ntk, reg, noise[None], time)
     return shared_predictor(response, kernels, y, reg, likelihood)
 

@@ -168,6 +168,11 @@ class FittedMixture:
         return self.members[0].architecture
 
     @property
+    def points(self) -> Floats:
+        """Training points, features scaled as the first member sees them."""
+        return self.members[0].points
+
+    @property
     def feature_scales(self) -> Floats | float:
         """Factors of the features of the first member."""
         return self.members[0].feature_scales

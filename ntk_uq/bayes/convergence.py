@@ -49,17 +49,17 @@ class Diagnostics:
     n_draws : int
         Draws over all chains.
     n_divergent : int
-        Draws whose trajectory diverged.
+        Draws whose trajectory diverged; 0 of a sampler without trajectories.
     n_max_treedepth : int
-        Draws whose trajectory was cut at the greatest tree depth.
+        Draws whose trajectory was cut at the greatest tree depth; 0 likewise.
     n_stuck : int
         Chains of which most draws repeat the one before.
     steps_per_draw : float
-        Mean over all draws of the leapfrog steps, each with one gradient; for elliptical slices,
-        of the likelihoods evaluated.
+        Mean over all draws of what counts the sampler's work (its `steps_statistic`): of NUTS
+        leapfrog steps, each with one gradient, of elliptical slices likelihoods evaluated.
     acceptance_rate : float
-        Mean over all draws of the acceptance probability; for elliptical slices, the share of
-        proposed angles that were accepted.
+        Mean over all draws of the sampler's: of NUTS the acceptance probability, of elliptical
+        slices the share of proposed angles that were accepted.
     jitter : float
         Added to the diagonal of the prior covariance; see `GaussianProcessPrior`.
     seconds : float

@@ -96,9 +96,11 @@ class PosteriorDraws:
         Latents f(z) at the training points.
     sample_stats : dict of arrays of shape [chain, draw]
         By ArviZ's names. Of every sampler lp, the log joint density of z and y, less the constant
-        of the prior. Of NUTS: diverging, acceptance_rate, n_steps (leapfrog steps), tree_depth,
-        reached_max_treedepth, step_size, energy. Of elliptical slices: n_evaluations of the
-        likelihood, and acceptance_rate, the share of them that was accepted.
+        of the prior; of chains acceptance_rate too, and what counts the work of a draw. NUTS counts
+        n_steps (leapfrog steps) and has diverging, tree_depth, reached_max_treedepth, step_size and
+        energy; its acceptance_rate is a mean probability. Elliptical slices count n_evaluations of
+        the likelihood, of which acceptance_rate is the share that was accepted. Variational draws
+        have elbo, the evidence lower bound in nats.
     seconds : float
         Wall seconds in all, compilation and warm-up included.
     sampler : str

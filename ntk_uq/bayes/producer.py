@@ -249,6 +249,11 @@ class FittedNetworkLaplace:
         """The network."""
         return self.laplace.prior.architecture
 
+    @property
+    def points(self) -> Array:
+        """The training points."""
+        return self.laplace.prior.points
+
     def latents(self, X: ArrayLike, joint: bool = False) -> GaussianPrediction:
         """Distribution of the latents at m points, [m, d]; `joint_cov` too if joint."""
         with own_rules(), jax.enable_x64(True):

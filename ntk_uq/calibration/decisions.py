@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from ntk_uq._common import checks
+from ntk_uq._common.words import shown
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def prediction_sets(proba: ArrayLike, threshold: float) -> NDArray[np.bool_]:
     array([[ True,  True, False]])
     """
     if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
-        raise ValueError(f"threshold is a probability, between 0 and 1; got {threshold!r}.")
+        raise ValueError(f"threshold is a probability, between 0 and 1; got {shown(threshold)}.")
     return checks.probabilities(proba) >= threshold
 
 

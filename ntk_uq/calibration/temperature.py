@@ -18,6 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, indexable
 
 from ntk_uq._common import checks
+from ntk_uq._common.words import shown
 from ntk_uq.likelihoods import Categorical
 from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
 
@@ -109,7 +110,7 @@ def temper(prediction: Any, temperature: float) -> Any:
     array([[[2., 0.]]])
     """
     if not (isinstance(temperature, Real) and 0 < temperature < math.inf):
-        raise ValueError(f"temperature must be positive and finite, got {temperature!r}.")
+        raise ValueError(f"temperature must be positive and finite, got {shown(temperature)}.")
     if not isinstance(prediction, Prediction):
         array = np.asarray(prediction, dtype=np.float64)
         checks.probabilities(array.reshape(-1, *array.shape[-1:]))
@@ -253,7 +254,13 @@ class TemperatureScaled(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a fold is fitted without a class, or the estimator has no `predict_distribution`.
+            If a fold is fitted without a class, or the estimator has no `predict_distribution`, or
+            one that is frozen was fitted to these data.
+
+        Warns
+        -----
+        UserWarning
+            If rows have the features of training points that a frozen estimator holds.
         """
         if not hasattr(self.estimator, "predict_distribution"):
             raise ValueError(
@@ -263,6 +270,8 @@ class TemperatureScaled(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             )
         if isinstance(self.estimator, FrozenEstimator):
             self.estimator_ = self.estimator
+            if hasattr(self.estimator, "_check_held_out"):
+                self.estimator._check_held_out(X, y)
             losses = [_log_loss(y, self.estimator.predict_distribution(X), self.estimator.classes_)]
         else:
             # First: it says what is wrong with the data.
@@ -370,7 +379,7 @@ def _log_loss(
 def _fit(losses: Callable[[float], Floats], prior_std: float) -> TemperatureFit:
     """Minimise the sum of the losses at a temperature and the prior's, a point's share of both."""
     if not (isinstance(prior_std, Real) and prior_std > 0):
-        raise ValueError(f"prior_std must be positive, or math.inf; got {prior_std!r}.")
+        raise ValueError(f"prior_std must be positive, or math.inf; got {shown(prior_std)}.")
     tried: dict[float, tuple[float, float]] = {}
 
     def objective(log_temperature: float) -> float:

@@ -9,7 +9,9 @@ from numpy.typing import ArrayLike
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
+from ntk_uq._common.words import shown
 from ntk_uq.compare.inputs import Prediction, final_step, seen_by_final
+from ntk_uq.networks.architecture import BaseArchitecture
 
 
 class ComparisonWarning(UserWarning):
@@ -52,13 +54,21 @@ def _architecture(estimator: Any) -> str | None:
         return None
     mixture = getattr(estimator, "mixture_", None)
     if mixture is not None and len(mixture.components) > 1:
-        parts = [f"{one.architecture!r} by {one.weight:.3g}" for one in mixture.components]
+        parts = [f"{_limit(one.architecture)} by {one.weight:.3g}" for one in mixture.components]
         return f"a mixture, {' + '.join(parts)}"
-    settings = architecture.get_params()
+    return _limit(architecture)
+
+
+def _limit(architecture: BaseArchitecture) -> str:
+    """An architecture in words without its width, also where it stands behind a map of inputs."""
+    settings, words = architecture.get_params(), shown(architecture)
+    inner = settings.get("network")
+    if isinstance(inner, BaseArchitecture):
+        return words.replace(shown(inner), _limit(inner))
     if "width" not in settings:
-        return repr(architecture)
-    shown = (f"{name}={value!r}" for name, value in settings.items() if name != "width")
-    return f"{type(architecture).__name__}({', '.join(shown)})"
+        return words
+    parts = (f"{name}={shown(value)}" for name, value in settings.items() if name != "width")
+    return f"{type(architecture).__name__}({', '.join(parts)})"
 
 
 def _regularisation(estimator: Any) -> str | None:

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.special import rel_entr
 from sklearn.pipeline import Pipeline
 
+from ntk_uq._common.words import shown
 from ntk_uq.compare.comparison import MethodSummary
 from ntk_uq.compare.inputs import Prediction, final_step
 from ntk_uq.distances import PreparedPrediction
@@ -77,5 +78,5 @@ def _as_code(estimator: Any) -> str:
         return " ".join(repr(estimator).split())
     settings = estimator.get_params(deep=False)
     settings.pop("progress", None)
-    arguments = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    arguments = ", ".join(f"{name}={shown(value)}" for name, value in settings.items())
     return f"{type(estimator).__name__}({arguments})"

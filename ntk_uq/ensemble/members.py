@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from ntk_uq._common import checks
 from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq._common.words import shown
 from ntk_uq.likelihoods import Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture, standard_normal_like
 
@@ -96,7 +97,7 @@ def check_problem(
     """Points and targets as JAX arrays of one precision; a ValueError says what does not fit."""
     X, y = floating(X), jnp.asarray(y)
     if not reg >= 0:
-        raise ValueError(f"reg must be at least 0; got {reg!r}.")
+        raise ValueError(f"reg must be at least 0; got {shown(reg)}.")
     checks.uncertainty(uncertainty)
     if uncertainty == "posterior" and reg == 0:
         raise ValueError(

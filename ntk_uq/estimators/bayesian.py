@@ -16,6 +16,7 @@ from ntk_uq._common import checks
 from ntk_uq._common.machine import memory_limit
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.warnings import ConvergenceWarning, warn_user
+from ntk_uq._common.words import shown
 from ntk_uq.bayes.samplers import DrawSampler, Sampler, sampler_named
 from ntk_uq.estimators.first_order import warn_of_first_order
 from ntk_uq.estimators.tasks import (
@@ -211,7 +212,8 @@ class _Bayesian(Estimator):
                 f'{self._without_sampling}(uncertainty="posterior"), which needs no sampling.'
             )
         raise ValueError(
-            f"{name} on {n} points and the {parameters} parameters of {problem.architecture!r} "
+            f"{name} on {n} points and the {parameters} parameters of "
+            f"{shown(problem.architecture)} "
             f"would take {cost}. Give a narrower network, MLP(width=32) for example, a subset of "
             'the training points, fewer draws or chains, or use prior="nngp", the limit at '
             "infinite width."
@@ -236,7 +238,7 @@ class _Bayesian(Estimator):
         check_reg(self.reg)
         self._check_task()
         if self.prior not in ("ntk", "nngp", "weights"):
-            raise ValueError(f'prior must be "ntk", "nngp" or "weights"; got {self.prior!r}.')
+            raise ValueError(f'prior must be "ntk", "nngp" or "weights"; got {shown(self.prior)}.')
         sampler_named(self.sampler, "sampler must be")
         if self.prior == "ntk" and self.reg == 0:
             raise ValueError(
@@ -245,7 +247,8 @@ class _Bayesian(Estimator):
         if self.prior != "ntk" and self.reg != 1:
             which = "GP(0, K)" if self.prior == "nngp" else "N(0, I) over all parameters"
             warn_user(
-                f"prior={self.prior!r} is {which}, in which reg does not occur: reg={self.reg!r} "
+                f"prior={shown(self.prior)} is {which}, in which reg does not occur: "
+                f"reg={shown(self.reg)} "
                 'has no effect. Use prior="ntk", or scale the network by w_std and b_std.'
             )
         for name in ("num_warmup", "num_samples", "num_chains"):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ntk_uq._common.words import shown
 from ntk_uq.estimators.tasks import check_reg
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.kernel_function import KernelFunction
@@ -25,23 +26,24 @@ def check_criterion(reg: Any, tune: Any, network: BaseArchitecture, is_given: bo
         Whether it is the user's; else None for `reg` is a criterion too.
     """
     if isinstance(tune, str) or not isinstance(tune, Sequence):
-        raise ValueError(f'tune takes a tuple of names, ("depth",) for example; got {tune!r}.')
+        raise ValueError(f'tune takes a tuple of names, ("depth",) for example; got {shown(tune)}.')
     tune = tuple(tune)
     unknown = [name for name in tune if name not in _TUNABLE]
     if unknown:
-        raise ValueError(f"tune takes names among {_TUNABLE}; got {unknown[0]!r}.")
+        raise ValueError(f"tune takes names among {_TUNABLE}; got {shown(unknown[0])}.")
     if reg is None and not is_given and not tune:
         return
     if not isinstance(reg, str):
         if tune:
             raise ValueError(
-                f'tune={tune} needs a criterion: reg="cv", or reg="evidence"; got reg={reg!r}.'
+                f'tune={shown(tune)} needs a criterion: reg="cv", or reg="evidence"; got '
+                f"reg={shown(reg)}."
             )
         if reg is not None:
             check_reg(reg)
         return
     if reg not in ("evidence", "cv"):
-        raise ValueError(f'reg must be a number, "evidence" or "cv"; got {reg!r}.')
+        raise ValueError(f'reg must be a number, "evidence" or "cv"; got {shown(reg)}.')
     climbed = [name for name in tune if name in ("w_std", "b_std")]
     if reg == "cv" and climbed:
         raise ValueError(
@@ -50,7 +52,7 @@ def check_criterion(reg: Any, tune: Any, network: BaseArchitecture, is_given: bo
         )
     if "embedding" in tune and climbed:
         raise ValueError(
-            f'tune takes no {climbed[0]} with "embedding"; got {tune}. Choose the embedding '
+            f'tune takes no {climbed[0]} with "embedding"; got {shown(tune)}. Choose the embedding '
             "first, and tune the rest of the architecture_ that it finds."
         )
     _check_tunable(network, tune)

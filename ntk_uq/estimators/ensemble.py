@@ -12,6 +12,7 @@ from ntk_uq import ensemble
 from ntk_uq._common import checks
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.warnings import LazinessWarning, warn_user
+from ntk_uq.estimators.strength import warn_of_strong_reg
 from ntk_uq.estimators.tasks import (
     Estimator,
     Regressor,
@@ -84,6 +85,8 @@ class _Ensemble(Estimator):
         UserWarning
             If the weights' sum is below a tenth of the number of points: `reg` is then ten times
             as strong as without weights, or more.
+            If predictions at training points hardly differ from one another, as a `reg` that was
+            given holds them where they start.
         """
         self._check_arguments()
         data = self._weighted_data(X, y, sample_weight)
@@ -96,6 +99,7 @@ class _Ensemble(Estimator):
             self._fitted = self._solved(problem, n_rows=len(rows), earlier=earlier)
             self._warn_of_movement(problem.points)
         self.fit_seconds_ = time.perf_counter() - start
+        warn_of_strong_reg(self, problem)
         return self
 
     def predict_distribution(self, X: ArrayLike) -> SamplePrediction:

@@ -52,11 +52,16 @@ def as_function(estimator: Any) -> Callable[[Any], Answers]:
             f"{type(estimator).__name__} with these settings predicts by conditional draws, and is "
             "no function. NTKClassifier and EnsembleClassifier are."
         )
-    prepare = estimator._traced_inputs
+    prepare, shape = estimator._traced_inputs, estimator._point_shape
 
     @jax.jit
     def function(X: Any) -> Answers:
         X = jnp.asarray(X)
+        if X.ndim != 1 + len(shape) or X.shape[1:] != shape:
+            raise ValueError(
+                f"Points have the shape [m, {', '.join(map(str, shape))}], as those of fit; got "
+                f"{X.shape}."
+            )
         if not jnp.issubdtype(X.dtype, jnp.floating):
             X = X.astype(float)
         p = jax.nn.softmax(latents(prepare(X)), axis=-1)

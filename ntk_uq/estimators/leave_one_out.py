@@ -18,6 +18,7 @@ from ntk_uq._common.machine import memory_limit
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.warnings import SamplingWarning, warn_user
+from ntk_uq._common.words import shown
 from ntk_uq.bayes.samplers import ChainSampler, sampler_named
 from ntk_uq.estimators.tasks import Estimator, Regressor
 from ntk_uq.estimators.weights import distinct
@@ -184,7 +185,7 @@ def loo_kfold(
     n = len(data.rows)
     if folds is None:
         if not (checks.count("k", k) and 2 <= k <= n):
-            raise ValueError(f"k must be from 2 to the number of points, {n}; got {k!r}.")
+            raise ValueError(f"k must be from 2 to the number of points, {n}; got {shown(k)}.")
         members = np.random.default_rng(0).permutation(np.arange(n) % k)
     else:
         members = np.asarray(folds)
@@ -337,7 +338,7 @@ def _rows_of_fit(
     codes = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
     unknown = classes[codes] != labels
     if np.any(unknown):
-        raise ValueError(f"{labels[unknown][0]!r} is none of the classes of fit.")
+        raise ValueError(f"{shown(labels[unknown][0])} is none of the classes of fit.")
     observed = np.eye(len(classes))[codes]
     weights = estimator._task_weights(observed, weights)
     return inputs, estimator._smoothed(observed), observed, weights, rows

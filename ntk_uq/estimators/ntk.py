@@ -20,9 +20,12 @@ from ntk_uq._common.divided_tiles import found_by_first
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import Products
+from ntk_uq._common.words import shown
 from ntk_uq.estimators.criterion import check_criterion
 from ntk_uq.estimators.first_order import warn_of_first_order
+from ntk_uq.estimators.linearized import check_linearized
 from ntk_uq.estimators.size import refuse_too_large
+from ntk_uq.estimators.strength import warn_of_strong_reg
 from ntk_uq.estimators.tasks import (
     Classifier,
     Estimator,
@@ -111,6 +114,8 @@ class _NTK(Estimator):
         UserWarning
             If the weights' sum is below a tenth of the number of points: `reg` is then ten times
             as strong as without weights, or more.
+            If predictions at training points hardly differ from one another, as a `reg` that was
+            given holds them where they start.
         """
         self._check_arguments()
         points, targets, weights, _ = distinct(*self._weighted_data(X, y, sample_weight))
@@ -128,6 +133,8 @@ class _NTK(Estimator):
         if self.discrepancy_ is not None:
             warn_of_first_order(self.discrepancy_, 'Use method="exact"', self.reg_)
         self.fit_seconds_ = time.perf_counter() - start
+        if "reg_curve_" not in vars(self):  # the data have not chosen it
+            warn_of_strong_reg(self, problem)
         return self
 
     def predict_distribution(self, X: ArrayLike, *, joint: bool = False) -> Prediction:
@@ -315,7 +322,7 @@ class _NTK(Estimator):
                 "Give an architecture, whose kernels are known, or a kernel: both were given."
             )
         if isinstance(self._network, Linearized):
-            self._check_linearized()
+            check_linearized(self)
         check_criterion(self.reg, self.tune, self._network, self._given is not None)
         if self.reg == "evidence" and self._is_smoothed:
             raise ValueError(
@@ -358,42 +365,13 @@ class _NTK(Estimator):
         analytic.check_time(self.time, self.uncertainty)
         if self.time is not None and not isinstance(self.reg, numbers.Real):
             raise ValueError(
-                f"time={self.time!r} needs a number for reg, 0 for early stopping in its place; "
-                f"got {self.reg!r}."
+                f"time={shown(self.time)} needs a number for reg, 0 for early stopping in its "
+                f"place; got {shown(self.reg)}."
             )
         if self._stop is not None and self.method == "gaussian" and isinstance(self, Classifier):
             raise ValueError(
                 "Of classes there is no closed form at a time of training: use "
                 'method="exact", or time=None.'
-            )
-
-    def _check_linearized(self) -> None:
-        analytic.check_time(self.time, self.uncertainty)
-        analytic.check_linearized(self.uncertainty, self.reg, self._stop)
-        at_size = self.method == "nystrom" or self.prior_functions == "networks"
-        for name, value in (
-            ("tune", self.tune),
-            ("n_trajectories", self._n_corrections),
-            ('method="nystrom" or prior_functions="networks"', at_size),
-        ):
-            if value:
-                raise ValueError(
-                    f"{name} is for networks of infinite width; Linearized is of one network as it "
-                    f"is. Leave {name} out."
-                )
-        # Both are chosen by the marginal likelihood or held-out points of a kernel that outputs
-        # share.
-        if isinstance(self.reg, str):
-            raise ValueError(
-                f"Linearized needs a number for reg, or None, which is 1; got {self.reg!r}. With "
-                'prior_mean="zero" it is the weight decay of the summed loss; for data that the '
-                "network has not seen, compare a few by scikit-learn's "
-                'GridSearchCV(estimator, {"reg": [0.1, 1.0, 10.0]}).'
-            )
-        if getattr(self, "noise", 1.0) is None:
-            raise ValueError(
-                "Linearized needs the noise: its standard deviation is not chosen by the data. "
-                "That of the network's errors at points it has not seen is a first value."
             )
 
 

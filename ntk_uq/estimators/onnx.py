@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from sklearn.utils.validation import check_is_fitted
 
-from ntk_uq._common.files import write_result
+from ntk_uq._common.files import check_folder, write_result
 from ntk_uq._common.onnx_graph import onnx_model
 from ntk_uq._common.rules import own_rules
 from ntk_uq.estimators.functions import Answers, as_function
@@ -42,6 +42,8 @@ def to_onnx(
         If onnx is not installed.
     ValueError
         If the estimator predicts by random numbers, or by an operation that ONNX does not have.
+    OSError
+        If the folder does not exist, or the file cannot be written.
 
     Notes
     -----
@@ -70,6 +72,8 @@ def to_onnx(
             "give its last step, and do what stands before it elsewhere."
         )
     check_is_fitted(estimator)
+    path = Path(path)
+    check_folder(path)
     function, names = _function(estimator)
     if len(estimator._point_shape) != 1:
         raise ValueError("to_onnx is for tables; this estimator takes images.")
@@ -82,7 +86,7 @@ def to_onnx(
             'NTKClassifier(method="exact"), NTKRegressor and finite ensembles of '
             'uncertainty="initialization" can be exported.'
         ) from error
-    write_result(Path(path), lambda file: file.write(model.SerializeToString()))
+    write_result(path, lambda file: file.write(model.SerializeToString()))
 
 
 def _function(estimator: Any) -> tuple[Callable[[Array], Any], tuple[str, ...]]:

@@ -24,7 +24,10 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from ntk_uq._common import checks
 from ntk_uq._common.cells import check_labels, check_numbers
 from ntk_uq._common.warnings import warn_user
+from ntk_uq._common.words import shown
 from ntk_uq.estimators.functions import Answers, as_function
+from ntk_uq.estimators.held_out import check_held_out
+from ntk_uq.estimators.parameters import with_params
 from ntk_uq.estimators.training import training_summary
 from ntk_uq.estimators.weights import warn_of_small_weights
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
@@ -73,7 +76,7 @@ def check_reg(reg: Any) -> None:
     """Refuse what is no regularisation."""
     if reg is None or isinstance(reg, str):
         raise ValueError(
-            f"reg must be a finite number; got {reg!r}. The NTK estimators choose it from "
+            f"reg must be a finite number; got {shown(reg)}. The NTK estimators choose it from "
             'the data: give the reg_ of one that was fitted with reg="cv" or "evidence".'
         )
     checks.real("reg", reg, minimum=0.0)
@@ -127,7 +130,7 @@ class Estimator(BaseEstimator):
         inner = {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
         network = params.get("architecture", self.architecture)
         if inner:
-            network = _with_params(network, inner)
+            network = with_params(network, inner)
         super().set_params(**{k: v for k, v in params.items() if not k.startswith(prefix)})
         self.architecture = network
         return self
@@ -149,6 +152,10 @@ class Estimator(BaseEstimator):
     @abstractmethod
     def _validated_data(self, X: Any, y: Any) -> tuple[Floats, Floats]:
         """Points, and targets [n, C] in the units that they came in."""
+
+    @abstractmethod
+    def _known_targets(self, y: ArrayLike) -> Floats:
+        """Targets [m, C] of a fitted estimator's labels or values, as those of the fit."""
 
     @abstractmethod
     def _problem(
@@ -217,7 +224,7 @@ class Estimator(BaseEstimator):
         if not (self.architecture is None or isinstance(self.architecture, BaseArchitecture)):
             raise ValueError(
                 "architecture takes an ntk_uq architecture such as MLP(width=512), or None; got "
-                f"{self.architecture!r}."
+                f"{shown(self.architecture)}."
             )
         if isinstance(self.architecture, Linearized) and not self._takes_linearized:
             raise ValueError(
@@ -226,7 +233,7 @@ class Estimator(BaseEstimator):
                 'and NTKRegressor, uncertainty="posterior" or "none".'
             )
         if self.progress not in (None, True, False):
-            raise ValueError(f"progress must be True, False or None; got {self.progress!r}.")
+            raise ValueError(f"progress must be True, False or None; got {shown(self.progress)}.")
         check_random_state(self.random_state)
         chosen = self.categorical_features
         if self._given is not None and not (
@@ -296,16 +303,29 @@ class Estimator(BaseEstimator):
             )
 
     def _validated(self, X: ArrayLike) -> Floats:
+        return self._inputs(self._checked(X))
+
+    def _checked(self, X: ArrayLike) -> Floats:
+        """Points as they were given, categories as codes."""
         check_is_fitted(self)
         if self.encoder_ is not None:
             X = self.encoder_.coded(X)
         check_numbers("X", X, missing=self.encoder_ is not None)
+        if self._takes_images and np.ndim(X) != 1 + len(self._point_shape):
+            shape = ", ".join(map(str, self._point_shape))
+            raise ValueError(
+                f"Points have the shape [m, {shape}], as those of fit; got {np.shape(X)}. Flat "
+                f"images are X.reshape(-1, {shape})."
+            )
         X = np.asarray(validate_data(self, X, reset=False, **self._accepted))
         if X.shape[1:] != self._point_shape:
             raise ValueError(
                 f"Points have the shape {X.shape[1:]}; those of fit had {self._point_shape}."
             )
-        return self._inputs(X)
+        return X
+
+    def _check_held_out(self, X: Any, y: ArrayLike) -> None:
+        check_held_out(self, X, y)
 
     @property
     def _accepted(self) -> dict[str, Any]:
@@ -324,25 +344,6 @@ class Estimator(BaseEstimator):
 
     def _key(self) -> jax.Array:
         return jax.random.key(int(check_random_state(self.random_state).randint(2**31 - 1)))
-
-
-def _with_params(network: Any, params: dict[str, Any]) -> Any:
-    """Another architecture, with some parameters of its own."""
-    if network is None:
-        name, value = next(iter(params.items()))
-        raise ValueError(
-            f"architecture__{name} needs an architecture to change; architecture=None is MLP() on "
-            f"standardised features. Give one, architecture=MLP({name}={value!r}) for example, in "
-            "a pipeline behind StandardScaler() if the features are to be standardised still."
-        )
-    known = network.get_params() if isinstance(network, BaseArchitecture) else {}
-    unknown = sorted(set(params) - set(known))
-    if unknown:
-        raise ValueError(
-            f"Invalid parameter {unknown[0]!r} for architecture {network!r}. "
-            f"Valid parameters are: {list(known)!r}."
-        )
-    return replace(network, **params)
 
 
 def _rows_for_noise(n: int) -> Any:
@@ -371,9 +372,14 @@ class Classifier(ClassifierMixin, Estimator):
         if len(self.classes_) < 2:
             raise ValueError(
                 f"{type(self).__name__} needs at least two classes in y; the data have 1 class "
-                f"only, {self.classes_[0]!r}."
+                f"only, {shown(self.classes_[0])}."
             )
         return X, np.eye(len(self.classes_))[labels]
+
+    def _known_targets(self, y: ArrayLike) -> Floats:
+        classes = len(self.classes_)
+        columns, _ = checks.class_columns(y, (len(np.asarray(y)), classes), self.classes_)
+        return np.eye(classes)[columns]
 
     def _task_weights(self, targets: Floats, weights: Floats | None) -> Floats | None:
         if self.class_weight is None:
@@ -498,7 +504,7 @@ class SmoothedClassifier(Classifier):
     def _check_task(self) -> None:
         checks.real("label_smoothing", self.label_smoothing, minimum=0.0)
         if not self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be below 1; got {self.label_smoothing!r}.")
+            raise ValueError(f"label_smoothing must be below 1; got {shown(self.label_smoothing)}.")
         if self.reg == 0 and self.label_smoothing == 0 and self._stop is None:
             raise ValueError(
                 "reg=0 with one-hot targets has no solution: the cross-entropy falls for ever as "
@@ -542,6 +548,10 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
         y = np.asarray(y, np.float64)
         return X, y[:, None] if self._single_output else y
 
+    def _known_targets(self, y: ArrayLike) -> Floats:
+        values = np.asarray(y, np.float64)
+        return values.reshape(len(values), -1)
+
     def _problem(
         self, X: Floats, targets: Floats, reg: float, weights: Floats | None = None
     ) -> Problem:
@@ -577,19 +587,25 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
         self._target_scale = np.where(constant, size, scaler.scale_)
         return np.where(constant, 0.0, (y - self._target_shift) / self._target_scale)
 
-    def _warn_of_size(self, targets: Floats, points: Floats, reg: float) -> None:
-        """Of raw targets far beyond what a network that is given expects."""
+    def _surprise(
+        self, targets: Floats, points: Floats, reg: float
+    ) -> tuple[np.floating, np.floating] | None:
+        """Sizes of raw targets, and of what a network that is given expects, if far beyond it."""
         if self._given is None or isinstance(self.reg, str):
-            return
+            return None
         try:
-            variance = float(np.max(self._noise_prior(reg).variance(points[:_EXPECTED_AT])))
+            variance = np.max(self._noise_prior(reg).variance(points[:_EXPECTED_AT]))
         except ValueError:  # it has no kernel, and what it expects is not known
-            return
-        sizes = np.sqrt(np.mean(targets**2, axis=0))
-        if np.max(sizes) > _SURPRISING * np.sqrt(variance):
+            return None
+        size, expected = np.max(np.sqrt(np.mean(targets**2, axis=0))), np.sqrt(variance)
+        return (size, expected) if size > _SURPRISING * expected else None
+
+    def _warn_of_size(self, targets: Floats, points: Floats, reg: float) -> None:
+        found = self._surprise(targets, points, reg)
+        if found is not None:
             warn_user(
-                f"Targets are of size {np.max(sizes):.3g}, and the prior of the network expects "
-                f"{np.sqrt(variance):.3g}: an architecture that you give sees targets as they are, "
+                f"Targets are of size {found[0]:.3g}, and the prior of the network expects "
+                f"{found[1]:.3g}: an architecture that you give sees targets as they are, "
                 "and predictions stay near its prior's. Standardise them, (y - y.mean()) / "
                 "y.std(), choose reg='evidence' with an NTKRegressor, or leave the architecture "
                 "out, which standardises."

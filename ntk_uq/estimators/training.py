@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ntk_uq.tables.encoder import TableEncoder
 
-__all__ = ["training_summary"]
+__all__ = ["data_sum", "training_summary"]
 
 Floats = NDArray[np.float64]
 
@@ -43,10 +43,6 @@ def training_summary(
         pairs of label and count, or ``targets``, each ``low`` and ``high``; and ``sha256`` of
         points and targets, in the order in which they came.
     """
-    sha = hashlib.sha256()
-    for array in (points, targets):
-        sha.update(repr(array.shape).encode())
-        sha.update(np.ascontiguousarray(array, np.float64))
     table = points if points.ndim == 2 else points.reshape(-1, 1)
     features = []
     for j, column in enumerate(table.T):
@@ -61,7 +57,16 @@ def training_summary(
     else:
         counts = targets.sum(axis=0).astype(int)
         summary["classes"] = list(map(list, zip(classes.tolist(), counts.tolist(), strict=True)))
-    return {**summary, "sha256": sha.hexdigest()}
+    return {**summary, "sha256": data_sum(points, targets)}
+
+
+def data_sum(points: Floats, targets: Floats) -> str:
+    """SHA-256 of points and targets, in the order in which they came."""
+    sha = hashlib.sha256()
+    for array in (points, targets):
+        sha.update(repr(array.shape).encode())
+        sha.update(np.ascontiguousarray(array, np.float64))
+    return sha.hexdigest()
 
 
 def _range(column: Floats) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ntk_uq._common.words import shown
 from ntk_uq.likelihoods.interface import Curvature, likelihood_class
 
 __all__ = ["Gaussian"]
@@ -45,7 +46,7 @@ class Gaussian:
             if noise.dtype.kind in "iuf" and not np.all((noise > 0) & np.isfinite(noise)):
                 raise ValueError(
                     "noise must be positive and finite: it is the standard deviation of the "
-                    f"observation noise; got {self.noise!r}. A small one, a thousandth of the "
+                    f"observation noise; got {shown(self.noise)}. A small one, a thousandth of the "
                     "targets' standard deviation for example, nearly interpolates."
                 )
 

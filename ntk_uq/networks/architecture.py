@@ -25,6 +25,7 @@ from ntk_uq._common import checks
 from ntk_uq._common.blocks import bucket
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.words import shown
 from ntk_uq.networks.jacobians import jacobian_kernel
 
 __all__ = [
@@ -275,9 +276,10 @@ class BaseArchitecture(abc.ABC):
         if params:
             name, value = next(iter(params.items()))
             raise TypeError(
-                f"{self!r} cannot be changed: others may hold it, and compiled programs know it by "
-                f"its value. Make another, dataclasses.replace(net, {name}={value!r}), or let the "
-                f"estimator do it: estimator.set_params(architecture__{name}={value!r})."
+                f"{shown(self)} cannot be changed: others may hold it, and compiled programs know "
+                f"it by its value. Make another, dataclasses.replace(net, {name}={shown(value)}), "
+                "or let the estimator do it: "
+                f"estimator.set_params(architecture__{name}={shown(value)})."
             )
         return self
 

@@ -28,6 +28,7 @@ from jax import lax
 
 from ntk_uq._common import checks
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.words import shown
 from ntk_uq.networks.activations import ratio
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels
 from ntk_uq.networks.input_map import BehindInputMap
@@ -130,14 +131,14 @@ class FeatureEmbedding(BehindInputMap):
         for name in ("frequency", "limit"):
             value = getattr(self, name)
             if not (isinstance(value, numbers.Real) and 0.0 < float(value) < math.inf):
-                raise ValueError(f"{name} must be a number > 0; got {value!r}.")
+                raise ValueError(f"{name} must be a number > 0; got {shown(value)}.")
         checks.real("linear", self.linear, minimum=0.0)
         if self.scales is not None:
             scales = np.asarray(self.scales, float)
             if scales.ndim != 1 or not (np.isfinite(scales).all() and (scales >= 0).all()):
                 raise ValueError(
                     "scales must be a number at least 0 for each feature, or None; got "
-                    f"{self.scales!r}."
+                    f"{shown(self.scales)}."
                 )
             if not scales.any():
                 raise ValueError("scales are all 0: no feature would count.")

@@ -169,6 +169,15 @@ def _finite_values(function: Function, z: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), values, 0.0)
 
 
+def _on_grids(function: Function) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Nodes and weights of each grid, and the function's values at each of the scales."""
+    nodes, weights = zip(*(_trapezoidal(*grid) for grid in _GRIDS), strict=True)
+    # By one program for all, which takes longer to compile than to run.
+    values = _finite_values(function, np.concatenate(nodes))
+    found = np.split(values, np.cumsum([len(z) for z in nodes])[:-1], axis=1)
+    return list(zip(nodes, weights, found, strict=True))
+
+
 @functools.lru_cache(maxsize=256)
 def _rule(function: Function, centred: bool) -> _Rule:
     """The shortest rule that is exact to rounding for a function, or the longest there is."""
@@ -195,9 +204,7 @@ def _rule(function: Function, centred: bool) -> _Rule:
     parities = {k % 2 for k in powers}
     basis = _polynomials(z, count)[:, powers] * w[:, None]
     rule = _Rule(tuple(powers), z, w, basis)
-    for reach, nodes in _GRIDS if smooth else ():
-        x, weights = _trapezoidal(reach, nodes)
-        found = _finite_values(function, x)
+    for x, weights, found in _on_grids(function) if smooth else ():
         other = found @ (_polynomials(x, count)[:, powers] * weights[:, None])
         exact = a[:, powers]
         error = (np.array(powers) + 1) * np.abs(other - exact) * (np.abs(exact) + np.abs(other))

@@ -17,6 +17,9 @@ __all__ = ["KernelFunction"]
 
 # What rounding may do to a covariance, of the largest, in single precision and a long sum.
 _ROUNDING = 1e-4
+# Points among which a kernel is asked to be positive definite: eigenvalues of more take as long as
+# a fit.
+_PROBES = 200
 # Points on a side of the blocks whose diagonals are taken, where a kernel has no `diag`.
 _BLOCK = 64
 
@@ -42,8 +45,9 @@ class KernelFunction(BaseArchitecture):
     Raises
     ------
     ValueError
-        If it cannot be called; when it is, if what it gives has another shape, is not finite or not
-        symmetric, or holds noise, as scikit-learn's ``WhiteKernel``.
+        If it cannot be called, or is a class; when it is called, if what it gives has another
+        shape, is not finite, not symmetric or not positive semidefinite (among 200 of the points),
+        or holds noise, as scikit-learn's ``WhiteKernel``.
 
     Examples
     --------
@@ -60,6 +64,9 @@ class KernelFunction(BaseArchitecture):
     _standard_normal: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.kernel, type):
+            name = self.kernel.__name__
+            raise ValueError(f"kernel is the class {name}: give one of it, kernel={name}(...).")
         if not callable(self.kernel):
             raise ValueError(
                 "kernel must be a function of two arrays of points, kernel(X1, X2), as the kernels "
@@ -100,6 +107,7 @@ class KernelFunction(BaseArchitecture):
         else:
             blocks = np.split(points, range(_BLOCK, len(points), _BLOCK))
             variances = np.concatenate([np.diag(self._covariance(b, b)) for b in blocks])
+        _refuse_negative(variances)
         return Kernels(variances, variances.copy())
 
     def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
@@ -119,13 +127,22 @@ class KernelFunction(BaseArchitecture):
         return Kernels(jnp.diagonal(kernels.nngp), jnp.diagonal(kernels.ntk))
 
     def _refuse_no_covariance(self, X: NDArray, covariance: NDArray) -> None:
-        """Of points with themselves: symmetric, and without noise of a point's own."""
+        """Of points with themselves: symmetric, definite, and without noise of a point's own."""
         allowed = _ROUNDING * np.max(np.abs(covariance), initial=0.0)
         apart = np.max(np.abs(covariance - covariance.T), initial=0.0)
         if apart > allowed:
             raise ValueError(
                 f"kernel(x, z) and kernel(z, x) differ by up to {apart:.3g}: a covariance is "
                 "symmetric."
+            )
+        _refuse_negative(np.diagonal(covariance))
+        rows = np.linspace(0, len(X) - 1, min(len(X), _PROBES)).astype(int)
+        lowest = np.linalg.eigvalsh(covariance[np.ix_(rows, rows)])[0]
+        if lowest < -allowed * len(rows):  # what such roundings do to an eigenvalue at most
+            raise ValueError(
+                f"kernel(X, X) is no covariance: among {len(rows)} points it has an eigenvalue of "
+                f"{lowest:.3g}, and a combination of function values would have a negative "
+                "variance. Not every similarity is one, the sigmoid kernel for example."
             )
         if hasattr(self.kernel, "diag"):
             diagonal = np.asarray(self.kernel.diag(X), np.float64)
@@ -146,3 +163,11 @@ class KernelFunction(BaseArchitecture):
         if not np.isfinite(found).all():
             raise ValueError("kernel(X1, X2) gave NaN or infinite covariances.")
         return found
+
+
+def _refuse_negative(variances: NDArray) -> None:
+    if np.min(variances, initial=0.0) < 0:
+        raise ValueError(
+            f"kernel(x, x) is {np.min(variances):.3g} at a point: a variance is not negative. Is "
+            "it a distance, or the negative of a kernel?"
+        )

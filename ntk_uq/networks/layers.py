@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from flax import nnx
 
+from ntk_uq._common.words import shown
 from ntk_uq.networks.activations import ACTIVATIONS, NAMED
 
 __all__ = ["Dense", "along_last_axis", "check_layers"]
@@ -39,14 +40,14 @@ def check_layers(activation: Any, w_std: float, b_std: float) -> None:
     if isinstance(activation, str) and activation not in (*ACTIVATIONS, *NAMED):
         names = ", ".join((*ACTIVATIONS, *NAMED))
         raise ValueError(
-            f"Unknown activation {activation!r}: choose one of {names}, "
+            f"Unknown activation {shown(activation)}: choose one of {names}, "
             "or give the function itself, as activation=jnp.arctan."
         )
     if not (isinstance(activation, str) or callable(activation)):
         raise ValueError(
-            f"activation must be a name or an elementwise function; got {activation!r}."
+            f"activation must be a name or an elementwise function; got {shown(activation)}."
         )
     if not (isinstance(w_std, numbers.Real) and 0 < w_std < math.inf):
-        raise ValueError(f"w_std must be a positive number; got {w_std!r}.")
+        raise ValueError(f"w_std must be a positive number; got {shown(w_std)}.")
     if not (isinstance(b_std, numbers.Real) and 0 <= b_std < math.inf):
-        raise ValueError(f"b_std must be a number, at least 0; got {b_std!r}.")
+        raise ValueError(f"b_std must be a number, at least 0; got {shown(b_std)}.")

@@ -13,6 +13,7 @@ from flax import nnx
 from jax import lax
 
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.words import shown
 from ntk_uq.networks.activations import function_of
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels, check_integers
 from ntk_uq.networks.infinite_width import dot_product_kernels, mlp_kernel_diag, mlp_kernels
@@ -114,7 +115,7 @@ class MLP(BaseArchitecture):
         check_integers(self, width=1, depth=0)
         check_layers(self.activation, self.w_std, self.b_std)
         if not isinstance(self.residual, bool | np.bool_):
-            raise ValueError(f"residual must be True or False; got {self.residual!r}.")
+            raise ValueError(f"residual must be True or False; got {shown(self.residual)}.")
 
     @property
     def holds_functions(self) -> bool:  # type: ignore[override]

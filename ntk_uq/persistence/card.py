@@ -122,10 +122,11 @@ def _calibration(model: Any, estimator: Any, X: Any, y: Any) -> list[dict[str, A
             "A TableModel knows the rows that were held out when it was fitted: omit held_out, "
             "and let fit_table hold some out, by conformal=0.9 for example."
         )
+    points = model[:-1].transform(X) if hasattr(model, "steps") else X
+    estimator._check_held_out(points, y)
     if hasattr(estimator, "classes_"):
         table = calibration_of_classes(y, model.predict_proba(X), classes=model.classes_)
         return table.to_dict("records")
-    points = model[:-1].transform(X) if hasattr(model, "steps") else X
     prediction = estimator.predict_distribution(points)
     truth = np.asarray(y, np.float64).reshape(len(prediction.mean), -1)
     spread = 0.0 if getattr(estimator, "uncertainty", "") == "none" else prediction.std

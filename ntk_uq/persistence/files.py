@@ -12,7 +12,7 @@ from typing import IO, Any
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from ntk_uq._common.files import ARCHIVE_ERRORS, write_result
+from ntk_uq._common.files import ARCHIVE_ERRORS, check_folder, write_result
 from ntk_uq._common.versions import versions
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.persistence.archive import TREE, RefusedError, stored, write_archive
@@ -56,18 +56,21 @@ def save(
     data : bool, default True
         False leaves out all that belongs to single training points, for a file that goes where the
         data may not. Only finite ensembles predict without them; what is learnt of all points stays
-        in the file: scales and ranges of features, categories, and the networks.
+        in the file: scales and ranges of features, categories, and the networks; and a SHA-256 sum
+        of the data, which identifies them to whoever has them.
     held_out : (X, y), optional
         Points and targets that were held out of the fit, and of all choices. The card of the file
         (``ntk-uq info``) then says, group by group, how often the predicted class is right, or
         intervals of 90% hold the target (`calibration_of_classes`, `calibration_of_intervals`). The
-        points themselves are not saved.
+        points themselves are not saved. They are compared with the data of the fit by its sum, and
+        row by row with the training points, where the model holds these.
 
     Raises
     ------
     ValueError
         If the estimator is not fitted, or holds something that is no data, such as a function; the
-        message says what. With ``data=False``, if it predicts from its training points.
+        message says what. With ``data=False``, if it predicts from its training points. If
+        `held_out` are the data of the fit, row by row.
     OSError
         If the file cannot be written.
 
@@ -76,6 +79,7 @@ def save(
     UserWarning
         If the estimator has an `optimizer`: it is left out, and must be set again before another
         `fit`. An architecture of your own is left out too, and given to `load`.
+        If rows of `held_out` have the features of training points that the model holds.
 
     Examples
     --------
@@ -93,10 +97,7 @@ def save(
     path = Path(path)
     if held_out is not None and not (isinstance(held_out, tuple | list) and len(held_out) == 2):
         raise ValueError(f"held_out takes a pair (X, y); got {type(held_out).__name__}.")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: give the name of a file in it.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"The folder {path.parent} does not exist: create it first.")
+    check_folder(path)
     writer = Writer(data)
     model = writer.encode(_check_saved(estimator), type(estimator).__name__)
     if writer.left_out_optimizer:
@@ -129,7 +130,8 @@ def read(file: IO[bytes], path: Path, architecture: BaseArchitecture | None) -> 
                     f"{tree['written by']['ntk_uq']}; this is {versions()['ntk_uq']}, which "
                     f"reads up to {FORMAT_VERSION}. Install a newer ntk_uq."
                 )
-            check_architecture(tree["architecture"], architecture, path)
+            kind = tree.get("card", {}).get("network", {}).get("kind")
+            check_architecture(tree["architecture"], architecture, path, kind)
             reader = Reader(archive, architecture)
             if tree["architecture"] is not None:
                 recorded = reader.decode(tree["architecture"])

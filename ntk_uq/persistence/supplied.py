@@ -67,19 +67,27 @@ def fingerprint(architecture: BaseArchitecture, shape: Any, outputs: int) -> dic
     return prints
 
 
-def check_architecture(recorded: Any, given: Any, path: Path) -> None:
+# What a file says of what it left out, by the kind that its card names, and what is given for it.
+_LEFT_OUT = {
+    "KernelFunction": ("a kernel function", "nuq.KernelFunction(kernel)"),
+    "Linearized": ("a trained network", "nuq.Linearized(model)"),
+}
+
+
+def check_architecture(recorded: Any, given: Any, path: Path, kind: str | None = None) -> None:
     """Refuse to load without the architecture that a file left out, or with one that it holds."""
+    what, how = _LEFT_OUT.get(kind or "", ("an architecture", "..."))
     if recorded is not None and given is None:
         raise RefusedError(
-            f"{path} was fitted with an architecture of its user's, which no file can hold: give "
-            "the same one, nuq.load(path, architecture=...)."
+            f"{path} was fitted with {what} of its user's, which no file can hold: give the same "
+            f"one, nuq.load(path, architecture={how})."
         )
     if recorded is None and given is not None:
         raise RefusedError(f"{path} holds its architecture: leave out architecture={given!r}.")
     if not (given is None or isinstance(given, BaseArchitecture)):
         raise RefusedError(
-            "architecture takes an ntk_uq architecture, nuq.Architecture(...) for example; got "
-            f"{given!r}."
+            "architecture takes an ntk_uq architecture, nuq.Architecture(...) for example, or a "
+            f"kernel function as nuq.KernelFunction(kernel); got {given!r}."
         )
 
 

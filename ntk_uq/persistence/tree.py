@@ -37,6 +37,10 @@ _OF_POINTS = {
 }
 
 
+# What the card holds, from which `files.read` takes it.
+_IN_CARD = ("_held_out",)
+
+
 class Writer:
     """Values to JSON, and arrays to a list."""
 
@@ -117,7 +121,7 @@ class Writer:
             attributes = {
                 name: attribute
                 for name, attribute in vars(value).items()
-                if name not in params and not _is_cached(value, name)
+                if name not in (*params, *_IN_CARD) and not _is_cached(value, name)
             }
             self._leave_out(value, params, where)
         elif is_dataclass(value):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 
+from ntk_uq._common.words import shown
 from ntk_uq.plots.style import COLOURS, DASHED, axes_or_new, style_of
 
 if TYPE_CHECKING:  # rooms above, or loaded where they are used
@@ -330,7 +331,7 @@ def plot_trace(
     outputs = np.asarray(latents[dimension]).tolist()
     output = outputs[0] if output is None else output
     if output not in outputs:
-        raise ValueError(f"output must be one of {outputs}, got {output!r}.")
+        raise ValueError(f"output must be one of {outputs}, got {shown(output)}.")
     position = outputs.index(output)
     chosen = posterior.isel({"point": point, dimension: position}, missing_dims="ignore")
 

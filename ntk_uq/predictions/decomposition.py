@@ -39,9 +39,9 @@ def decompose(members: Any, X: ArrayLike | None = None) -> Decomposition:
     Parameters
     ----------
     members : array-like of shape [S, m, C], ensemble, or sequence of classifiers
-        Class probabilities of each member; or a fitted ensemble of scikit-learn that holds its
-        members, as random forests, bagging and voting do; or fitted classifiers, or functions
-        from points to probabilities [m, C].
+        Class probabilities of each member; or a fitted ensemble of scikit-learn that averages its
+        members, as random forests, bagging and soft voting without weights do; or fitted
+        classifiers, or functions from points to probabilities [m, C].
     X : array-like of shape [m, d], optional
         Points, where members predict.
 
@@ -54,7 +54,8 @@ def decompose(members: Any, X: ArrayLike | None = None) -> Decomposition:
     ValueError
         If probabilities are none, or points are missing or given in vain.
     TypeError
-        If there are no members in what is given.
+        If there are no members in what is given, or one predicts no probabilities, or the ensemble
+        does not average them: its own probabilities at the points are compared with their mean.
 
     References
     ----------
@@ -105,14 +106,20 @@ def as_probabilities(probabilities: ArrayLike) -> Floats:
 
 def _of_members(members: Any, X: ArrayLike | None) -> Any:
     """Probabilities of each member."""
-    if hasattr(members, "predict_proba") and not isinstance(members, Sequence):
-        if not hasattr(members, "estimators_"):
-            raise TypeError(
-                f"{type(members).__name__} holds no members (no estimators_). An ensemble is "
-                "fitted first; else give probabilities [S, m, C], or a list of classifiers."
-            )
+    if isinstance(members, np.ndarray) and members.dtype == object:
+        members = members.tolist()
+    if hasattr(members, "estimators_"):
         return _of_ensemble(members, _points(X))
-    if isinstance(members, Sequence) and members and all(map(_predicts, members)):
+    if _predicts(members) or hasattr(members, "predict"):
+        own = (
+            "Its prediction = predict_distribution(X) has total_uncertainty, aleatoric and "
+            "epistemic."
+            if hasattr(members, "predict_distribution")
+            else "An ensemble is fitted first, and taken out of its pipeline or search; else give "
+            "probabilities [S, m, C], or a list of classifiers."
+        )
+        raise TypeError(f"{_name(members)} holds no members (no estimators_). {own}")
+    if isinstance(members, Sequence) and any(map(_predicts, members)):
         return _of_list(members, _points(X))
     if X is not None:
         raise ValueError("X is for members that predict; these are probabilities already.")
@@ -123,6 +130,19 @@ def _predicts(member: Any) -> bool:
     return callable(member) or hasattr(member, "predict_proba")
 
 
+def _name(member: Any) -> str:
+    return type(member).__name__
+
+
+def _check_predicts(k: int, member: Any) -> None:
+    if not _predicts(member):
+        raise TypeError(
+            f"Member {k} is a {_name(member)}, which predicts no probabilities (no predict_proba). "
+            "Of a classifier with scores make them by CalibratedClassifierCV; the members of "
+            "boosting are no classifiers, as their ensemble adds up scores."
+        )
+
+
 def _points(X: ArrayLike | None) -> Any:
     if X is None:
         raise ValueError("Members predict at points: decompose(members, X).")
@@ -130,6 +150,8 @@ def _points(X: ArrayLike | None) -> Any:
 
 
 def _of_list(members: Sequence[Any], X: Any) -> list[Any]:
+    for k, member in enumerate(members):
+        _check_predicts(k, member)
     known = [list(m.classes_) for m in members if hasattr(m, "classes_")]
     if any(classes != known[0] for classes in known):
         raise ValueError(
@@ -140,24 +162,61 @@ def _of_list(members: Sequence[Any], X: Any) -> list[Any]:
 
 
 def _of_ensemble(ensemble: Any, X: Any) -> Floats:
-    """Members of a scikit-learn ensemble, which know the classes by number and may miss some."""
+    """Members of a scikit-learn ensemble that averages them, by its own probabilities."""
+    members = np.ravel(np.asarray(ensemble.estimators_, dtype=object)).tolist()
+    for k, member in enumerate(members):
+        _check_predicts(k, member)
+    if not hasattr(ensemble, "predict_proba"):
+        raise TypeError(
+            f"{_name(ensemble)} predicts no probabilities, as its members vote or predict numbers. "
+            'Of a VotingClassifier take voting="soft"; or give its members, if each is a '
+            "classifier of all classes, decompose(ensemble.estimators_, X)."
+        )
     if np.ndim(ensemble.classes_[0]):
         raise TypeError("The ensemble predicts several targets: decompose each by itself.")
     names = getattr(ensemble, "feature_names_in_", None)
     X = X[names] if names is not None and hasattr(X, "columns") else X
+    whole = ensemble.predict_proba(X)
+    parts = _of_members_by_number(ensemble, members, X)
+    if parts is None or not _is_mean(whole, parts):
+        raise TypeError(
+            f"The probabilities of {_name(ensemble)} are no plain average of its members', so "
+            "their spread is not its uncertainty: members that are weighted, boosted, stacked or "
+            "of one class each are other things than draws of one classifier. If they are draws "
+            "to you, give their probabilities as an array [S, m, C], in which all count alike: "
+            "one of weight 2 stands there twice."
+        )
+    return np.array(parts, np.float64)
+
+
+def _of_members_by_number(ensemble: Any, members: list[Any], X: Any) -> list[Any] | None:
+    """Probabilities [m, C] of members, which know classes by number and may miss some.
+
+    None where they know others.
+    """
     values = np.asarray(X)
     subsets = getattr(ensemble, "estimators_features_", None)
-    members = np.ravel(np.asarray(ensemble.estimators_, dtype=object)).tolist()
+    columns = range(len(ensemble.classes_))
     parts = []
     for k, member in enumerate(members):
-        if not hasattr(member, "predict_proba"):
-            raise TypeError(
-                f"A member is a {type(member).__name__}, which predicts no probabilities: its "
-                "ensemble adds up scores, and has no members in the sense of an ensemble."
-            )
+        if not all(known in columns for known in member.classes_):
+            return None
         takes_names = subsets is None and hasattr(member, "feature_names_in_")
         own = X if takes_names else values if subsets is None else values[:, subsets[k]]
-        full = np.zeros((len(values), len(ensemble.classes_)))
-        full[:, np.asarray(member.classes_, int)] = member.predict_proba(own)
+        proba = np.asarray(member.predict_proba(own))
+        full = np.zeros((len(values), len(columns)), proba.dtype)
+        full[:, np.asarray(member.classes_, int)] = proba
         parts.append(full)
-    return np.array(parts)
+    return parts
+
+
+def _is_mean(whole: Any, parts: list[Any]) -> bool:
+    """Whether probabilities are the mean of others, up to rounding.
+
+    A mean of S numbers of at most one, summed in any order, is right to S - 1 roundings of one, and
+    one more divides; dividing a row by its sum of C numbers adds C.
+    """
+    whole = np.asarray(whole)
+    roundings = len(parts) + whole.shape[-1]
+    one = max(np.finfo(array.dtype).eps for array in (whole, *parts))
+    return bool(np.allclose(np.mean(parts, axis=0, dtype=np.float64), whole, 0, roundings * one))

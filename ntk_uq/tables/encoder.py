@@ -19,6 +19,7 @@ from sklearn.utils.validation import (
 
 from ntk_uq._common.cells import check_numbers
 from ntk_uq._common.warnings import warn_user
+from ntk_uq._common.words import shown
 from ntk_uq.tables.tails import CompressedTails
 
 __all__ = ["TableEncoder", "UnseenWarning"]
@@ -175,10 +176,11 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             known = sorted(set(values[~_isna(values)].tolist()), key=_order)
             if len(known) > _MOST_CATEGORIES and self._is_guess(column):
                 raise ValueError(
-                    f"X, column {name!r}, holds {len(known)} different texts, {known[0]!r} for "
-                    f"example: too many for categories (at most {_MOST_CATEGORIES}). If they are "
-                    "some all the same, say so by categorical_features or astype('category'); "
-                    "names of the rows are no feature: leave them out."
+                    f"X, column {shown(name)}, holds {len(known)} different texts, "
+                    f"{shown(known[0])} for example: too many for categories (at most "
+                    f"{_MOST_CATEGORIES}). If they are some all the same, say so by "
+                    "categorical_features or astype('category'); names of the rows are no feature: "
+                    "leave them out."
                 )
             self._known[j] = known
         names = list(X.columns) if hasattr(X, "iloc") else None
@@ -338,7 +340,7 @@ def _check_choice(chosen: str) -> None:
     if chosen != "from_dtype":
         raise ValueError(
             'categorical_features takes "from_dtype", names or numbers of columns, a truth value '
-            f"for each column, or None; got {chosen!r}."
+            f"for each column, or None; got {shown(chosen)}."
         )
 
 
@@ -357,7 +359,7 @@ def _numbers_of(chosen: list[Any], names: list[Any], width: int) -> list[int]:
         elif isinstance(c, int | np.integer) and 0 <= c < width:
             numbers.append(int(c))
         else:
-            raise ValueError(f"categorical_features: X has no column {c!r}; it has {names}.")
+            raise ValueError(f"categorical_features: X has no column {shown(c)}; it has {names}.")
     return numbers
 
 

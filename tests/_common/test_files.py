@@ -137,3 +137,9 @@ def test_archives_do_not_ask_the_clock(year, tmp_path, monkeypatch):
         for name, array in arrays.items():
             np.testing.assert_array_equal(found[name], array)
             assert found[name].dtype == array.dtype
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    """And not the temporary file that would stand in it."""
+    with pytest.raises(FileNotFoundError, match=r"The folder \S+missing does not exist"):
+        write_atomically(tmp_path / "missing" / "file", lambda file: file.write(b""))

@@ -23,7 +23,7 @@ from ntk_uq.distances.measures import estimate_tv
 from ntk_uq.distances.pair import Pair
 from ntk_uq.estimators import NTKClassifier, NTKRegressor
 from ntk_uq.metrics import regression_scores, scores
-from ntk_uq.networks import MLP, BaseArchitecture
+from ntk_uq.networks import MLP, BaseArchitecture, FeatureEmbedding
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 
 N_POINTS, N_CLASSES = 12, 3
@@ -412,7 +412,7 @@ def test_scaled_estimators_are_compared_too():
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((24, 2)), np.repeat([0, 1], 12)
     plain = NTKClassifier(MLP(width=16), reg=1.0, n_draws=4).fit(X, y)
-    scaled = TemperatureScaled(FrozenEstimator(plain)).fit(X, y)
+    scaled = TemperatureScaled(FrozenEstimator(plain)).fit(X + 0.2, y)
     compared = compare({"plain": plain, "scaled": scaled}, X + 0.1, y, reference="plain")
     assert np.isfinite(compared.table.loc["scaled", ["tv", "energy"]]).all()
     assert np.isnan(compared.table.loc["scaled", "fit_seconds"])
@@ -499,3 +499,16 @@ def test_plot_has_a_panel_for_each_measure(comparison):
     assert labels == ["finite", "gaussian"]
     with pytest.raises(ValueError, match="call compare with reference="):
         replace(comparison, reference=None).plot()
+
+
+def test_the_width_of_an_inner_network_is_no_difference():
+    """Behind an embedding, of scales or of scores; the depth is one."""
+    X, y = np.random.default_rng(0).standard_normal((12, 2)), np.repeat([0, 1], 6)
+    methods = {
+        str(network): NTKClassifier(FeatureEmbedding(network), reg=1.0, n_draws=2).fit(X, y)
+        for network in (MLP(width=16, depth=1), MLP(width=32, depth=1))
+    }
+    assert compare(methods, X, y).differences == ()
+    other = NTKClassifier(FeatureEmbedding(MLP(width=16, depth=2)), reg=1.0, n_draws=2).fit(X, y)
+    with pytest.warns(UserWarning, match="architecture is FeatureEmbedding"):
+        compare({**methods, "other": other}, X, y)

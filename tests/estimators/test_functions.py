@@ -6,7 +6,7 @@ import pytest
 from small_problem import FEW, LABELS, NET
 from small_problem import X as STANDARD
 
-from ntk_uq import BayesianClassifier, EnsembleClassifier, NTKClassifier
+from ntk_uq import BayesianClassifier, ConvNet, EnsembleClassifier, NTKClassifier
 from ntk_uq.bayes import SamplingWarning
 
 # Of several units: where no network is given, features are standardised first.
@@ -56,3 +56,15 @@ def test_draws_that_go_on_by_random_numbers_are_no_function():
         model.fit(STANDARD, LABELS)
     with pytest.raises(ValueError, match="is no function"):
         model.as_function()
+
+
+def test_points_of_another_shape_are_refused():
+    """By name, by the function and by predictions: of columns, and of images that are flat."""
+    function = NTKClassifier(reg=1.0, n_draws=2).fit(X, LABELS).as_function()
+    for points in (TEST[:, :2], TEST[0]):
+        with pytest.raises(ValueError, match=r"the shape \[m, 3\], as those of fit"):
+            function(points)
+    images = STANDARD[:, :, None, None]
+    model = NTKClassifier(ConvNet(depth=1), reg=1.0, n_draws=2).fit(images, LABELS)
+    with pytest.raises(ValueError, match=r"got \(12, 3\).*X.reshape\(-1, 3, 1, 1\)"):
+        model.predict(STANDARD)

@@ -75,6 +75,9 @@ def test_what_onnx_has_not_is_refused(tmp_path):
         nuq.to_onnx(model, tmp_path / "model.onnx")
     with pytest.raises(ValueError, match="is no function"):
         nuq.to_onnx(nuq.load(GOLDEN / "bayes.ntk"), tmp_path / "model.onnx")
+    model = nuq.load(GOLDEN / "ntk-exact.ntk")
+    with pytest.raises(FileNotFoundError, match=r"The folder \S+missing does not exist"):
+        nuq.to_onnx(model, tmp_path / "missing" / "model.onnx")
     assert not any(tmp_path.iterdir())
 
 

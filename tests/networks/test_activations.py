@@ -147,3 +147,17 @@ def test_a_function_is_compiled_once():
     programs = mlp_kernels._cache_size()
     net.kernels(x)
     assert mlp_kernels._cache_size() == programs
+
+
+def test_a_function_is_looked_at_by_few_programs(monkeypatch):
+    shapes = []
+
+    def counted(u, *functions):
+        shapes.append(u.shape)
+        return values_at(u, *functions)
+
+    values_at = hermite.values_at
+    monkeypatch.setattr(hermite, "values_at", counted)
+    assert hermite.is_odd(lambda u: jnp.tanh(u))  # a new one: rules are kept
+    # Two quadratures, and the derivative at both; then all grids at once.
+    assert len(shapes) == 5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, Matern, WhiteKernel
-from sklearn.metrics.pairwise import laplacian_kernel
+from sklearn.metrics.pairwise import laplacian_kernel, sigmoid_kernel
 
 import ntk_uq as nuq
 from ntk_uq import KernelFunction, NTKClassifier, NTKRegressor
@@ -59,6 +59,10 @@ def test_saved_and_known_again(tmp_path):
     again = nuq.load(tmp_path / "model.ntk", architecture=KernelFunction(KERNEL))
     np.testing.assert_array_equal(again.predict_proba(X_TEST), model.predict_proba(X_TEST))
     assert again.kernel is KERNEL
+    with pytest.raises(ValueError, match=r"a kernel function.*nuq.KernelFunction\(kernel\)"):
+        nuq.load(tmp_path / "model.ntk")
+    with pytest.raises(ValueError, match=r"as nuq.KernelFunction\(kernel\); got RBF"):
+        nuq.load(tmp_path / "model.ntk", architecture=RBF())
     with pytest.raises(ValueError, match="nngp differs"):
         nuq.load(tmp_path / "model.ntk", architecture=KernelFunction(RBF()))
 
@@ -76,6 +80,10 @@ def fitted(**arguments):
         (lambda: fitted(kernel=lambda a, b: np.full((len(a), len(b)), np.nan)), "NaN"),
         (lambda: fitted(kernel=RBF() + WhiteKernel()), "noise= of NTKRegressor"),
         (lambda: fitted(kernel=lambda a, b: RBF()(a, b) * (1 + a[:, :1])), "is symmetric"),
+        (lambda: fitted(kernel=RBF), r"the class RBF: give one of it, kernel=RBF\(\.\.\.\)"),
+        (lambda: fitted(kernel=lambda a, b: -RBF()(a, b)), "a variance is not negative"),
+        (lambda: KernelFunction(lambda a, b: -RBF()(a, b)).kernel_diag(X), "is -1 at a point"),
+        (lambda: fitted(kernel=lambda a, b: sigmoid_kernel(a, b, coef0=-1.0) + 1), "an eigenvalue"),
         (lambda: fitted(kernel=RBF(), reg="cv", tune=("scales",)), "no scales"),
         (
             lambda: nuq.EnsembleClassifier(KernelFunction(RBF())).fit(X, LABELS),

@@ -1,13 +1,17 @@
 """What a file says of its model, what it leaves out, and why it refuses."""
 
 import hashlib
+import json
+import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 from flax import nnx
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from small_problem import NET, RNG, X
+from small_problem import FEW, NET, RNG, X
 from small_problem import TARGET as Y
 
 import ntk_uq as nuq
@@ -72,6 +76,60 @@ def test_the_card_says_what_held_out_points_say(tmp_path):
     assert model_card(saved(model, tmp_path))["calibration"] is None
     with pytest.raises(ValueError, match=r"held_out takes a pair \(X, y\)"):
         saved(model, tmp_path, held_out=held_out)
+
+
+def of_settings(name, **settings):
+    regressor = name.endswith("Regressor")
+    model = getattr(nuq, name)(**({"noise": 0.1} if regressor else {}), **settings)
+    return pytest.param(model, id=" ".join([name, *map(str, settings.values())]))
+
+
+@pytest.mark.cases(4)
+@pytest.mark.filterwarnings("ignore::ntk_uq._common.warnings.SamplingWarning")
+@pytest.mark.parametrize(
+    "model",
+    [
+        of_settings("NTKClassifier", architecture=NET),
+        of_settings("NTKClassifier"),
+        of_settings("NTKRegressor", architecture=NET),
+        of_settings("NTKRegressor", architecture=NET, reg="evidence", tune=("scales",)),
+        of_settings("BayesianClassifier", architecture=NET, sampler="laplace"),
+        of_settings("BayesianRegressor", architecture=NET, sampler="laplace", prior="weights"),
+        of_settings("BayesianRegressor", architecture=NET, sampler="ess", **FEW),
+    ],
+)  # fmt: skip
+def test_rows_of_the_fit_are_none_that_were_held_out(model, tmp_path):
+    y = LABELS if hasattr(model, "class_weight") else Y
+    model.fit(X, y)
+    others = np.concatenate([X[[5, 2]], X[:4] + 0.1])
+    with pytest.warns(UserWarning, match="2 of 6 rows have the features of training points"):
+        saved(model, tmp_path, held_out=(others, y[[5, 2, 0, 1, 2, 3]]))
+    saved(model, tmp_path, held_out=(others[2:], y[:4]))
+    with pytest.raises(ValueError, match="the data of the fit"):
+        saved(model, tmp_path, held_out=(X, y))
+
+
+def test_networks_know_the_sum_of_their_data(tmp_path):
+    """Also in a pipeline, of a table, and frozen, where a temperature is fitted."""
+    table = pd.DataFrame(X, columns=list("abc")).assign(d=np.tile(["u", "v"], 6))
+    model = nuq.EnsembleClassifier(n_members=2).fit(table, LABELS)
+    with pytest.raises(ValueError, match="the data of the fit"):
+        saved(model, tmp_path, held_out=(table, LABELS))
+    with pytest.raises(ValueError, match="the data of the fit"):
+        nuq.TemperatureScaled(FrozenEstimator(model)).fit(table, LABELS)
+    pipeline = make_pipeline(StandardScaler(), nuq.EnsembleRegressor(NET, n_members=2, noise=0.1))
+    with pytest.raises(ValueError, match="the data of the fit"):
+        saved(pipeline.fit(X, Y), tmp_path, held_out=(X.tolist(), Y.tolist()))
+
+
+def test_what_held_out_points_say_stands_in_a_file_once(tmp_path):
+    model = nuq.NTKRegressor(NET, noise=0.1).fit(X, Y)
+    path = saved(model, tmp_path, held_out=(X + 0.1, Y))
+    again = saved(nuq.load(path), tmp_path)
+    with zipfile.ZipFile(again) as archive:
+        tree = json.loads(archive.read("ntk_uq.json"))
+    assert "_held_out" not in json.dumps(tree["model"])
+    assert len(tree["card"]["calibration"]) > 1
 
 
 def test_networks_predict_without_their_data(tmp_path):

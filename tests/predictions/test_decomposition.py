@@ -5,12 +5,17 @@ import pytest
 from scipy.stats import entropy
 from sklearn.datasets import load_wine
 from sklearn.ensemble import (
+    AdaBoostClassifier,
     BaggingClassifier,
+    ExtraTreesClassifier,
     GradientBoostingClassifier,
     RandomForestClassifier,
+    RandomForestRegressor,
+    StackingClassifier,
     VotingClassifier,
 )
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -35,6 +40,7 @@ def by_hand(probabilities):
     "ensemble",
     [
         RandomForestClassifier(5, random_state=0),
+        ExtraTreesClassifier(300, random_state=0),
         BaggingClassifier(DecisionTreeClassifier(), 5, max_features=4, random_state=0),
         VotingClassifier(
             [("a", KNeighborsClassifier(3)), ("b", DecisionTreeClassifier())], voting="soft"
@@ -87,6 +93,57 @@ def test_lists_functions_and_arrays():
 def test_refusals(members, points, error, message):
     with pytest.raises(error, match=message):
         decompose(members, points)
+
+
+TREE = DecisionTreeClassifier(max_depth=2, random_state=0)
+TWO = [("a", TREE), ("b", KNeighborsClassifier(5))]
+
+
+@pytest.mark.parametrize("labels", [NAMES, NUMBERS, NUMBERS + 1], ids=["names", "codes", "others"])
+@pytest.mark.parametrize(
+    "ensemble",
+    [
+        OneVsRestClassifier(TREE),
+        AdaBoostClassifier(n_estimators=5, random_state=0),
+        StackingClassifier(TWO),
+        VotingClassifier(TWO, voting="soft", weights=[2, 1]),
+    ],
+    ids=lambda ensemble: type(ensemble).__name__,
+)
+def test_what_does_not_average_its_members(ensemble, labels):
+    ensemble.fit(X[TRAIN], labels[TRAIN])
+    with pytest.raises(TypeError, match=f"{type(ensemble).__name__} are no plain average"):
+        decompose(ensemble, X[TEST])
+
+
+def test_probabilities_of_single_precision_have_their_mean():
+    class Single(RandomForestClassifier):
+        def predict_proba(self, X):
+            return np.float32(super().predict_proba(X))
+
+    forest = Single(5, random_state=0).fit(X[TRAIN], NAMES[TRAIN])
+    assert decompose(forest, X[TEST]).epistemic.max() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([TREE, RidgeClassifier()], "Member 1 is a RidgeClassifier.*CalibratedClassifierCV"),
+        (BaggingClassifier(RidgeClassifier(), 2), "Member 0 is a RidgeClassifier"),
+        (VotingClassifier(TWO), 'predicts no probabilities.*voting="soft"'),
+        (RandomForestRegressor(2), "Member 0 is a DecisionTreeRegressor"),
+        (RidgeClassifier(), "RidgeClassifier holds no members"),
+        (make_pipeline(StandardScaler(), TREE), "taken out of its pipeline"),
+        (len, "builtin_function_or_method holds no members"),
+        (nuq.NTKClassifier(reg=1.0, n_draws=2), r"predict_distribution\(X\) has total"),
+    ],
+)
+def test_members_without_probabilities(members, message):
+    for model in members if isinstance(members, list) else [members]:
+        if hasattr(model, "fit"):
+            model.fit(X[TRAIN], NUMBERS[TRAIN])
+    with pytest.raises(TypeError, match=message):
+        decompose(members, X[TEST])
 
 
 def test_members_of_different_classes():
