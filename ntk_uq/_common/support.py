@@ -58,25 +58,21 @@ class Support:
         self, curvature: "Curvature", active: Array, r: Array, ntk_r: Array
     ) -> tuple[Array, Array]:
         """B r and Theta B r of active draws [S], given W, r and Theta r, [n, C, S] each."""
-        diagonal = np.asarray(curvature.diagonal, np.float64)
-        flat = diagonal.shape[0] * diagonal.shape[1], -1
-        direction = None
-        if curvature.direction is not None:
-            direction = np.asarray(curvature.direction, np.float64).reshape(flat)
-        diagonal, pushed = diagonal.reshape(flat), np.asarray(ntk_r).reshape(flat)
-        variances = self.tiles.diagonal()
+        d, q = _in_double(curvature)
+        pushed = np.asarray(ntk_r).reshape(-1, r.shape[-1])
         change = np.zeros_like(pushed)
 
         def solve(draw: int) -> None:
-            q = None if direction is None else direction[:, draw]
-            entries = self._entries(diagonal[:, draw], q, variances)
+            of_draw = d[..., draw], None if q is None else q[..., draw]
+            entries, root = self._root(*of_draw)
             if len(entries):
-                root = _root(entries, diagonal[:, draw], q, r.shape[1])
                 change[entries, draw] = self._solved(root, entries, pushed[entries, draw])
 
+        draws = np.flatnonzero(active)
         with one_blas_thread():
-            side_by_side(solve, np.flatnonzero(active).tolist(), cores())
-        back = self.tiles.product(change)
+            side_by_side(solve, draws.tolist(), cores())
+        back = np.zeros_like(change)
+        back[:, draws] = self.tiles.product(change[:, draws])
         return r - change.reshape(r.shape), ntk_r - back.reshape(r.shape)
 
     def pays(self, curvature: "Curvature") -> bool:
@@ -84,16 +80,63 @@ class Support:
 
         Where many do, a `CoupledDeflation` that all draws share is cheaper.
         """
-        d = np.asarray(curvature.diagonal, np.float64)
-        q = None if curvature.direction is None else np.asarray(curvature.direction, np.float64)
-        variances = self.tiles.diagonal().reshape(*d.shape[:2], 1)
-        return bool(np.mean(_curved(d, q, variances) > _SHARE * self.reg) < _FEW)
+        d, q = _in_double(curvature)
+        diagonal = d if q is None else d * np.maximum(1 - d * q**2, 0.0)
+        curved = diagonal * self.tiles.diagonal().reshape(*d.shape[:2], 1)
+        return bool(np.mean(curved > _SHARE * self.reg) < _FEW)
 
-    def _entries(self, d: NDArray, q: NDArray | None, variances: NDArray) -> NDArray:
-        curved = _curved(d, q, variances)
+    def _root(self, d: NDArray, q: NDArray | None) -> tuple[NDArray, sparse.csr_array]:
+        r"""Entries E in ascending order, and R, which has a column for each that was chosen.
+
+        Where W is singular along 1 / q, a point's is that of all entries but one, a, where
+        :math:`d q^2` is largest: :math:`W = P W_{-a} P^\top` with
+        :math:`P e_c = e_c - (q_c / q_a) e_a`, and :math:`W_{-a}` has the root
+        :math:`D^{1/2} (I - \gamma s s^\top)`, :math:`s = D^{1/2} q`, with |s| < 1.
+        """
+        n, outputs = d.shape
+        variances = self.tiles.diagonal().reshape(n, outputs)
+        if q is None:
+            chosen = self._chosen(d * variances)
+            scale = np.sqrt(d.ravel()[chosen])
+            return chosen, sparse.csr_array(sparse.diags_array(scale))
+        references = np.argmax(d * q**2, axis=1)
+        q_a, variance_a = (np.take_along_axis(v, references[:, None], 1) for v in (q, variances))
+        curved = d * (variances + (q / q_a) ** 2 * variance_a)
+        np.put_along_axis(curved, references[:, None], 0.0, 1)
+        chosen = self._chosen(curved)
+        k, points = len(chosen), chosen // outputs
+        starts = np.flatnonzero(np.diff(points, prepend=-1))
+        lengths = np.diff(np.append(starts, k))
+        ratio = (q / q_a).ravel()[chosen]
+        scale = np.sqrt(d.ravel()[chosen])
+        s = scale * q.ravel()[chosen]
+        if not k:
+            return chosen, sparse.csr_array((0, 0))
+        norm = np.add.reduceat(s**2, starts)
+        gamma = (1 - np.sqrt(np.maximum(1 - norm, 0.0))) / norm
+        # Of each point a block, row by row, and below all blocks the rows of the references.
+        rows = np.repeat(np.arange(k), np.repeat(lengths, lengths))
+        firsts = np.repeat(np.cumsum(lengths**2) - lengths**2, lengths**2)
+        columns = np.repeat(starts, lengths**2)
+        columns = columns + (np.arange(len(rows)) - firsts) % np.repeat(lengths, lengths**2)
+        block = (rows == columns) - np.repeat(gamma, lengths**2) * s[rows] * s[columns]
+        along = np.repeat(gamma * np.add.reduceat(ratio * scale * s, starts), lengths)
+        of_references = along * s - ratio * scale
+        entries = np.append(chosen, points[starts] * outputs + references[points[starts]])
+        order = np.argsort(entries)
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        rows = np.append(rows, k + np.repeat(np.arange(len(starts)), lengths))
+        data = np.append(scale[rows[: len(block)]] * block, of_references)
+        columns = np.append(columns, np.arange(k))
+        root = sparse.csr_array((data, (place[rows], columns)), shape=(len(entries), k))
+        return entries[order], root
+
+    def _chosen(self, curved: NDArray) -> NDArray:
+        """Entries where W Theta is not small, in ascending order."""
         entries = np.flatnonzero(curved > _SHARE * self.reg)
         if len(entries) > _MOST:
-            largest = np.argpartition(curved[entries], -_MOST)[-_MOST:]
+            largest = np.argpartition(curved.ravel()[entries], -_MOST)[-_MOST:]
             entries = np.sort(entries[largest])
         return entries
 
@@ -104,38 +147,13 @@ class Support:
         # Rounded entries may leave small eigenvalues negative.
         hidden = self.tiles.rounding * np.trace(matrix)
         matrix[np.diag_indices_from(matrix)] += self.reg + hidden
-        try:
-            factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+        try:  # of a symmetric matrix the transpose is as good, and in LAPACK's order
+            factor = cho_factor(matrix.T, lower=True, overwrite_a=True, check_finite=False)
         except LinAlgError:  # the step is r itself then
             return np.zeros_like(pushed)
         return root @ cho_solve(factor, transposed @ pushed, check_finite=False)
 
 
-def _curved(d: NDArray, q: NDArray | None, variances: NDArray) -> NDArray:
-    """W's diagonal times Theta's."""
-    return (d if q is None else d * np.maximum(1 - d * q**2, 0.0)) * variances
-
-
-def _root(entries: NDArray, d: NDArray, q: NDArray | None, outputs: int) -> sparse.csr_array:
-    r"""R of some entries, :math:`D^{1/2} (I - \gamma s s^\top)` with :math:`s = D^{1/2} q`.
-
-    Of a point's entries some may be left out, and |s| is below one then.
-    """
-    scale, k = np.sqrt(d[entries]), len(entries)
-    if q is None:
-        return sparse.dia_array((scale[None], [0]), shape=(k, k)).tocsr()
-    points = entries // outputs
-    starts = np.flatnonzero(np.diff(points, prepend=-1))
-    lengths = np.diff(np.append(starts, k))
-    s = scale * q[entries]
-    norm = np.minimum(np.add.reduceat(s**2, starts), 1.0)
-    gamma = (1 - np.sqrt(1 - norm)) / np.maximum(norm, np.finfo(float).tiny)
-    # Each entry with all of its point's: the blocks row by row.
-    of_row = np.repeat(lengths, lengths)
-    rows = np.repeat(np.arange(k), of_row)
-    firsts = np.repeat(starts, lengths)
-    indptr = np.append(0, np.cumsum(of_row))
-    columns = np.arange(len(rows)) - np.repeat(indptr[:-1] - firsts, of_row)
-    less = np.repeat(gamma, lengths**2) * s[rows] * s[columns]
-    data = scale[rows] * ((rows == columns) - less)
-    return sparse.csr_array((data, columns, indptr), shape=(k, k))
+def _in_double(curvature: "Curvature") -> tuple[NDArray, NDArray | None]:
+    d = np.asarray(curvature.diagonal, np.float64)
+    return d, None if curvature.direction is None else np.asarray(curvature.direction, np.float64)

@@ -308,10 +308,17 @@ class _TangentProblem:
         vector = self.tangent.vector
         return -vector if self.net.prior_mean == "zero" else np.zeros_like(vector)
 
+    @cached_property
+    def outputs(self) -> Array:
+        """The network's own at the training points, [n, C]."""
+        return jnp.asarray(self.tangent.at(self.points))
+
+    @cached_property
     def prior_mean(self) -> Array:
         """The prior's mean at the training points, [n, C]."""
-        mean = self.tangent.at(self.points) + self.tangent.push(self.points, self.centre[None])[0]
-        return jnp.asarray(mean)
+        if not self.centre.any():
+            return self.outputs
+        return self.outputs + self.tangent.push(self.points, self.centre[None])[0]
 
     def solver(self, max_iter: int, tol: float, deflation: Any = None) -> Callable[..., Any]:
         problem = self.theta, self.reg, self.targets, self.loss, deflation
@@ -319,16 +326,19 @@ class _TangentProblem:
 
     def mode(self) -> tuple[NDArray, Array, Array]:
         """Dual coefficients, latents and gap of the solution without a random prior function."""
-        deflation = self.deflation(jnp.asarray(self.tangent.at(self.points)))
+        deflation = self.deflation(self.outputs)
         tiled = isinstance(self.theta, SymmetricTiles)
         tol = _MODE_TOLERANCE_OF_TILES if tiled else _MODE_TOLERANCE[self.dtype]
         solve = self.solver(_max_iter(*self.targets.shape), tol, deflation)
-        solution = solve(self.prior_mean()[None])
+        # Where training with this prior has converged, the mode is the network as it stands.
+        trained = self.loss.gradient(self.outputs, self.targets) / self.reg
+        start = trained if self.net.prior_mean == "zero" else jnp.zeros_like(self.outputs)
+        solution = solve(self.prior_mean[None], start=start[None])
         return np.asarray(solution.alpha[0]), solution.latents[0], solution.gap[0]
 
     def until(self, time: float) -> tuple[NDArray, Array, Array]:
         """The same where gradient flow has come by a time; there is no gap to speak of."""
-        start = self.prior_mean()[None]
+        start = self.prior_mean[None]
         theta = cast(Operator, self.theta)  # tiles are not followed
         flow = follow_flow(theta, self.targets, start, self.reg, self.problem.loss, [time])
         alpha, latents = next(flow)
@@ -342,7 +352,7 @@ class _TangentProblem:
     def deflation_of_draws(self, latents: Array, f0: Array) -> CoupledDeflation | Support:
         """Of draws: of a wide prior each is curved at few points, and not where the mode is."""
         if isinstance(self.theta, SymmetricTiles):
-            begin = jnp.moveaxis(latents + f0 - self.prior_mean(), 0, -1).astype(float)
+            begin = jnp.moveaxis(latents + f0 - self.prior_mean, 0, -1).astype(float)
             curvature = per_draw(self.loss.curvature)(begin, self.targets)
             support = Support(self.theta, self.reg)
             if support.pays(curvature):
@@ -365,13 +375,13 @@ class _TangentProblem:
             for numbers in _standard_normal(key, range(draws), *shapes, dtype=np.float64)
         )
         parameters = self.centre + np.asarray(normal) / np.sqrt(self.reg).astype(normal.dtype)
-        f0 = self.tangent.at(self.points) + self.tangent.push(self.points, parameters)
+        f0 = self.outputs + self.tangent.push(self.points, parameters)
         curvature = self.loss.curvature(latents, self.targets)
         start = jnp.broadcast_to(jnp.asarray(alpha), f0.shape)
         if isinstance(self.theta, SymmetricTiles):
             # A wide prior's f0 is far from the mode: start where large directions take it there.
             v, _ = self._directions
-            along = (jnp.asarray(f0) - self.prior_mean()).reshape(draws, -1) @ v
+            along = (jnp.asarray(f0) - self.prior_mean).reshape(draws, -1) @ v
             start = start - (along @ v.T).reshape(f0.shape)
         return parameters, jnp.asarray(f0), curvature.sqrt_matvec(jnp.asarray(z)), start
 
@@ -417,7 +427,7 @@ class _TangentProblem:
         theta = cast(Operator, self.theta)  # a factor has been found
         change = jnp.moveaxis(theta.product(jnp.moveaxis(moved, 0, -1)), -1, 0)
         first_order = latents + g - change
-        f0 = self.prior_mean() + g
+        f0 = self.prior_mean + g
         noise = jnp.einsum("ncd,snd->snc", roots, z)
         solve = self.solver(CHECK_ITERATIONS, CHECK_TOLERANCE, self.deflation(latents))
         exact = solve(jnp.asarray(f0), linear=noise, start=alpha - moved)
