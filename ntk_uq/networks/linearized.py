@@ -321,11 +321,13 @@ class Tangent:
 
         Without X2 those on the diagonal are symmetric.
         """
-        X1 = np.asarray(X1)
-        numbers, i = self._row_size(X1), 0
-        for x1, n1 in self._blocks(X1, numbers):
+        X1, i = np.asarray(X1), 0
+        # Blocks of the kernel are held as well, and symmetric ones twice.
+        kernel_numbers = _BLOCK_BYTES / (4 * jnp.dtype(self.dtype).itemsize)
+        size = self._row_size(X1), max(1, int(kernel_numbers**0.5) // self.n_outputs(X1))
+        for x1, n1 in self._blocks(X1, *size):
             left, j = _rows(self, x1), 0
-            for x2, n2 in self._blocks(X1 if X2 is None else X2, numbers):
+            for x2, n2 in self._blocks(X1 if X2 is None else X2, *size):
                 same = X2 is None and i == j
                 if X2 is not None or j >= i:
                     block = _kernel(left, left if same else _rows(self, x2))[:n1, :, :n2]
@@ -345,15 +347,18 @@ class Tangent:
         rows = jax.eval_shape(_rows, self, x)
         return sum(leaf.size for leaf in jax.tree.leaves(rows)) // self.n_outputs(X) + 1
 
-    def _blocks(self, X: ArrayLike, numbers: int) -> list[tuple[Array, int]]:
+    def _blocks(
+        self, X: ArrayLike, numbers: int, most: int | None = None
+    ) -> list[tuple[Array, int]]:
         """Points in blocks of one shape, filled up with the last point; and how many are meant.
 
-        Each point takes so many `numbers` for each output.
+        Each point takes so many `numbers` for each output; at most so many points.
         """
         X = np.asarray(X)
         outputs = self.n_outputs(X)
         point_bytes = outputs * numbers * jnp.dtype(self.dtype).itemsize
-        size = int(np.clip(_BLOCK_BYTES // point_bytes, 1, len(X)))
+        most = int(np.clip(_BLOCK_BYTES // point_bytes, 1, len(X) if most is None else most))
+        size = -(-len(X) // -(-len(X) // most))  # all alike: what fills up is computed too
         blocks = []
         for start in range(0, len(X), size):
             part = X[start : start + size]
