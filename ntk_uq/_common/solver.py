@@ -183,6 +183,7 @@ class _Dense:
     def __init__(self, ntk: Array | Operator):
         operator = as_operator(ntk)
         self.apply = self.apply_precisely = operator.product
+        self.apply_where = lambda v, _: operator.product(v)
         self.root = jnp.sqrt(operator.diagonal())[..., None]
 
 
@@ -199,6 +200,15 @@ class _Tiled:
 
     def apply(self, v: Array) -> Array:
         return self._product(v, v.dtype)
+
+    def apply_where(self, v: Array, draws: Array) -> Array:
+        """Of some draws: products are what costs, and those that are solved wait for the others."""
+        some = np.flatnonzero(draws)
+        if len(some) == v.shape[-1]:
+            return self.apply(v)
+        out = np.zeros(v.shape, v.dtype)
+        out[..., some] = self.apply(jnp.asarray(np.asarray(v)[..., some]))
+        return jnp.asarray(out)
 
     def apply_precisely(self, v: Array) -> Array:
         return self._product(v, np.float64)
@@ -415,7 +425,7 @@ class _Iterations:
             lambda: self.refreshed(alpha),
             lambda: (latents, descent),
         )
-        ntk_descent = self.operator.apply(descent)
+        ntk_descent = self.operator.apply_where(descent, self.steps.active(it))
         preconditioned = self.preconditioned(latents, descent, ntk_descent)
         return self.steps.turn(it, alpha, latents, descent, ntk_descent, preconditioned)
 
