@@ -27,7 +27,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # What a worker takes at most, programs that it has compiled included.
 _WORKER_BYTES = 2 * 2**30
 # Above this it forgets them.
-_MANY_BYTES = 1.2 * 2**30
+_MANY_BYTES = 1.6 * 2**30
 # More of them would compile the same programs side by side.
 _MOST_WORKERS = 4
 
