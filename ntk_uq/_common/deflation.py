@@ -9,9 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 if TYPE_CHECKING:
-    from ntk_uq._common.operators import Operator
     from ntk_uq.likelihoods import Curvature
-
 
 __all__ = [
     "COUPLED_SHARE",
@@ -160,26 +158,14 @@ class CoupledDeflation(NamedTuple):
 
 @jax.jit
 def deflate_coupled(
-    ntk: "Operator", reg: Array | float, start: Array, curvature: "Curvature"
+    basis: tuple[Array, Array], reg: Array | float, curvature: "Curvature"
 ) -> CoupledDeflation:
-    """Take the directions that two rounds of subspace iteration find from a `start` [n, C, k]."""
-    shape = start.shape
-
-    def orthonormal(v: Array) -> Array:
-        return jnp.linalg.qr(v.reshape(-1, shape[-1]))[0].reshape(shape)
-
-    span = orthonormal(ntk.product(orthonormal(ntk.product(start))))
-    ntk_span = ntk.product(span)
-    values, rotation = jnp.linalg.eigh(jnp.einsum("nck,ncl->kl", span, ntk_span))
-    # What a singular kernel makes of nothing is rounding.
-    floor = jnp.finfo(start.dtype).eps * start.size / shape[-1] * values[-1]
-    rotation = rotation * jnp.where(values > floor, lax.rsqrt(jnp.maximum(values, floor)), 0.0)
-    basis, ntk_basis = (jnp.einsum("nck,kl->ncl", v, rotation) for v in (span, ntk_span))
-    bent = jax.vmap(curvature.matvec, -1, -1)(ntk_basis)
-    matrix = jnp.einsum("nck,ncl->kl", ntk_basis, bent)
-    identity = jnp.eye(shape[-1], dtype=start.dtype)
-    factor = jnp.linalg.cholesky(COUPLED_SHARE * matrix + reg * identity)
-    gain = identity - reg * jax.scipy.linalg.cho_solve((factor, True), identity)
-    # In single precision a small reg can be lost in rounding: no deflation then.
-    gain = jnp.where(jnp.all(jnp.isfinite(gain)), gain, 0.0)
-    return CoupledDeflation(basis, ntk_basis, gain)
+    """The same for directions V and Theta V of all outputs, [n C, k] each."""
+    shape = (*curvature.diagonal.shape, -1)
+    v, ntk_v = (part.reshape(shape) for part in basis)
+    wide = jnp.promote_types(v.dtype, jnp.result_type(float))
+    of_points = jax.tree.map(lambda leaf: leaf.astype(wide), (ntk_v, curvature))
+    bent = jax.vmap(of_points[1].matvec, -1, -1)(of_points[0])
+    matrix = jnp.einsum("nck,ncl->kl", of_points[0], bent)
+    gain = _gain(matrix, jnp.asarray(reg, wide), COUPLED_SHARE)
+    return CoupledDeflation(v, ntk_v, gain.astype(v.dtype))

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ntk_uq._common.deflation import CoupledDeflation, Deflation
+from ntk_uq._common.support import Support
 
 if TYPE_CHECKING:
     from ntk_uq.likelihoods import Likelihood
 
-__all__ = ["REPETITIONS", "Bracket", "DualProblem", "Iterate", "Line", "Steps"]
+__all__ = ["REPETITIONS", "Bracket", "DualProblem", "Iterate", "Line", "Steps", "per_draw"]
 
 # Line searches stop once the slope has fallen to this fraction. Conjugacy needs them fairly
 # exact: 0.5 costs more products with Theta than it saves evaluations, 0.01 the reverse.
@@ -43,7 +44,7 @@ class DualProblem(NamedTuple):
     weights: Any = 1.0
     start: Any = None
     ntk_start: Any = None
-    deflation: Deflation | CoupledDeflation | None = None
+    deflation: Deflation | CoupledDeflation | Support | None = None
     tol: Array | float = 1e-12
     max_iter: Array | int = 5000
 
@@ -98,43 +99,68 @@ class Steps:
             problem.likelihood,
             jnp.moveaxis(linear, 0, -1).astype(f0.dtype),
             weights.T[:, None, :].astype(f0.dtype),
-            problem.deflation,
+            None if isinstance(problem.deflation, Support) else problem.deflation,
             problem.tol,
         )
 
     def gradient(self, latents: Array) -> Array:
-        return self.weights * _per_draw(self.likelihood.gradient)(latents, self.y)
+        return self.weights * per_draw(self.likelihood.gradient)(latents, self.y)
 
     def bend(self, latents: Array, v: Array) -> Array:
         """v^T W v of each draw: [S]."""
-        curvature = _per_draw(self.likelihood.curvature)(latents, self.y)
+        curvature = per_draw(self.likelihood.curvature)(latents, self.y)
         bent = jax.vmap(lambda w, v: w.matvec(v), in_axes=-1, out_axes=-1)(curvature, v)
         return _dot(v, self.weights * bent)
 
+    def is_open(self, norm: Array) -> Array:
+        """Whether a draw of such a norm is not solved."""
+        return norm > 2 * self.reg * _AIM * self.tol
+
     def active(self, it: Iterate) -> Array:
-        return it.norm > 2 * self.reg * _AIM * self.tol
+        return self.is_open(it.norm)
 
     @jax.jit
     def descent(self, alpha: Array, latents: Array) -> Array:
         """The negative gradient r, in the precision of the latents."""
         return self.gradient(latents) - self.linear - self.reg * alpha
 
+    @jax.jit
+    def open_draws(self, latents: Array, descent: Array, ntk_descent: Array) -> tuple[Any, Array]:
+        """The curvature of each draw, [n, C, S], and which are not solved, [S]."""
+        curvature = per_draw(self.likelihood.curvature)(latents, self.y)
+        return curvature, self.is_open(_dot(descent, ntk_descent))
+
     def measure(
-        self, latents: Array, descent: Array, ntk_descent: Array
+        self,
+        latents: Array,
+        descent: Array,
+        ntk_descent: Array,
+        preconditioned: tuple[Array, Array] | None,
     ) -> tuple[Array, Array, Array, Array]:
         """Direction B r, Theta B r, and what they say of r."""
         slope = jnp.maximum(_dot(descent, ntk_descent), 0.0)
         norm = jnp.fmin(slope, 2 * self.reg * self.curved(latents, descent))
-        if self.deflation is None:
+        if preconditioned is not None:
+            steepest, ntk_steepest = preconditioned
+        elif self.deflation is not None:
+            steepest, ntk_steepest = self.deflation.apply(descent, ntk_descent)
+        else:
             return descent, ntk_descent, norm, slope
-        steepest, ntk_steepest = self.deflation.apply(descent, ntk_descent)
         return steepest, ntk_steepest, norm, jnp.maximum(_dot(descent, ntk_steepest), 0.0)
 
     @jax.jit
     def first(
-        self, alpha: Array, latents: Array, descent: Array, ntk_descent: Array, iteration: Array
+        self,
+        alpha: Array,
+        latents: Array,
+        descent: Array,
+        ntk_descent: Array,
+        iteration: Array,
+        preconditioned: tuple[Array, Array] | None = None,
     ) -> Iterate:
-        steepest, ntk_steepest, norm, slope = self.measure(latents, descent, ntk_descent)
+        """Where iterations begin; `preconditioned` is B r and Theta B r where they are known."""
+        measured = self.measure(latents, descent, ntk_descent, preconditioned)
+        steepest, ntk_steepest, norm, slope = measured
         return Iterate(
             alpha,
             latents,
@@ -160,14 +186,23 @@ class Steps:
 
     @jax.jit
     def turn(
-        self, it: Iterate, alpha: Array, latents: Array, descent: Array, ntk_descent: Array
+        self,
+        it: Iterate,
+        alpha: Array,
+        latents: Array,
+        descent: Array,
+        ntk_descent: Array,
+        preconditioned: tuple[Array, Array] | None = None,
     ) -> Iterate:
         """The next direction, conjugate to the last."""
         on = self.active(it)
-        steepest, ntk_steepest, norm, slope = self.measure(latents, descent, ntk_descent)
+        measured = self.measure(latents, descent, ntk_descent, preconditioned)
+        steepest, ntk_steepest, norm, slope = measured
         # A draw that is solved to the last bit waits for the others with a norm of zero.
         last = jnp.where(on, it.slope, 1.0)
         beta = jnp.maximum((slope - _dot(descent, it.ntk_steepest)) / last, 0.0)
+        if preconditioned is not None:
+            beta = jnp.zeros_like(beta)  # Newton's steps, each of another preconditioner
         direction = steepest + beta * it.direction
         ntk_direction = ntk_steepest + beta * it.ntk_direction
         uphill = _dot(descent, ntk_direction) <= 0
@@ -228,7 +263,7 @@ class Steps:
         # Entries of Theta are off independently: of what that does to latents, W^-1/2 times as much
         # in posterior standard deviations is the most that any one can be off.
         size = rounding * root * jnp.sqrt(jnp.sum((root * alpha) ** 2, axis=0))
-        curvature = self.weights * _per_draw(self.likelihood.curvature)(latents, self.y).diagonal
+        curvature = self.weights * per_draw(self.likelihood.curvature)(latents, self.y).diagonal
         stored = 0.5 * jnp.max(curvature * size**2, axis=(0, 1))
         return (jnp.sqrt(gap) + REPETITIONS * jnp.sqrt(stored)) ** 2
 
@@ -241,7 +276,7 @@ class Steps:
         # Of a likelihood that does not say the curvature is taken for changing.
         if not getattr(self.likelihood, "constant_curvature", False):
             return jnp.full(descent.shape[-1], jnp.inf, descent.dtype)
-        bend = self.weights * _per_draw(self.likelihood.curvature)(latents, self.y).diagonal
+        bend = self.weights * per_draw(self.likelihood.curvature)(latents, self.y).diagonal
         left = jnp.where(descent == 0, 0.0, descent**2 / bend)
         return 0.5 * jnp.sum(left, axis=(0, 1))
 
@@ -319,7 +354,7 @@ class Line(NamedTuple):
         return Bracket(t, low, high, jnp.abs(t - at.t), *self.evaluated(t), at.searched + 1)
 
 
-def _per_draw(function: Callable) -> Callable:
+def per_draw(function: Callable) -> Callable:
     """The function of latents [n, C] and targets, of latents [n, C, S]."""
     return jax.vmap(function, in_axes=(-1, None), out_axes=-1)
 

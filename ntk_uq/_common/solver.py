@@ -39,6 +39,7 @@ from ntk_uq._common.deflation import (
 from ntk_uq._common.dual_steps import REPETITIONS, DualProblem, Iterate, Steps
 from ntk_uq._common.low_rank import LowRank
 from ntk_uq._common.operators import Operator, as_operator
+from ntk_uq._common.support import Support
 from ntk_uq._common.tiles import SymmetricTiles
 
 # What is held outside of any program.
@@ -118,16 +119,29 @@ def deflate_at_mode(
     return deflate(basis, reg, curvature, share), mode
 
 
-def large_directions(ntk: Array | Products, y: Array) -> tuple[Array, Array]:
-    """Directions V that Theta makes large, and Theta V, [n, k] each, for targets [n, C]."""
+def large_directions(
+    ntk: Array | Operator | Products, y: Array, *, most: int | None = None
+) -> tuple[Array, Array]:
+    """Directions V that Theta makes large, and Theta V, for targets [n, C].
+
+    Of shape [n, k] each, or [n C, k] where Theta couples the outputs; at most so many.
+    """
     tiled = isinstance(ntk, Products)
-    operator: Any = _Tiled(ntk, None) if isinstance(ntk, Products) else _Dense(ntk)
-    most = int(np.clip(len(ntk) // 64, DIRECTIONS, _DIRECTIONS_OF_TILES)) if tiled else DIRECTIONS
-    size = min(most, max(1, DEFLATED // y.shape[1]), len(ntk))
+    operator: Any = _Tiled(ntk, len(y), None) if isinstance(ntk, Products) else _Dense(ntk)
+    coupled = operator.root.shape[1] > 1
+    rows = y.size if coupled else len(y)
+    if most is None:
+        most = int(np.clip(rows // 64, DIRECTIONS, _DIRECTIONS_OF_TILES)) if tiled else DIRECTIONS
+        most = min(most, max(1, DEFLATED // y.shape[1]))
     # Any start that has something of every direction does; the same in every run.
-    numbers = np.random.default_rng(0).standard_normal((len(ntk), size))
+    numbers = np.random.default_rng(0).standard_normal((rows, min(most, rows)))
     start = jnp.asarray(numbers, float if tiled else y.dtype)
-    return deflation_basis(operator.apply_precisely, start, y.dtype)
+    shape = (len(y), rows // len(y), -1)
+
+    def apply(v: Array) -> Array:
+        return operator.apply_precisely(v.reshape(shape)).reshape(v.shape)
+
+    return deflation_basis(apply, start, y.dtype)
 
 
 class DualSolution(NamedTuple):
@@ -169,6 +183,7 @@ class _Dense:
     def __init__(self, ntk: Array | Operator):
         operator = as_operator(ntk)
         self.apply = self.apply_precisely = operator.product
+        self.apply_where = lambda v, _: operator.product(v)
         self.root = jnp.sqrt(operator.diagonal())[..., None]
 
 
@@ -177,19 +192,29 @@ class _Tiled:
 
     patience = _STALLED_OF_TILES
 
-    def __init__(self, tiles: Products, told: Callable[[float], None] | None):
+    def __init__(self, tiles: Products, n: int, told: Callable[[float], None] | None):
         self.tiles, self.told = tiles, told
-        self.root = jnp.sqrt(jnp.asarray(tiles.diagonal())).reshape(-1, 1, 1)
+        # A row for each of the n points, or for each of their outputs.
+        self.root = jnp.sqrt(jnp.asarray(tiles.diagonal())).reshape(n, -1, 1)
         self.rounding = tiles.rounding
 
     def apply(self, v: Array) -> Array:
         return self._product(v, v.dtype)
 
+    def apply_where(self, v: Array, draws: Array) -> Array:
+        """Of some draws: products are what costs, and those that are solved wait for the others."""
+        some = np.flatnonzero(draws)
+        if len(some) == v.shape[-1]:
+            return self.apply(v)
+        out = np.zeros(v.shape, v.dtype)
+        out[..., some] = self.apply(jnp.asarray(np.asarray(v)[..., some]))
+        return jnp.asarray(out)
+
     def apply_precisely(self, v: Array) -> Array:
         return self._product(v, np.float64)
 
     def _product(self, v: Array, dtype: Any) -> Array:
-        columns = np.asarray(v, dtype).reshape(len(v), -1)
+        columns = np.asarray(v, dtype).reshape(len(self.tiles), -1)
         return jnp.asarray(self.tiles.product(columns)).reshape(v.shape)
 
     @property
@@ -221,7 +246,7 @@ def solve_dual(
     weights: Array | float = 1.0,
     start: Array | None = None,
     ntk_start: Array | None = None,
-    deflation: Deflation | CoupledDeflation | None = None,
+    deflation: Deflation | CoupledDeflation | Support | None = None,
     tol: Array | float = 1e-12,
     max_iter: int = 5000,
     told: Callable[[float], None] | None = None,
@@ -251,8 +276,9 @@ def solve_dual(
         Dual coefficients to start from, those of a neighbouring problem for example.
     ntk_start : Array of shape [S, n, C], optional
         Theta times `start`, where it is known: only tiles gain by it.
-    deflation : Deflation or CoupledDeflation, optional
-        Preconditioner for these problems. Changes the way there, and not the solution.
+    deflation : Deflation or CoupledDeflation, or Support, optional
+        Preconditioner for these problems; `Support` of the same tiles. Changes the way there, and
+        not the solution.
     tol : float
         Wanted gap, in nats. The default leaves the latents within about a millionth of a
         posterior standard deviation; single precision reaches about 1e-6.
@@ -271,7 +297,7 @@ def solve_dual(
     )
     if isinstance(ntk, Products):
         report = None if told is None else lambda norm: told(norm / (2 * float(reg)))
-        return _solve(_Tiled(ntk, report), problem)
+        return _solve(_Tiled(ntk, len(y), report), problem)
     problem = problem._replace(ntk_start=None)
     if not _can_be_enlarged(ntk, problem):
         return _dense_program()(ntk, problem)
@@ -351,6 +377,7 @@ class _Iterations:
     steps: Steps
     dtype: Any
     max_iter: Any
+    support: Support | None = None
 
     def latents_afresh(self, alpha: Array) -> Array:
         return self.steps.prior + self.operator.apply_precisely(alpha)
@@ -361,7 +388,20 @@ class _Iterations:
             alpha = alpha.astype(float)
         descent = self.steps.descent(alpha, latents).astype(self.dtype)
         ntk_descent = self.operator.apply(descent)
-        return self.steps.first(alpha, latents.astype(self.dtype), descent, ntk_descent, iteration)
+        preconditioned = self.preconditioned(latents, descent, ntk_descent)
+        latents = latents.astype(self.dtype)
+        return self.steps.first(alpha, latents, descent, ntk_descent, iteration, preconditioned)
+
+    def preconditioned(
+        self, latents: Array, descent: Array, ntk_descent: Array
+    ) -> tuple[Array, Array] | None:
+        """B r and Theta B r, where they are not left to the steps."""
+        if self.support is None:
+            return None
+        # Of classes that are nearly sure single precision would not know the curvature.
+        latents = latents.astype(jnp.result_type(float))
+        curvature, active = self.steps.open_draws(latents, descent, ntk_descent)
+        return self.support.apply(curvature, active, descent, ntk_descent)
 
     def beginning(self, start: Array | None, ntk_start: Array | None) -> Iterate:
         """At coefficients [S, n, C] and Theta times these, which are zero where not given."""
@@ -385,7 +425,9 @@ class _Iterations:
             lambda: self.refreshed(alpha),
             lambda: (latents, descent),
         )
-        return self.steps.turn(it, alpha, latents, descent, self.operator.apply(descent))
+        ntk_descent = self.operator.apply_where(descent, self.steps.active(it))
+        preconditioned = self.preconditioned(latents, descent, ntk_descent)
+        return self.steps.turn(it, alpha, latents, descent, ntk_descent, preconditioned)
 
     def unfinished(self, it: Iterate) -> Array:
         within = it.iteration < jnp.minimum(self.max_iter, it.gained + self.operator.patience)
@@ -410,13 +452,14 @@ class _Iterations:
 def _solve(operator: Any, problem: DualProblem) -> DualSolution:
     start, ntk_start = problem.start, problem.ntk_start
     steps = Steps.of(problem)
-    iterations = _Iterations(operator, steps, problem.f0.dtype, problem.max_iter)
+    support = problem.deflation if isinstance(problem.deflation, Support) else None
+    iterations = _Iterations(operator, steps, problem.f0.dtype, problem.max_iter, support)
     first = _Round.zero(iterations.beginning(start, ntk_start))
     end, _, rounds = operator.loops.while_loop(iterations.improving, iterations.once_more, first)
-    gap = _certified(operator, steps, end)
+    gap = _certified(operator, steps, end, problem.deflation is not None)
     # At the start f and Theta r; at the end as much again, and what a deflation has not kept.
     around = (1 if start is None or ntk_start is not None else 2) + (
-        2 if steps.deflation is None else 3
+        2 if problem.deflation is None else 3
     )
     return DualSolution(
         alpha=jnp.moveaxis(end.alpha, -1, 0),
@@ -424,16 +467,19 @@ def _solve(operator: Any, problem: DualProblem) -> DualSolution:
         gap=gap,
         residual=jnp.max(jnp.abs(end.descent), axis=(0, 1)),
         converged=gap <= steps.tol,  # not where it is not a number
-        n_products=end.iteration + end.iteration // _REFRESH + 2 * rounds + around,
+        n_products=(1 if support is None else 2) * end.iteration
+        + end.iteration // _REFRESH
+        + 2 * rounds
+        + around,
     )
 
 
-def _certified(operator: Any, steps: Steps, it: Iterate) -> Array:
+def _certified(operator: Any, steps: Steps, it: Iterate, preconditioned: bool) -> Array:
     """The gap of an iterate, with what rounding hides: of 3 alpha and 3 r all errors are others."""
     alpha, r = (lax.optimization_barrier(3 * v) for v in (it.alpha, it.descent))
     ntk_alpha = lax.optimization_barrier(operator.apply_precisely(alpha)) / 3
     ntk_r = lax.optimization_barrier(operator.apply(r)) / 3
-    known = it.ntk_steepest if steps.deflation is None else operator.apply(it.descent)
+    known = operator.apply(it.descent) if preconditioned else it.ntk_steepest
     return steps.gap(it, operator.root, alpha / 3, ntk_alpha, ntk_r, known, operator.rounding)
 
 

@@ -94,6 +94,14 @@ class SymmetricTiles:
                 progress(done + 1, len(self._tiles))
         return self
 
+    def put(self, row: int, column: int, block: NDArray) -> None:
+        """Write a block that begins there, and with it what is its mirror image."""
+        for first, second, part in ((row, column, block), (column, row, block.T)):
+            for (i, j), tile in self._tiles.items():
+                of_rows, own_rows = _common_part(self._rows[i], first, len(part))
+                of_columns, own_columns = _common_part(self._rows[j], second, part.shape[1])
+                tile[of_rows, of_columns] = part[own_rows, own_columns]
+
     def product(self, v: NDArray) -> NDArray:
         """The matrix times v [n, k], in the precision of v.
 
@@ -120,6 +128,20 @@ class SymmetricTiles:
                 out[columns] += tile.T @ v[rows]
         return out
 
+    def among(self, indices: NDArray) -> NDArray:
+        """The entries between some rows, in ascending order, and the same columns: [k, k]."""
+        starts = [rows.start for rows in self._rows]
+        ends = np.searchsorted(indices, [*starts, len(self)])
+        local = [indices[ends[i] : ends[i + 1]] - start for i, start in enumerate(starts)]
+        out = np.empty((len(indices), len(indices)))
+        for (i, j), tile in self._tiles.items():
+            rows, columns = slice(ends[i], ends[i + 1]), slice(ends[j], ends[j + 1])
+            # Whole rows first: that reads in order, and other threads run.
+            part = tile.take(local[i], axis=0).take(local[j], axis=1)
+            out[rows, columns] = part
+            out[columns, rows] = part.T
+        return out
+
     def diagonal(self) -> NDArray:
         """The diagonal [n], in double precision."""
         out = np.zeros(len(self))
@@ -135,6 +157,12 @@ class SymmetricTiles:
 
     def _length(self, i: int) -> int:
         return self._rows[i].stop - self._rows[i].start
+
+
+def _common_part(rows: slice, start: int, length: int) -> tuple[slice, slice]:
+    """What rows have in common with a block that starts there, within both."""
+    begin, end = max(rows.start, start), max(rows.start, start, min(rows.stop, start + length))
+    return slice(begin - rows.start, end - rows.start), slice(begin - start, end - start)
 
 
 def tiled_bytes(n: int, dtype: DTypeLike = np.float32) -> int:

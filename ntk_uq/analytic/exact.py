@@ -26,7 +26,12 @@ from ntk_uq._common.rules import own_rules
 from ntk_uq._common.side_by_side import side_by_side
 from ntk_uq._common.solver import DualSolution, deflate_at_mode, solve_dual
 from ntk_uq._common.uncertainty import Uncertainty
-from ntk_uq.analytic.budget import _DRAWS_A_CORE, _draws_at_once, _max_iter
+from ntk_uq.analytic.budget import (
+    _DRAWS_A_CORE,
+    _draws_at_once,
+    _draws_at_once_of_tiles,
+    _max_iter,
+)
 from ntk_uq.analytic.inputs import _arrays, objective_gap
 from ntk_uq.likelihoods import Likelihood, require_condition
 from ntk_uq.networks.architecture import Kernels
@@ -336,21 +341,27 @@ def _solve_draws(
     of_draws: dict[str, Array],
     progress: Progress | None,
     task: str,
+    *,
+    by_tiles: bool = False,
 ) -> tuple[Array, Array, Array]:
     """Solve chunk by chunk, so that progress is seen and an interrupt is heard.
 
     Prior functions f0, and what else the problems take, are of shape [S, n, C].
 
     On a CPU the chunks run side by side: what is not a matrix product keeps one core busy only.
-    Processes divide them.
+    Products with tiles take all cores, and are shared by as many draws as fit. Processes divide
+    the chunks.
     """
-    n_draws, at_once, threads = len(f0), _draws_at_once(*f0.shape[1:]), 1
-    if jax.default_backend() == "cpu":
+    n_draws, n, outputs = f0.shape
+    at_once, threads = _draws_at_once(n, outputs), 1
+    if by_tiles:
+        at_once = _draws_at_once_of_tiles(n, outputs, n_draws)
+    elif jax.default_backend() == "cpu":
         threads = min(cores(), n_draws, at_once)
         at_once = min(at_once // threads, _DRAWS_A_CORE)
     # One for all, whatever n_draws: draws keep their values.
     size = min(gather(min(n_draws, at_once), task))
-    double = f0.dtype == jnp.float64
+    double = bool(jax.config.jax_enable_x64)
     given = {name: np.asarray(array) for name, array in (of_draws | {"f0": f0}).items()}
 
     def solve_chunk(start: int) -> tuple[Array, Array, Array]:

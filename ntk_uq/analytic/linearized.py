@@ -15,7 +15,7 @@ it is needed. docs/theory: "A trained network".
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar, Literal, cast
 
 import jax
@@ -27,18 +27,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._common.checkpoint import digest
 from ntk_uq._common.deflation import CoupledDeflation, deflate_coupled
+from ntk_uq._common.dual_steps import per_draw
 from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.machine import memory_limit
 from ntk_uq._common.operators import Dense, Factor, Operator
 from ntk_uq._common.progress import Progress, progress_bar
 from ntk_uq._common.rules import own_rules
-from ntk_uq._common.solver import DualSolution, solve_dual
+from ntk_uq._common.solver import DualSolution, large_directions, solve_dual
+from ntk_uq._common.support import Support
+from ntk_uq._common.tiles import SymmetricTiles, tiled_bytes
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.budget import _max_iter
 from ntk_uq.analytic.exact import _solve_draws, _standard_normal
 from ntk_uq.analytic.flow import check_time, follow_flow
 from ntk_uq.analytic.solutions import check_solution
 from ntk_uq.likelihoods import Curvature, Likelihood
+from ntk_uq.likelihoods.interface import in_single_precision
 from ntk_uq.networks.linearized import Linearized, Tangent, TangentProducts
 from ntk_uq.networks.problem import Problem
 from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
@@ -69,6 +73,8 @@ _DOUBLE_ROWS = 2**13
 # precision half a hundredth, as rounding hides much of that. The mode is known to a millionth.
 _TOLERANCE = {jnp.dtype("float64"): 5e-7, jnp.dtype("float32"): 1e-5}
 _MODE_TOLERANCE = {jnp.dtype("float64"): 1e-12, jnp.dtype("float32"): 1e-5}
+# With tiles, whose residuals are double.
+_MODE_TOLERANCE_OF_TILES = 1e-6
 # Directions that a deflation takes, at most a quarter of all: of 3,000 rows 512 take three times as
 # long to find, and save no tenth of the products.
 _DIRECTIONS = 128
@@ -181,9 +187,10 @@ class LinearizedEnsemble:
                     f"The network has {found} outputs, and the targets {outputs}: for classes "
                     "every label must be in y, in the order of the network's outputs."
                 )
-            tangent = net.tangent.cast(_precision(net.tangent, n * outputs))
+            factorised = self.method == "gaussian" and self.uncertainty != "none"
+            as_matrix = factorised or self.time is not None
             with progress_bar("tangent kernel", n, progress) as told:
-                theta = _operator(tangent, problem.points, outputs, told)
+                tangent, theta = _kernel(net.tangent, problem.points, outputs, as_matrix, told)
             tangent_problem = _TangentProblem(tangent, net, problem, theta)
             if self.uncertainty == "none" or self.method == "gaussian":
                 predictor: Any = self._about_mode(tangent_problem)
@@ -209,11 +216,13 @@ class LinearizedEnsemble:
         key = jax.random.fold_in(p.problem.key, 0)
         mode, latents, _ = p.mode()
         parameters, f0, noise, start = p.random_problems(key, self.n_draws, mode, latents)
-        tol = _TOLERANCE[jnp.dtype(p.tangent.dtype)]
-        solve = p.solver(_max_iter(*p.targets.shape), tol, p.deflation(latents))
+        tol = _TOLERANCE[p.dtype]
+        deflation = p.deflation_of_draws(latents, f0)
+        solve = p.solver(_max_iter(*p.targets.shape), tol, deflation)
         of_draws = {"linear": noise, "start": start}
         task = f"draws of {digest((jax.random.key_data(key), p.targets))}"
-        alpha, gap, converged = _solve_draws(solve, f0, of_draws, told, task)
+        tiled = isinstance(p.theta, SymmetricTiles)
+        alpha, gap, converged = _solve_draws(solve, f0, of_draws, told, task, by_tiles=tiled)
         moved = parameters + p.tangent.pull(p.points, np.asarray(alpha))
         return TangentDraws(moved, p.reg, gap, converged)
 
@@ -234,15 +243,30 @@ def _precision(tangent: Tangent, rows: int) -> Any:
     return jnp.dtype("float64") if fits else tangent.dtype
 
 
-def _operator(tangent: Tangent, X: Floats, outputs: int, told: Progress | None) -> Operator:
-    """Theta in the smallest form that fits."""
-    rows, size = len(X) * outputs, jnp.dtype(tangent.dtype).itemsize
-    most = _SHARE * memory_limit()
-    if 2 * tangent.size < rows and rows * tangent.size * size < most:
-        return Factor(jnp.asarray(tangent.jacobian(X)))
+def _kernel(
+    tangent: Tangent, X: Floats, outputs: int, as_matrix: bool, told: Progress | None
+) -> tuple[Tangent, Operator | SymmetricTiles]:
+    """Theta in the smallest form that fits, and the tangent in its precision."""
+    rows, most = len(X) * outputs, _SHARE * memory_limit()
+    narrow = 2 * tangent.size < rows
+    if rows > _DOUBLE_ROWS and not (narrow or as_matrix) and tiled_bytes(rows) < most:
+        single = tangent.cast(jnp.float32)
+        return single, _tiles(single, X, outputs, told)
+    tangent = tangent.cast(_precision(tangent, rows))
+    size = jnp.dtype(tangent.dtype).itemsize
+    if narrow and rows * tangent.size * size < most:
+        return tangent, Factor(jnp.asarray(tangent.jacobian(X)))
     if rows**2 * size < most:
-        return Dense(jnp.asarray(tangent.kernel(X, progress=told)))
-    return TangentProducts.of(tangent, X)
+        return tangent, Dense(jnp.asarray(tangent.kernel(X, progress=told)))
+    return tangent, TangentProducts.of(tangent, X)
+
+
+def _tiles(tangent: Tangent, X: Floats, outputs: int, told: Progress | None) -> SymmetricTiles:
+    tiles = SymmetricTiles(len(X) * outputs)
+    for i, j, block in tangent.kernel_blocks(X, progress=told):
+        matrix = block.reshape(block.shape[0] * outputs, -1)
+        tiles.put(i * outputs, j * outputs, matrix)
+    return tiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,7 +276,7 @@ class _TangentProblem:
     tangent: Tangent
     net: Linearized
     problem: Problem
-    theta: Operator
+    theta: Operator | SymmetricTiles
 
     @property
     def reg(self) -> float:
@@ -264,7 +288,19 @@ class _TangentProblem:
 
     @property
     def targets(self) -> Array:
-        return jnp.asarray(self.problem.targets, self.tangent.dtype)
+        return jnp.asarray(self.problem.targets, self.dtype)
+
+    @property
+    def dtype(self) -> Any:
+        """Precision of the solutions; with tiles they are judged in double precision."""
+        return jnp.dtype(self.tangent.dtype)
+
+    @property
+    def loss(self) -> Likelihood:
+        """The likelihood in this precision."""
+        if self.dtype == jnp.float32:
+            return in_single_precision(self.problem.loss)
+        return self.problem.loss
 
     @property
     def centre(self) -> NDArray:
@@ -272,51 +308,79 @@ class _TangentProblem:
         vector = self.tangent.vector
         return -vector if self.net.prior_mean == "zero" else np.zeros_like(vector)
 
+    @cached_property
+    def outputs(self) -> Array:
+        """The network's own at the training points, [n, C]."""
+        return jnp.asarray(self.tangent.at(self.points))
+
+    @cached_property
     def prior_mean(self) -> Array:
         """The prior's mean at the training points, [n, C]."""
-        return jnp.asarray(
-            self.tangent.at(self.points) + self.tangent.push(self.points, self.centre[None])[0]
-        )
+        if not self.centre.any():
+            return self.outputs
+        return self.outputs + self.tangent.push(self.points, self.centre[None])[0]
 
     def solver(self, max_iter: int, tol: float, deflation: Any = None) -> Callable[..., Any]:
-        problem = self.theta, self.reg, self.targets, self.problem.loss, deflation
+        problem = self.theta, self.reg, self.targets, self.loss, deflation
         return partial(_solve, *problem, tol, max_iter)
 
     def mode(self) -> tuple[NDArray, Array, Array]:
         """Dual coefficients, latents and gap of the solution without a random prior function."""
-        dtype = jnp.dtype(self.tangent.dtype)
-        deflation = self.deflation(jnp.asarray(self.tangent.at(self.points)))
-        solve = self.solver(_max_iter(*self.targets.shape), _MODE_TOLERANCE[dtype], deflation)
-        solution = solve(self.prior_mean()[None])
+        deflation = self.deflation(self.outputs)
+        tiled = isinstance(self.theta, SymmetricTiles)
+        tol = _MODE_TOLERANCE_OF_TILES if tiled else _MODE_TOLERANCE[self.dtype]
+        solve = self.solver(_max_iter(*self.targets.shape), tol, deflation)
+        solution = solve(self.prior_mean[None])
         return np.asarray(solution.alpha[0]), solution.latents[0], solution.gap[0]
 
     def until(self, time: float) -> tuple[NDArray, Array, Array]:
         """The same where gradient flow has come by a time; there is no gap to speak of."""
-        start = self.prior_mean()[None]
-        flow = follow_flow(self.theta, self.targets, start, self.reg, self.problem.loss, [time])
+        start = self.prior_mean[None]
+        theta = cast(Operator, self.theta)  # tiles are not followed
+        flow = follow_flow(theta, self.targets, start, self.reg, self.problem.loss, [time])
         alpha, latents = next(flow)
         return np.asarray(alpha[0]), latents[0], jnp.zeros((), latents.dtype)
 
     def deflation(self, latents: Array) -> CoupledDeflation:
         """Of the problem and its draws, by a share of the curvature at these latents."""
-        n, outputs = self.targets.shape
-        directions = max(1, min(_DIRECTIONS, n * outputs // 4))
-        # Any start that has something of every direction does; the same in every run.
-        start = np.random.default_rng(0).standard_normal((n, outputs, directions))
-        curvature = self.problem.loss.curvature(latents, self.targets)
-        return deflate_coupled(self.theta, self.reg, jnp.asarray(start, latents.dtype), curvature)
+        curvature = self.loss.curvature(latents, self.targets)
+        return deflate_coupled(self._directions, self.reg, curvature)
+
+    def deflation_of_draws(self, latents: Array, f0: Array) -> CoupledDeflation | Support:
+        """Of draws: of a wide prior each is curved at few points, and not where the mode is."""
+        if isinstance(self.theta, SymmetricTiles):
+            begin = jnp.moveaxis(latents + f0 - self.prior_mean, 0, -1).astype(float)
+            curvature = per_draw(self.loss.curvature)(begin, self.targets)
+            support = Support(self.theta, self.reg)
+            if support.pays(curvature):
+                return support
+        return self.deflation(latents)
+
+    @cached_property
+    def _directions(self) -> tuple[Array, Array]:
+        most = max(1, min(_DIRECTIONS, self.targets.size // 4))
+        return large_directions(self.theta, self.targets, most=most)
 
     def random_problems(
         self, key: Array, draws: int, alpha: NDArray, latents: Array
     ) -> tuple[NDArray, Array, Array, Array]:
         """Parameters' prior draws [S, P], prior functions, label noise and starts [S, n, C]."""
         shapes = (self.tangent.size,), self.targets.shape
-        normal, z = _standard_normal(key, range(draws), *shapes, dtype=self.tangent.dtype)
+        # The same draws in every precision.
+        normal, z = (
+            np.asarray(numbers, self.dtype)
+            for numbers in _standard_normal(key, range(draws), *shapes, dtype=np.float64)
+        )
         parameters = self.centre + np.asarray(normal) / np.sqrt(self.reg).astype(normal.dtype)
-        f0 = self.tangent.at(self.points) + self.tangent.push(self.points, parameters)
-        curvature = self.problem.loss.curvature(latents, self.targets)
+        f0 = self.outputs + self.tangent.push(self.points, parameters)
+        curvature = self.loss.curvature(latents, self.targets)
         start = jnp.broadcast_to(jnp.asarray(alpha), f0.shape)
-        return parameters, jnp.asarray(f0), curvature.sqrt_matvec(z), start
+        if isinstance(self.theta, SymmetricTiles):
+            # A wide prior's f0 is far from the mode: start where large directions take it there.
+            v, _ = self._directions
+            along = (jnp.asarray(f0) - self.prior_mean).reshape(draws, -1) @ v
+            start = start - (along @ v.T).reshape(f0.shape)
+        return parameters, jnp.asarray(f0), curvature.sqrt_matvec(jnp.asarray(z)), start
 
     def gaussian(
         self, mode: "TangentGaussian", alpha: NDArray, latents: Array
@@ -357,9 +421,10 @@ class _TangentProblem:
         g = self.tangent.push(self.points, np.asarray(parameters)) / np.sqrt(self.reg)
         pulled = jnp.einsum("ndc,snd->snc", roots, jnp.asarray(g, latents.dtype)) + z
         moved = jnp.einsum("ncd,snd->snc", roots, self._dual_solve(predictor, roots, pulled))
-        change = jnp.moveaxis(self.theta.product(jnp.moveaxis(moved, 0, -1)), -1, 0)
+        theta = cast(Operator, self.theta)  # a factor has been found
+        change = jnp.moveaxis(theta.product(jnp.moveaxis(moved, 0, -1)), -1, 0)
         first_order = latents + g - change
-        f0 = self.prior_mean() + g
+        f0 = self.prior_mean + g
         noise = jnp.einsum("ncd,snd->snc", roots, z)
         solve = self.solver(CHECK_ITERATIONS, CHECK_TOLERANCE, self.deflation(latents))
         exact = solve(jnp.asarray(f0), linear=noise, start=alpha - moved)

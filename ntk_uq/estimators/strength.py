@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntk_uq._common.warnings import warn_user
+from ntk_uq.networks.linearized import Linearized
 from ntk_uq.networks.problem import Problem
 
 __all__ = ["share_of_targets", "warn_of_strong_reg"]
@@ -50,8 +51,12 @@ def share_of_targets(targets: Floats, predicted: Floats, weights: Floats | None 
 
 
 def warn_of_strong_reg(estimator: Any, problem: Problem) -> None:
-    """Name `reg` where predictions at training points hardly differ from one another."""
-    if problem.reg == 0 or estimator._stop is not None:
+    """Name `reg` where predictions at training points hardly differ from one another.
+
+    A trained network has learnt before.
+    """
+    trained = isinstance(problem.architecture, Linearized)
+    if problem.reg == 0 or estimator._stop is not None or trained:
         return
     n = len(problem.points)
     rows = np.linspace(0, n - 1, min(n, _PROBES)).astype(int)

@@ -3,9 +3,10 @@
 A weight W [k, m] that is used once, in h W with one row h for each point, has the derivative
 h (x) g, with g the gradient by the product. It is kept in this form: its part of the tangent
 kernel, (h . h') (g . g'), costs k + C^2 m where C^2 k m numbers would be multiplied. The derivative
-by a convolution's kernel is formed, as a product of patches of its input and gradients by its
-output: vectorised by JAX it would be a convolution with a group for each point, which is slow. Such
-weights are found in the jaxpr of the forward pass; of all others JAX forms the derivatives.
+by a convolution's kernel is a sum of such over the output's positions, with patches of the input
+for rows: where it has few positions it is kept in this form as well, else it is formed. Vectorised
+by JAX it would be a convolution with a group for each point, which is slow. Such weights are found
+in the jaxpr of the forward pass; of all others JAX forms the derivatives.
 """
 
 import math
@@ -19,14 +20,20 @@ import numpy as np
 from jax import Array, lax
 from jax.extend import core
 
+from ntk_uq._common.machine import cores, one_blas_thread
+from ntk_uq._common.side_by_side import side_by_side
+
 __all__ = ["Rows", "jacobian_of", "kernel_of", "pull_of", "push_of", "rows_of"]
 
 Function = Callable[
     [list[Array], Array], Array
 ]  # (arrays of parameters, points [n, ...]) -> [n, C]
-# Derivatives at b points by each array of p parameters: (J [b, C, p],), or of a dense layer with
-# p = k m its factors (h [b, k], g [b, C, m]).
+# Derivatives at b points by each array of p parameters: (J [b, C, p],), or with p = k m factors
+# (h [b, q, k], g [b, C, q, m]) at q positions, of a dense layer one.
 Rows = list[tuple[Array, ...]]
+
+# Many small products run at half the rate of a large one.
+_GAIN = 2
 
 _product = partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
@@ -72,16 +79,57 @@ def kernel_of(left: Rows, right: Rows, xp: Any = jnp) -> Any:
     if formed:
         total = products(*(xp.concatenate(arrays, axis=-1) for arrays in zip(*formed, strict=True)))
     for u, v in zip(left, right, strict=True):
-        if len(u) == 2:
-            total = total + products(u[0], v[0])[:, None, :, None] * products(u[1], v[1])
+        if len(u) == 2 and u[0].shape[1] == 1:
+            seen = products(u[0][:, 0], v[0][:, 0])[:, None, :, None]
+            total = total + seen * products(u[1][:, :, 0], v[1][:, :, 0])
+        elif len(u) == 2:
+            total = total + (_at_positions if xp is np else _at_positions_on_device)(u, v)
     return total
+
+
+def _at_positions(left: tuple[Any, ...], right: tuple[Any, ...]) -> Any:
+    """The sum over pairs of positions of (h . h') (g . g'), by NumPy.
+
+    For each point (h . h') g' first: q^2 C m multiplications for a pair of points, and C^2 q m
+    after them, where (g . g') would take C^2 q^2 m.
+    """
+    (h1, g1), (h2, g2) = left, right
+    (b1, outputs, q, m), (b2, others) = g1.shape, g2.shape[:2]
+    patches = h2.reshape(b2 * q, -1).T
+    g1, g2 = (np.ascontiguousarray(g.transpose(0, 2, 1, 3)) for g in (g1, g2))
+    g2 = g2.reshape(b2, q, others * m)
+    kernel = np.empty((b1, outputs, b2 * others), g1.dtype)
+
+    def of_point(i: int) -> None:
+        seen = (h1[i] @ patches).reshape(q, b2, q)
+        weighted = np.empty((q, b2, others * m), g1.dtype)
+        np.matmul(seen.transpose(1, 0, 2), g2, out=weighted.transpose(1, 0, 2))
+        by_position = weighted.reshape(q, b2 * others, m).transpose(0, 2, 1)
+        np.sum(np.matmul(g1[i], by_position), axis=0, out=kernel[i])
+
+    with one_blas_thread():
+        side_by_side(of_point, range(b1), cores())
+    return kernel.reshape(b1, outputs, b2, others)
+
+
+def _at_positions_on_device(left: tuple[Array, ...], right: tuple[Array, ...]) -> Array:
+    """The same by JAX."""
+
+    def of_point(point: tuple[Array, Array]) -> Array:
+        seen = _product("qk,jpk->jqp", point[0], right[0])
+        weighted = _product("jqp,jdpm->jdqm", seen, right[1])
+        return _product("cqm,jdqm->cjd", point[1], weighted)
+
+    return lax.map(of_point, left)
 
 
 def jacobian_of(rows: Rows) -> Array:
     """J, [b, C, P]."""
 
     def formed(row: tuple[Array, ...]) -> Array:
-        return row[0] if len(row) == 1 else _outer(*row).reshape(*row[1].shape[:2], -1)
+        if len(row) == 1:
+            return row[0]
+        return _product("bqk,bcqm->bckm", *row).reshape(*row[1].shape[:2], -1)
 
     return jnp.concatenate([formed(row) for row in rows], axis=-1)
 
@@ -95,7 +143,7 @@ def push_of(rows: Rows, v: Array) -> Array:
         else:
             h, g = row
             weights = part.reshape(len(part), h.shape[-1], g.shape[-1])
-            total = total + _product("sim,icm->sic", _product("ik,skm->sim", h, weights), g)
+            total = total + _product("siqm,icqm->sic", _product("iqk,skm->siqm", h, weights), g)
     return total
 
 
@@ -106,13 +154,9 @@ def pull_of(rows: Rows, u: Array) -> Array:
         if len(row) == 1:
             return _product("sic,icp->sp", u, row[0])
         h, g = row
-        return _product("ik,sim->skm", h, _product("sic,icm->sim", u, g)).reshape(len(u), -1)
+        return _product("iqk,siqm->skm", h, _product("sic,icqm->siqm", u, g)).reshape(len(u), -1)
 
     return jnp.concatenate([part(row) for row in rows], axis=-1)
-
-
-def _outer(h: Array, g: Array) -> Array:
-    return h[:, None, :, None] * g[:, :, None, :]
 
 
 def _ends(rows: Rows) -> list[int]:
@@ -123,20 +167,28 @@ def _ends(rows: Rows) -> list[int]:
 
 def _dense(h: Array, g: Array) -> tuple[Array, Array]:
     """Factors of inputs [b, 1, k] and gradients [b, C, 1, m]."""
-    return h[:, 0], g[:, :, 0]
+    return h, g
 
 
-def _conv(eqn: Any, patches: Array, g: Array) -> tuple[Array]:
+def _conv(eqn: Any, patches: Array, g: Array) -> tuple[Array, ...]:
     """Derivatives by a convolution's kernel of patches [b, q, k] and gradients [b, C, *output]."""
-    batch, feature, *space = (2 + axis for axis in eqn.params["dimension_numbers"].out_spec)
-    g = g.transpose(0, 1, batch, feature, *space).reshape(*g.shape[:2], g.shape[feature], -1)
-    # As [output, input, *window], and then as the kernel has its axes.
-    flat = _product("bcmq,bqk->bcmk", g, patches)
-    order = eqn.params["dimension_numbers"].rhs_spec
-    shape = eqn.invars[1].aval.shape
-    formed = flat.reshape(*flat.shape[:2], *(shape[axis] for axis in order))
-    formed = formed.transpose(0, 1, *(2 + np.argsort(order)))
-    return (formed.reshape(*flat.shape[:2], -1),)
+    numbers, shape = eqn.params["dimension_numbers"], eqn.invars[1].aval.shape
+    batch, feature, *space = (2 + axis for axis in numbers.out_spec)
+    g = g.transpose(0, 1, batch, *space, feature).reshape(*g.shape[:2], -1, g.shape[feature])
+    # Patches are [input, *window]; the kernel has its axes in another order.
+    output, *others = numbers.rhs_spec
+    window = patches.reshape(*patches.shape[:2], *(shape[axis] for axis in others))
+    window = window.transpose(0, 1, *(2 + np.argsort(others)))
+    patches = window.reshape(patches.shape)
+    outputs, (q, k), m = g.shape[1], patches.shape[1:], g.shape[3]
+    factored = q * (q * k + q * outputs * m + outputs**2 * m)
+    if output == len(shape) - 1 and _GAIN * factored < outputs**2 * k * m:
+        return patches, g
+    flat = _product("bqk,bcqm->bckm", patches, g)
+    formed = flat.reshape(
+        *flat.shape[:2], *(n for axis, n in enumerate(shape) if axis != output), m
+    )
+    return (jnp.moveaxis(formed, -1, 2 + output).reshape(*flat.shape[:2], -1),)
 
 
 def _seen(eqn: Any, h: Array) -> Array:

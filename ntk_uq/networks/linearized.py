@@ -3,7 +3,7 @@
 docs/theory: "A trained network".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -304,29 +304,38 @@ class Tangent:
         self, X1: ArrayLike, X2: ArrayLike | None = None, *, progress: Progress | None = None
     ) -> Floats:
         """J(X1) J(X2)^T, [n1, C, n2, C]; without X2, symmetric to the last bit."""
-        X1, X2 = np.asarray(X1), None if X2 is None else np.asarray(X2)
-        outputs = self.n_outputs(X1)
-        rows, columns = len(X1), len(X1 if X2 is None else X2)
-        kernel = np.empty((rows, outputs, columns, outputs), self.dtype)
-        i = 0
-        for x1, n1 in self._blocks(X1, self._row_size(X1)):
+        X1 = np.asarray(X1)
+        outputs, columns = self.n_outputs(X1), len(X1 if X2 is None else np.asarray(X2))
+        kernel = np.empty((len(X1), outputs, columns, outputs), self.dtype)
+        for i, j, block in self.kernel_blocks(X1, X2, progress=progress):
+            rows, others = slice(i, i + len(block)), slice(j, j + block.shape[2])
+            kernel[rows, :, others] = block
+            if X2 is None:
+                kernel[others, :, rows] = block.transpose(2, 3, 0, 1)
+        return kernel
+
+    def kernel_blocks(
+        self, X1: ArrayLike, X2: ArrayLike | None = None, *, progress: Progress | None = None
+    ) -> Iterator[tuple[int, int, Floats]]:
+        """The same in blocks [b1, C, b2, C], each with its first row and column; of one triangle.
+
+        Without X2 those on the diagonal are symmetric.
+        """
+        X1, i = np.asarray(X1), 0
+        # Blocks of the kernel are held as well, and symmetric ones twice.
+        kernel_numbers = _BLOCK_BYTES / (4 * jnp.dtype(self.dtype).itemsize)
+        size = self._row_size(X1), max(1, int(kernel_numbers**0.5) // self.n_outputs(X1))
+        for x1, n1 in self._blocks(X1, *size):
             left, j = _rows(self, x1), 0
-            for x2, n2 in self._blocks(X1 if X2 is None else X2, self._row_size(X1)):
-                if X2 is None and j < i:
-                    j += n2
-                    continue
-                right = left if X2 is None and i == j else _rows(self, x2)
-                block = _kernel(left, right)[:n1, :, :n2]
-                if left is right:
-                    block = (block + block.transpose(2, 3, 0, 1)) / 2
-                kernel[i : i + n1, :, j : j + n2] = block
-                if X2 is None:
-                    kernel[j : j + n2, :, i : i + n1] = block.transpose(2, 3, 0, 1)
+            for x2, n2 in self._blocks(X1 if X2 is None else X2, *size):
+                same = X2 is None and i == j
+                if X2 is not None or j >= i:
+                    block = _kernel(left, left if same else _rows(self, x2))[:n1, :, :n2]
+                    yield i, j, (block + block.transpose(2, 3, 0, 1)) / 2 if same else block
                 j += n2
             i += n1
             if progress is not None:
-                progress(i, rows)
-        return kernel
+                progress(i, len(X1))
 
     def own_kernel(self, X: ArrayLike) -> Floats:
         """Kernel of each point with itself, [n, C, C]."""
@@ -338,15 +347,18 @@ class Tangent:
         rows = jax.eval_shape(_rows, self, x)
         return sum(leaf.size for leaf in jax.tree.leaves(rows)) // self.n_outputs(X) + 1
 
-    def _blocks(self, X: ArrayLike, numbers: int) -> list[tuple[Array, int]]:
+    def _blocks(
+        self, X: ArrayLike, numbers: int, most: int | None = None
+    ) -> list[tuple[Array, int]]:
         """Points in blocks of one shape, filled up with the last point; and how many are meant.
 
-        Each point takes so many `numbers` for each output.
+        Each point takes so many `numbers` for each output; at most so many points.
         """
         X = np.asarray(X)
         outputs = self.n_outputs(X)
         point_bytes = outputs * numbers * jnp.dtype(self.dtype).itemsize
-        size = int(np.clip(_BLOCK_BYTES // point_bytes, 1, len(X)))
+        most = int(np.clip(_BLOCK_BYTES // point_bytes, 1, len(X) if most is None else most))
+        size = -(-len(X) // -(-len(X) // most))  # all alike: what fills up is computed too
         blocks = []
         for start in range(0, len(X), size):
             part = X[start : start + size]

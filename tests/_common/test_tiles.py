@@ -58,3 +58,20 @@ def test_rounding_is_what_single_precision_does():
     measured = np.sqrt(np.mean((numbers.astype(np.float32) / numbers - 1) ** 2))
     assert measured <= SymmetricTiles(2).rounding <= 2 * measured
     assert SymmetricTiles(2, np.float64).rounding == 0
+
+
+def test_blocks_are_put_anywhere():
+    """Blocks that are no tiles, of one triangle: the matrix."""
+    tiles = SymmetricTiles(N, np.float64)
+    parts = [slice(0, 5), slice(5, 16), slice(16, N)]
+    for i, rows in enumerate(parts):
+        for columns in parts[i:]:
+            tiles.put(rows.start, columns.start, MATRIX[rows, columns])
+    np.testing.assert_array_equal(tiles.product(np.eye(N)), MATRIX)
+
+
+def test_entries_among_some():
+    tiles = SymmetricTiles(N, np.float64).fill(lambda r, c: MATRIX[r, c])
+    for some in ([0, 3, 7, 8, 9, 17], [18], []):
+        some = np.array(some, int)
+        np.testing.assert_array_equal(tiles.among(some), MATRIX[np.ix_(some, some)])

@@ -9,10 +9,27 @@ from trained_networks import BatchNormalised, ConvolutionalNetwork, Everything, 
 
 import ntk_uq as nuq
 from ntk_uq import kernels
-from ntk_uq.networks.linearized import TangentProducts
+from ntk_uq.networks.linearized import TangentProducts, _rows
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.standard_normal((5, 6, 6, 2))
+
+
+class FewPositions(nnx.Module):
+    """Convolutions of many channels at four positions and at one, whose derivatives are not formed.
+
+    The first of 36 positions is.
+    """
+
+    def __init__(self, rngs):
+        self.conv1 = nnx.Conv(2, 12, (3, 2), rngs=rngs)
+        self.conv2 = nnx.Conv(12, 14, (3, 2), strides=3, rngs=rngs)
+        self.conv3 = nnx.Conv(14, 8, (2, 2), padding="VALID", rngs=rngs)
+        self.readout = nnx.Linear(8, 3, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.tanh(self.conv3(nnx.gelu(self.conv2(nnx.relu(self.conv1(x))))))
+        return self.readout(x.reshape(len(x), -1))
 
 
 def brute_jacobian(tangent, X):
@@ -22,8 +39,10 @@ def brute_jacobian(tangent, X):
     return np.concatenate([np.asarray(leaf).reshape(*leaf.shape[:2], -1) for leaf in leaves], -1)
 
 
-@pytest.mark.cases(2)  # normalised in batches, and one layer twice
-@pytest.mark.parametrize("module", [BatchNormalised, ConvolutionalNetwork, Reused, Everything])
+@pytest.mark.cases(3)  # normalised in batches, of few positions, and one layer twice
+@pytest.mark.parametrize(
+    "module", [BatchNormalised, FewPositions, ConvolutionalNetwork, Reused, Everything]
+)
 def test_derivatives(module, monkeypatch):
     """Kernel, products and Jacobian are those of J, in blocks and whole."""
     monkeypatch.setattr("ntk_uq.networks.linearized._BLOCK_BYTES", 50_000)
@@ -50,6 +69,22 @@ def test_derivatives(module, monkeypatch):
         expected = np.einsum("icjd,sjd->ics", kernel, u)
         np.testing.assert_allclose(product, expected, **scale)
         np.testing.assert_allclose(theta.diagonal(), np.einsum("icic->ic", kernel), **scale)
+
+
+def test_convolutions_of_few_positions_are_kept_in_factors():
+    tangent = nuq.Linearized(FewPositions(nnx.Rngs(0))).tangent
+    rows = _rows(tangent, jnp.asarray(IMAGES, jnp.float32))
+    paths = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(tangent.params)]
+    factored = {path: row[0].shape[1] for path, row in zip(paths, rows, strict=True) if row[1:]}
+    assert factored == {"conv2.kernel": 4, "conv3.kernel": 1, "readout.kernel": 1}
+
+
+def test_kernels_on_a_device_are_those_of_numpy(monkeypatch):
+    net = nuq.Linearized(FewPositions(nnx.Rngs(0)))
+    by_numpy = net.tangent.kernel(IMAGES[:3], IMAGES)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    on_device = net.tangent.kernel(IMAGES[:3], IMAGES)
+    np.testing.assert_allclose(on_device, by_numpy, atol=1e-5 * np.abs(by_numpy).max())
 
 
 def test_a_copy_in_evaluation_mode():
