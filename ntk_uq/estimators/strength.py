@@ -41,8 +41,8 @@ def share_of_targets(targets: Floats, predicted: Floats, weights: Floats | None 
     --------
     >>> import numpy as np
     >>> y = np.array([[0.0], [2.0]])
-    >>> share_of_targets(y, y), share_of_targets(y, 1 + y / 10)
-    (1.0, 0.1)
+    >>> share_of_targets(y, y), share_of_targets(y, 1 + y / 4)
+    (1.0, 0.25)
     """
     y, f = (v - np.average(v, axis=0, weights=weights) for v in (targets, predicted))
     each = np.ones(len(y)) if weights is None else weights

@@ -44,6 +44,7 @@ def test_a_strong_reg_is_named(model):
         model.set_params(reg=0.1).fit(X, y)
 
 
+@pytest.mark.slow
 def test_pooled_images_have_little_to_vary_by():
     """Its prior's functions are large, and nearly the same at all images."""
     images, digits = load_digits(return_X_y=True)
