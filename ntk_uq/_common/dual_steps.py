@@ -26,6 +26,8 @@ _CURVATURE_CONDITION = 0.1
 _MAX_LINE_SEARCH = 60
 # A draw gains where its squared norm falls below this share of what it was.
 _CLEAR_GAIN = 0.5
+# Steps of preconditioners of their own that are not conjugate: most draws need 30 to 60.
+_NEWTON_STEPS = 50
 # Iterations end at this share of the tolerance: what rounding may hide comes on top.
 _AIM = 0.25
 # Rounding of the residual is taken for this many times what one repetition shows of it: repetitions
@@ -202,7 +204,9 @@ class Steps:
         last = jnp.where(on, it.slope, 1.0)
         beta = jnp.maximum((slope - _dot(descent, it.ntk_steepest)) / last, 0.0)
         if preconditioned is not None:
-            beta = jnp.zeros_like(beta)  # Newton's steps, each of another preconditioner
+            # Newton's steps, each of another preconditioner. Where they have not arrived more is
+            # curved than a preconditioner takes, and near the solution it hardly changes.
+            beta = jnp.where(it.iteration < _NEWTON_STEPS, 0.0, beta)
         direction = steepest + beta * it.direction
         ntk_direction = ntk_steepest + beta * it.ntk_direction
         uphill = _dot(descent, ntk_direction) <= 0

@@ -97,3 +97,21 @@ def test_solutions_are_those_without(tiles):
     # Gaps of 1e-12 nats leave latents within 1.4e-6 prior standard deviations, of 20 or so.
     np.testing.assert_allclose(found.latents, plain.latents, atol=1e-3)
     assert found.n_products < plain.n_products / 2
+
+
+def test_where_more_is_curved_than_it_takes_steps_become_conjugate(monkeypatch):
+    """Ten entries of some ninety: twice the products of no preconditioner, and not ten times."""
+    monkeypatch.setattr("ntk_uq._common.support._MOST", 10)
+    random = np.random.default_rng(0)
+    root = 0.75 * random.normal(size=(180, 180))
+    theta = root @ root.T
+    tiles = SymmetricTiles(180, np.float64).fill(lambda rows, columns: theta[rows, columns])
+    y, f0 = (
+        jnp.asarray(np.eye(3)[np.arange(60) % 3]),
+        jnp.asarray(20 * random.normal(size=(4, 60, 3))),
+    )
+    plain = solve_dual(tiles, REG, y, f0, Categorical())
+    found = solve_dual(tiles, REG, y, f0, Categorical(), deflation=Support(tiles, REG))
+    assert bool(found.converged.all())
+    # An iteration takes two products, and the first fifty are of Newton's kind.
+    assert found.n_products < 4 * plain.n_products
