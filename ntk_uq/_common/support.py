@@ -11,6 +11,7 @@ positive whatever that is. B r is then Newton's direction, for two products with
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,6 +55,11 @@ class Support:
     tiles: SymmetricTiles
     reg: float
 
+    @cached_property
+    def _variances(self) -> NDArray:
+        """Theta's diagonal, which every draw asks for in every step."""
+        return self.tiles.diagonal()
+
     def apply(
         self, curvature: "Curvature", active: Array, r: Array, ntk_r: Array
     ) -> tuple[Array, Array]:
@@ -82,7 +88,7 @@ class Support:
         """
         d, q = _in_double(curvature)
         diagonal = d if q is None else d * np.maximum(1 - d * q**2, 0.0)
-        curved = diagonal * self.tiles.diagonal().reshape(*d.shape[:2], 1)
+        curved = diagonal * self._variances.reshape(*d.shape[:2], 1)
         return bool(np.mean(curved > _SHARE * self.reg) < _FEW)
 
     def _root(self, d: NDArray, q: NDArray | None) -> tuple[NDArray, sparse.csr_array]:
@@ -94,7 +100,7 @@ class Support:
         :math:`D^{1/2} (I - \gamma s s^\top)`, :math:`s = D^{1/2} q`, with |s| < 1.
         """
         n, outputs = d.shape
-        variances = self.tiles.diagonal().reshape(n, outputs)
+        variances = self._variances.reshape(n, outputs)
         if q is None:
             chosen = self._chosen(d * variances)
             scale = np.sqrt(d.ravel()[chosen])

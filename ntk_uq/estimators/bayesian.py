@@ -213,8 +213,8 @@ class _Bayesian(Estimator):
             )
         raise ValueError(
             f"{name} on {n} points and the {parameters} parameters of "
-            f"{shown(problem.architecture)} "
-            f"would take {cost}. Give a narrower network, MLP(width=32) for example, a subset of "
+            f"{shown(problem.architecture)} would take {cost}. Give a narrower network, "
+            "MLP(width=32) for example, a subset of "
             'the training points, fewer draws or chains, or use prior="nngp", the limit at '
             "infinite width."
         )
@@ -248,8 +248,8 @@ class _Bayesian(Estimator):
             which = "GP(0, K)" if self.prior == "nngp" else "N(0, I) over all parameters"
             warn_user(
                 f"prior={shown(self.prior)} is {which}, in which reg does not occur: "
-                f"reg={shown(self.reg)} "
-                'has no effect. Use prior="ntk", or scale the network by w_std and b_std.'
+                f"reg={shown(self.reg)} has no effect. "
+                'Use prior="ntk", or scale the network by w_std and b_std.'
             )
         for name in ("num_warmup", "num_samples", "num_chains"):
             checks.count(name, getattr(self, name))

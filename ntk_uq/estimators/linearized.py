@@ -33,8 +33,7 @@ def check_linearized(estimator: Any) -> None:
     if isinstance(estimator.reg, str):
         raise ValueError(
             f"Linearized needs a number for reg, or None, which is 1; got {shown(estimator.reg)}. "
-            "With "
-            'prior_mean="zero" it is the weight decay of the summed loss; for data that the '
+            'With prior_mean="zero" it is the weight decay of the summed loss; for data that the '
             "network has not seen, compare a few by scikit-learn's "
             'GridSearchCV(estimator, {"reg": [0.1, 1.0, 10.0]}).'
         )
