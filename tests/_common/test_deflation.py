@@ -10,6 +10,7 @@ from dense_problem import (
     N,
     dense_problem,
 )
+from sklearn.datasets import load_iris
 
 from ntk_uq._common.deflation import SHARE
 from ntk_uq._common.solver import deflate_at_mode, solve_dual
@@ -86,6 +87,27 @@ def test_a_deflation_that_rounding_spoils_is_none():
     deflation, _ = deflate_at_mode(ntk, 1e-3, y, Categorical())
     r = jnp.asarray(rng.normal(size=(50, 2, 4)), jnp.float32)
     assert np.all(np.isfinite(deflation.apply(r, jnp.einsum("ij,jcs->ics", ntk, r))[0]))
+
+
+@pytest.mark.parametrize("wide", [1, 100])
+def test_classes_far_apart(wide):
+    """A kernel of rank 5, and a small `reg`: all is curved at first, and next to nothing at last.
+
+    Directions that are deflated by a curvature which is not there are searched in steps many times
+    longer than 1 / reg. Coefficients that Theta does not see would grow by as much in each of them,
+    until their rounding is all that is left.
+    """
+    X, labels = load_iris(return_X_y=True)
+    X = (X[::2] - X.mean(axis=0)) / X.std(axis=0)
+    ntk, y = jnp.asarray(X @ X.T + 0.1), jnp.eye(3)[labels[::2]]
+    f0 = wide * jnp.asarray(X @ np.random.default_rng(0).normal(size=(4, 4, 3)))
+    deflation, mode = deflate_at_mode(ntk, 1e-4, y, Categorical())
+    assert mode.converged.all()
+    plain = solve_dual(ntk, 1e-4, y, f0, Categorical())
+    deflated = solve_dual(ntk, 1e-4, y, f0, Categorical(), deflation=deflation)
+    assert plain.converged.all()
+    assert deflated.converged.all()
+    np.testing.assert_allclose(deflated.latents, plain.latents, atol=1e-4)
 
 
 @pytest.mark.slow
