@@ -88,7 +88,7 @@ def deflate_at_mode(
     likelihood: "Likelihood",
     *,
     basis: tuple[Array, Array] | None = None,
-    told: Callable[[float], None] | None = None,
+    told: Callable[[Array], None] | None = None,
 ) -> tuple[Deflation, "DualSolution"]:
     """Deflate draws' problems by a share of the curvature at the mode, the solution of f0 = 0.
 
@@ -192,7 +192,7 @@ class _Tiled:
 
     patience = _STALLED_OF_TILES
 
-    def __init__(self, tiles: Products, n: int, told: Callable[[float], None] | None):
+    def __init__(self, tiles: Products, n: int, told: Callable[[Array], None] | None):
         self.tiles, self.told = tiles, told
         # A row for each of the n points, or for each of their outputs.
         self.root = jnp.sqrt(jnp.asarray(tiles.diagonal())).reshape(n, -1, 1)
@@ -226,7 +226,7 @@ class _Tiled:
         while unfinished(state):
             state = body(state)
             if isinstance(state, Iterate) and self.told is not None:
-                self.told(float(jnp.max(state.norm)))
+                self.told(state.norm)
         return state
 
     @staticmethod
@@ -249,7 +249,7 @@ def solve_dual(
     deflation: Deflation | CoupledDeflation | Support | None = None,
     tol: Array | float = 1e-12,
     max_iter: int = 5000,
-    told: Callable[[float], None] | None = None,
+    told: Callable[[Array], None] | None = None,
 ) -> DualSolution:
     """Solve the regularised problem for every prior function at once.
 
@@ -285,8 +285,8 @@ def solve_dual(
     max_iter : int
         At most this many iterations.
     told : callable, optional
-        With tiles, ``told(gap)`` is called after each iteration with the largest distance to the
-        optimum, in nats.
+        With tiles, ``told(gap)`` is called after each iteration with the distances to the optimum,
+        [S] in nats, without what rounding hides.
 
     Returns
     -------

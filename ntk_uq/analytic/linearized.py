@@ -213,7 +213,9 @@ class LinearizedEnsemble:
         of_draws = {"linear": noise, "start": start}
         task = f"draws of {digest((jax.random.key_data(key), p.targets))}"
         tiled = isinstance(p.theta, SymmetricTiles)
-        alpha, gap, converged = _solve_draws(solve, f0, of_draws, told, task, by_tiles=tiled)
+        alpha, gap, converged = _solve_draws(
+            solve, f0, of_draws, told, task, by_tiles=tiled, tol=tol
+        )
         moved = parameters + p.tangent.pull(p.points, np.asarray(alpha))
         return TangentDraws(moved, p.reg, gap, converged)
 
@@ -443,10 +445,11 @@ def _solve(
     f0: Array,
     linear: Array | float = 0.0,
     start: Array | None = None,
+    told: Callable[[Array], None] | None = None,
 ) -> DualSolution:
     return solve_dual(
         theta, reg, y, f0, likelihood, linear=linear, start=start, deflation=deflation, tol=tol,
-        max_iter=max_iter,
+        max_iter=max_iter, told=told,
     )  # fmt: skip
 
 
