@@ -344,7 +344,8 @@ class _TangentProblem:
         if isinstance(self.theta, SymmetricTiles):
             begin = jnp.moveaxis(latents + f0 - self.prior_mean, 0, -1).astype(float)
             curvature = per_draw(self.loss.curvature)(begin, self.targets)
-            support = Support(self.theta, self.reg)
+            # Latents that say nothing are curved everywhere.
+            support = Support(self.theta, self.reg, self.deflation(jnp.zeros_like(latents)))
             if support.pays(curvature):
                 return support
         return self.deflation(latents)
