@@ -94,6 +94,7 @@ class Steps:
         f0 = problem.f0
         linear = jnp.broadcast_to(problem.linear, f0.shape)
         weights = jnp.broadcast_to(problem.weights, f0.shape[:2])
+        deflation = problem.deflation
         return Steps(
             jnp.asarray(problem.reg, f0.dtype),
             problem.y,
@@ -101,7 +102,7 @@ class Steps:
             problem.likelihood,
             jnp.moveaxis(linear, 0, -1).astype(f0.dtype),
             weights.T[:, None, :].astype(f0.dtype),
-            None if isinstance(problem.deflation, Support) else problem.deflation,
+            deflation.shared if isinstance(deflation, Support) else deflation,
             problem.tol,
         )
 

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from ntk_uq._common.processes import is_first
 
 # In a file a line now and then, and none of what is quick: seconds.
@@ -89,6 +92,57 @@ def progress_bar(label: str, total: int, show: bool | None = None) -> Iterator[P
             bar.update(done - bar.n)
 
         yield progress
+
+
+def by_gaps(
+    progress: Progress | None, tol: float, draws: range, total: int
+) -> Callable[[ArrayLike], None] | None:
+    """What a solver tells its gaps, of draws that it solves together: nearly all end together.
+
+    A draw counts for the share of its way that lies behind it, from its first gap to the tolerance,
+    in orders of magnitude. Nothing is taken back.
+
+    Parameters
+    ----------
+    progress : callable or None
+        ``progress(done, total, gap=gap)`` is told draws, and the largest gap.
+    tol : float
+        Where the way ends, in nats.
+    draws : range
+        Those under way: the ones before are solved.
+    total : int
+        Draws in all.
+
+    Returns
+    -------
+    callable or None
+        ``told(gaps)``, with one for each draw at least; None where nobody asks.
+
+    Examples
+    --------
+    >>> told = by_gaps(lambda done, total, gap: print(done, total, gap), 1e-6, range(4, 8), 8)
+    >>> told([1.0, 1.0, 100.0, 1.0])
+    4 8 100.0
+    >>> told([1e-3, 1e-3, 1e-2, 1e-7])
+    6 8 0.01
+    """
+    if progress is None:
+        return None
+    first: float | np.ndarray = 0.0
+    way: float | np.ndarray = 0.0
+
+    def told(gaps: ArrayLike) -> None:
+        nonlocal first, way
+        known = np.asarray(gaps, np.float64)[: len(draws)]
+        known = np.where(np.isnan(known), np.inf, known)
+        left = np.log(np.clip(known, tol, np.finfo(np.float64).max)) - np.log(tol)
+        first = np.maximum(first, left)
+        way = np.maximum(way, 1 - left / np.where(first > 0, first, 1.0))
+        # Of four times a quarter rounding must leave one.
+        done = draws.start + int(np.sum(way) + 1e-9)
+        progress(done, total, gap=float(np.max(known)))
+
+    return told
 
 
 class _Lines:

@@ -39,7 +39,7 @@ from ntk_uq._common.deflation import (
 from ntk_uq._common.dual_steps import REPETITIONS, DualProblem, Iterate, Steps
 from ntk_uq._common.low_rank import LowRank
 from ntk_uq._common.operators import Operator, as_operator
-from ntk_uq._common.support import Support
+from ntk_uq._common.support import SHARED_STEPS, Support
 from ntk_uq._common.tiles import SymmetricTiles
 
 # What is held outside of any program.
@@ -88,7 +88,7 @@ def deflate_at_mode(
     likelihood: "Likelihood",
     *,
     basis: tuple[Array, Array] | None = None,
-    told: Callable[[float], None] | None = None,
+    told: Callable[[Array], None] | None = None,
 ) -> tuple[Deflation, "DualSolution"]:
     """Deflate draws' problems by a share of the curvature at the mode, the solution of f0 = 0.
 
@@ -189,7 +189,7 @@ class _Tiled:
 
     patience = _STALLED_OF_TILES
 
-    def __init__(self, tiles: Products, n: int, told: Callable[[float], None] | None):
+    def __init__(self, tiles: Products, n: int, told: Callable[[Array], None] | None):
         self.tiles, self.told = tiles, told
         # A row for each of the n points, or for each of their outputs.
         self.root = jnp.sqrt(jnp.asarray(tiles.diagonal())).reshape(n, -1, 1)
@@ -223,7 +223,7 @@ class _Tiled:
         while unfinished(state):
             state = body(state)
             if isinstance(state, Iterate) and self.told is not None:
-                self.told(float(jnp.max(state.norm)))
+                self.told(state.norm)
         return state
 
     @staticmethod
@@ -246,7 +246,7 @@ def solve_dual(
     deflation: Deflation | CoupledDeflation | Support | None = None,
     tol: Array | float = 1e-12,
     max_iter: int = 5000,
-    told: Callable[[float], None] | None = None,
+    told: Callable[[Array], None] | None = None,
 ) -> DualSolution:
     """Solve the regularised problem for every prior function at once.
 
@@ -282,8 +282,8 @@ def solve_dual(
     max_iter : int
         At most this many iterations.
     told : callable, optional
-        With tiles, ``told(gap)`` is called after each iteration with the largest distance to the
-        optimum, in nats.
+        With tiles, ``told(gap)`` is called after each iteration with the distances to the optimum,
+        [S] in nats, without what rounding hides.
 
     Returns
     -------
@@ -385,15 +385,15 @@ class _Iterations:
             alpha = alpha.astype(float)
         descent = self.steps.descent(alpha, latents).astype(self.dtype)
         ntk_descent = self.operator.apply(descent)
-        preconditioned = self.preconditioned(latents, descent, ntk_descent)
+        preconditioned = self.preconditioned(iteration, latents, descent, ntk_descent)
         latents = latents.astype(self.dtype)
         return self.steps.first(alpha, latents, descent, ntk_descent, iteration, preconditioned)
 
     def preconditioned(
-        self, latents: Array, descent: Array, ntk_descent: Array
+        self, iteration: Array, latents: Array, descent: Array, ntk_descent: Array
     ) -> tuple[Array, Array] | None:
-        """B r and Theta B r, where they are not left to the steps."""
-        if self.support is None:
+        """B r and Theta B r of an iteration, where they are not left to the steps."""
+        if self.support is None or iteration < SHARED_STEPS:
             return None
         # Of classes that are nearly sure single precision would not know the curvature.
         latents = latents.astype(jnp.result_type(float))
@@ -423,7 +423,8 @@ class _Iterations:
             lambda: (latents, descent),
         )
         ntk_descent = self.operator.apply_where(descent, self.steps.active(it))
-        preconditioned = self.preconditioned(latents, descent, ntk_descent)
+        following = it.iteration + 1
+        preconditioned = self.preconditioned(following, latents, descent, ntk_descent)
         return self.steps.turn(it, alpha, latents, descent, ntk_descent, preconditioned)
 
     def unfinished(self, it: Iterate) -> Array:
@@ -458,16 +459,15 @@ def _solve(operator: Any, problem: DualProblem) -> DualSolution:
     around = (1 if start is None or ntk_start is not None else 2) + (
         2 if problem.deflation is None else 3
     )
+    # Steps of preconditioners of their own take two, but the first ones, which share one.
+    twice = 0 if support is None else jnp.maximum(end.iteration - SHARED_STEPS, 0)
     return DualSolution(
         alpha=jnp.moveaxis(end.alpha, -1, 0),
         latents=jnp.moveaxis(end.latents, -1, 0),
         gap=gap,
         residual=jnp.max(jnp.abs(end.descent), axis=(0, 1)),
         converged=gap <= steps.tol,  # not where it is not a number
-        n_products=(1 if support is None else 2) * end.iteration
-        + end.iteration // _REFRESH
-        + 2 * rounds
-        + around,
+        n_products=end.iteration + twice + end.iteration // _REFRESH + 2 * rounds + around,
     )
 
 

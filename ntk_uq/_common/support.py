@@ -7,7 +7,9 @@ has no curvature: on the few entries E (points and outputs) where W Theta is not
     R R^\top = W_{EE},
 
 is reg (reg I + W Theta)^-1 but for what was left out, self-adjoint in Theta's inner product and
-positive whatever that is. B r is then Newton's direction, for two products with Theta.
+positive whatever that is. B r is then Newton's direction, for two products with Theta. Where it
+begins such a draw is curved at far more points, and the first steps are left to a deflation that
+all draws share.
 """
 
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from ntk_uq._common.deflation import CoupledDeflation
 from ntk_uq._common.machine import cores, one_blas_thread
 from ntk_uq._common.side_by_side import side_by_side
 from ntk_uq._common.tiles import SymmetricTiles
@@ -27,8 +30,11 @@ from ntk_uq._common.tiles import SymmetricTiles
 if TYPE_CHECKING:
     from ntk_uq.likelihoods import Curvature
 
-__all__ = ["Support"]
+__all__ = ["SHARED_STEPS", "Support"]
 
+# Steps with the preconditioner that draws share: of 2,000 images of 10 classes six take the gap
+# from 1e8 nats to 1e5, as Newton's first twenty do, and those after them hardly less.
+SHARED_STEPS = 6
 # An entry counts where W Theta exceeds this share of reg: what is left out moves an eigenvalue of
 # the preconditioned Hessian by no more.
 _SHARE = 0.1
@@ -50,10 +56,14 @@ class Support:
         Theta of all entries, [n C, n C].
     reg : float
         Regularisation.
+    shared : CoupledDeflation
+        The same for all draws, for the first steps of each: one product with Theta, where these
+        take two. It takes the few directions in which a wide prior's draws are far from all data.
     """
 
     tiles: SymmetricTiles
     reg: float
+    shared: CoupledDeflation
 
     @cached_property
     def _variances(self) -> NDArray:

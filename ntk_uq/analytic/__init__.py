@@ -25,13 +25,7 @@ from ntk_uq.analytic.flow import check_time, exact_predictor_until, follow_flow
 from ntk_uq.analytic.functions import FunctionDraws
 from ntk_uq.analytic.gaussian import GaussianPredictor, gaussian_predictor
 from ntk_uq.analytic.leave_one_out import leave_one_out
-from ntk_uq.analytic.linearized import (
-    FittedLinearized,
-    LinearizedEnsemble,
-    TangentDraws,
-    TangentGaussian,
-    check_linearized,
-)
+from ntk_uq.analytic.linearized import LinearizedEnsemble, check_linearized
 from ntk_uq.analytic.mixture import Component, FittedMixture, fit_mixture
 from ntk_uq.analytic.network_draws import NetworkDraws
 from ntk_uq.analytic.producer import (
@@ -40,6 +34,7 @@ from ntk_uq.analytic.producer import (
     InfiniteEnsemble,
     LaplaceProcess,
 )
+from ntk_uq.analytic.tangents import FittedLinearized, TangentDraws, TangentGaussian
 from ntk_uq.analytic.trajectories import correct_draws
 from ntk_uq.predictions.first_order import Discrepancy, FirstOrderWarning, discrepancy
 

@@ -21,7 +21,7 @@ from ntk_uq._common.checkpoint import digest
 from ntk_uq._common.linalg import cholesky, interpolation_factor
 from ntk_uq._common.machine import cores
 from ntk_uq._common.processes import divided, gather
-from ntk_uq._common.progress import Progress
+from ntk_uq._common.progress import Progress, by_gaps
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.side_by_side import side_by_side
 from ntk_uq._common.solver import DualSolution, deflate_at_mode, solve_dual
@@ -343,14 +343,15 @@ def _solve_draws(
     task: str,
     *,
     by_tiles: bool = False,
+    tol: float = 1e-12,
 ) -> tuple[Array, Array, Array]:
     """Solve chunk by chunk, so that progress is seen and an interrupt is heard.
 
     Prior functions f0, and what else the problems take, are of shape [S, n, C].
 
     On a CPU the chunks run side by side: what is not a matrix product keeps one core busy only.
-    Products with tiles take all cores, and are shared by as many draws as fit. Processes divide
-    the chunks.
+    Products with tiles take all cores, and are shared by as many draws as fit, whose way to the
+    tolerance is told. Processes divide the chunks.
     """
     n_draws, n, outputs = f0.shape
     at_once, threads = _draws_at_once(n, outputs), 1
@@ -364,21 +365,28 @@ def _solve_draws(
     double = bool(jax.config.jax_enable_x64)
     given = {name: np.asarray(array) for name, array in (of_draws | {"f0": f0}).items()}
 
-    def solve_chunk(start: int) -> tuple[Array, Array, Array]:
+    def solve_chunk(start: int, **telling: Any) -> tuple[Array, Array, Array]:
         chunk = slice(start, start + size)
         missing = start + size - min(start + size, n_draws)
         fill = ((0, missing), (0, 0), (0, 0))
         with own_rules(), jax.enable_x64(double):  # settings of each thread
-            s = solve(**{name: np.pad(array[chunk], fill) for name, array in given.items()})
+            problems = {name: np.pad(array[chunk], fill) for name, array in given.items()}
+            s = solve(**problems, **telling)
             return jax.block_until_ready((s.alpha, s.gap, s.converged))
 
     def solve_chunks(starts: Sequence[int]) -> list[tuple[Array, Array, Array]]:
+        def end(start: int) -> int:
+            return min(start + size, n_draws) - starts[0]
+
         def told(chunks: int) -> None:
             if progress is not None:
-                done, total = (min(starts[k - 1] + size, n_draws) for k in (chunks, len(starts)))
-                progress(done - starts[0], total - starts[0])
+                progress(end(starts[chunks - 1]), end(starts[-1]))
 
-        return side_by_side(solve_chunk, starts, threads, told)
+        def solve_tiled(start: int) -> tuple[Array, Array, Array]:
+            draws = range(start - starts[0], end(start))
+            return solve_chunk(start, told=by_gaps(progress, tol, draws, end(starts[-1])))
+
+        return side_by_side(solve_tiled if by_tiles else solve_chunk, starts, threads, told)
 
     parts = divided(solve_chunks, range(0, n_draws, size), task)
     alpha, gap, converged = (np.concatenate(part)[:n_draws] for part in zip(*parts, strict=True))

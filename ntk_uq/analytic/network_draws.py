@@ -20,7 +20,7 @@ from ntk_uq._common.checkpoint import Checkpoint, digest, name_without_addresses
 from ntk_uq._common.divided_tiles import DividedTiles, found_by_first, together
 from ntk_uq._common.linalg import cholesky
 from ntk_uq._common.low_rank import LowRank
-from ntk_uq._common.progress import Progress, progress_bar
+from ntk_uq._common.progress import Progress, by_gaps, progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import DualSolution, Products, deflate_at_mode, solve_dual
 from ntk_uq._common.tiles import SymmetricTiles
@@ -228,11 +228,12 @@ def network_draws(
     n, outputs = targets.shape
     prior = prior_functions(problem, uncertainty, outputs)
     nats = 0.5 * tol**2  # of the gap, whose root times sqrt(2) bounds the latents' distance
-    by_first = partial(found_by_first, ntk)
+    by_first, alone = (
+        partial(found_by_first, ntk),
+        partial(by_gaps, tol=nats, draws=range(1), total=1),
+    )
     with progress_bar("deflation", 1, progress) as bar:
-        at_mode = partial(
-            deflate_at_mode, ntk, problem.reg, targets, likelihood, told=_told(bar, 0, 1)
-        )
+        at_mode = partial(deflate_at_mode, ntk, problem.reg, targets, likelihood, told=alone(bar))
         deflation, mode = by_first(at_mode, f"deflation of {digest(targets)}")
     solve = partial(
         solve_dual, ntk, problem.reg, targets, likelihood=likelihood, deflation=deflation,
@@ -241,9 +242,7 @@ def network_draws(
     label_noise = None
     if uncertainty != "initialization":
         with progress_bar("mode", 1, progress) as bar:
-            at_zero = partial(
-                solve, jnp.zeros_like(mode.alpha), **_from(mode), told=_told(bar, 0, 1)
-            )
+            at_zero = partial(solve, jnp.zeros_like(mode.alpha), **_from(mode), told=alone(bar))
             mode = by_first(at_zero, f"mode of {digest(targets)}")
         label_noise = likelihood.curvature(mode.latents[0], targets)
     if prior is None:
@@ -258,7 +257,7 @@ def network_draws(
             checkpoint, problem, points, uncertainty, tol, size, f"{type(ntk).__name__} {kept[0]}"
         )
 
-    def chunk(draws: range, told: Callable[[float], None] | None) -> dict[str, NDArray]:
+    def chunk(draws: range, told: Callable[[Any], None] | None) -> dict[str, NDArray]:
         f0 = jnp.asarray(prior(draws, points))
         of_draws: dict[str, Any] = {
             name: jnp.broadcast_to(v, f0.shape) for name, v in _from(mode).items()
@@ -278,7 +277,7 @@ def network_draws(
         found, done, total = [], 0, sum(map(len, share))
         with progress_bar("infinite ensemble", total, progress) as bar, together(ntk):
             for draws in share:
-                told = _told(bar, done, total)
+                told = by_gaps(bar, nats, range(done, done + len(draws)), total)
                 found.append(_once(run, draws, kept, partial(chunk, draws, told)))
                 done += len(draws)
                 if bar is not None:
@@ -306,11 +305,6 @@ def prior_functions(
     if uncertainty == "initialization":
         return RandomFunctions(wide, "nngp", 1.0, n_outputs, seed_numbers)
     return RandomFunctions(wide, "ntk", problem.reg**-0.5, n_outputs, seed_numbers)
-
-
-def _told(bar: Progress | None, done: int, total: int) -> Callable[[float], None] | None:
-    """A bar that stands still, and shows how far the solutions are from their optimum."""
-    return None if bar is None else lambda gap: bar(done, total, gap=gap)
 
 
 def _from(mode: DualSolution) -> dict[str, Any]:

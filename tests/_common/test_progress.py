@@ -1,4 +1,6 @@
-from ntk_uq._common.progress import progress_bar, progress_lines
+import numpy as np
+
+from ntk_uq._common.progress import by_gaps, progress_bar, progress_lines
 
 
 def test_bar_counts_on_standard_error(capsys):
@@ -40,3 +42,22 @@ def test_lines_in_a_file(capsys, monkeypatch):
     ]
     with progress_bar("training", total=4) as progress:
         assert progress is None
+
+
+def test_draws_under_way_count_for_orders_of_magnitude():
+    """From the first gap to the tolerance; draws that fill up a chunk do not count."""
+    seen = []
+    told = by_gaps(lambda *at, gap: seen.append((*at, gap)), 1e-6, range(2, 4), 4)
+    for gaps in ([1.0, 1e-2, 0.0], [1e-3, 1e-4, 0.0], [1e-5, 1e-9, 0.0], [1e-1, 1e-2, 0.0]):
+        told(np.array(gaps))
+    told(np.array([1e-7, 1e-9, 0.0]))
+    # Halves of two ways are one draw; nothing is taken back where gaps are judged afresh.
+    assert [done for done, _, _ in seen] == [2, 3, 3, 3, 4]
+    assert [total for _, total, _ in seen] == [4] * 5
+    assert [gap for _, _, gap in seen] == [1.0, 1e-3, 1e-5, 1e-1, 1e-7]
+    seen.clear()
+    told = by_gaps(lambda *at, gap: seen.append((*at, gap)), 1e-6, range(2), 2)
+    told(np.array([np.inf, np.nan]))  # where rates overflow
+    told(np.array([0.0, 1e-6]))
+    assert seen == [(0, 2, np.inf), (2, 2, 1e-6)]
+    assert by_gaps(None, 1e-6, range(2), 2) is None

@@ -1,5 +1,6 @@
 """The posterior of a linearised network, against dense matrices and SciPy."""
 
+import contextlib
 import functools
 from types import SimpleNamespace
 
@@ -154,6 +155,25 @@ def test_tiles_have_the_draws_of_the_matrix(monkeypatch, reg, preconditioner):
     at_points = np.sqrt(np.einsum("icic->ic", net.tangent.kernel(X)) / reg)
     latents, of_single = (np.asarray(found[1], float) for found in modes)
     assert np.max(np.abs(of_single - latents) / at_points) < 0.003
+
+
+def test_progress_moves_while_tiles_solve_all_draws_at_once(monkeypatch):
+    net, bars = linearized(), {}
+
+    @contextlib.contextmanager
+    def bar(label, total, show):
+        bars[label] = []
+        yield lambda done, total, **figures: bars[label].append((done, total))
+
+    monkeypatch.setattr("ntk_uq.analytic.linearized.progress_bar", bar)
+    monkeypatch.setattr("ntk_uq.analytic.linearized._DOUBLE_ROWS", Y.size - 1)
+    fitted(net, n_draws=6)
+    done, total = np.array(bars["posterior draws"]).T
+    assert (total == 6).all()
+    assert (np.diff(done) >= 0).all()
+    assert done[-1] == 6
+    # One chunk, which would be told once.
+    assert len(set(done[done < 6])) > 1
 
 
 @pytest.mark.parametrize(

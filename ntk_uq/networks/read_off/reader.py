@@ -35,10 +35,15 @@ _LIBRARIES = (
     f"{Path(__file__).parents[2]}/",
     "<frozen",
 )
-_ADVICE = (
-    'Give Architecture a kernel_fn=, or kernels="empirical", the mean over finite networks; or '
-    "train finite ensembles, which need no kernel."
-)
+
+
+def _advice(given: str) -> str:
+    """What to do, in a line that can be pasted where a class was given."""
+    line = f'nuq.Architecture({given}, kernels="empirical")'
+    return (
+        f"Take the mean over finite networks, {line}, or give it a kernel_fn=; or train finite "
+        "ensembles, which need no kernel."
+    )
 
 
 class UnreadableError(ValueError):
@@ -53,7 +58,11 @@ class Output(NamedTuple):
 
 
 def read_off(
-    module: Any, laws: Sequence[ParameterLaw] | None, x1: jax.Array, x2: jax.Array | None
+    module: Any,
+    laws: Sequence[ParameterLaw] | None,
+    x1: jax.Array,
+    x2: jax.Array | None,
+    given: str = "module",
 ) -> Output:
     """The output of an infinitely wide module at two sets of points.
 
@@ -65,6 +74,8 @@ def read_off(
         Of its parameters. Without them all start as N(0, 1).
     x1, x2 : arrays of shape [n, *shape]
         Points. Without `x2` those of `x1`.
+    given : str
+        What `Architecture` was given, in words of a program.
 
     Raises
     ------
@@ -94,9 +105,9 @@ def read_off(
         of_fields = moments.Moments(x2 is None)
         right = x1 if x2 is None else x2
         known: dict[Any, Any] = {"outputs": _output_size(closed.out_avals[0].shape, like)}
-        run = _Run(of_fields, known, name)
+        run = _Run(of_fields, known, name, given)
         (out,) = run.evaluate(closed.jaxpr, closed.consts, [*parameters, Given(x1, right)])
-    return Output(of_fields, _output_field(out, name))
+    return Output(of_fields, _output_field(out, name, given))
 
 
 def _output_size(shape: tuple[int, ...], like: list[Any]) -> Any:
@@ -110,7 +121,7 @@ def _parameter(path: str, mean: float, scale: float, leaf: Any) -> Weights:
     return Weights(path, mean, scale, 1.0, axes)
 
 
-def _output_field(out: Any, name: str) -> fields.Field:
+def _output_field(out: Any, name: str, given: str) -> fields.Field:
     if isinstance(out, Layer) and not out.positions and len(out.parts) == 1:
         gaussian = gaussian_of(out.parts[0][1])
         if gaussian:
@@ -119,7 +130,7 @@ def _output_field(out: Any, name: str) -> fields.Field:
     raise UnreadableError(
         f"{name} has outputs that are not Gaussian in the limit of infinite width: its last "
         "operation must be a product with a parameter, outputs [n, C] (of logits: softmax belongs "
-        f"to the likelihood). {_ADVICE}"
+        f"to the likelihood). {_advice(given)}"
     )
 
 
@@ -129,6 +140,7 @@ class _Run(NamedTuple):
     moments: moments.Moments
     known: dict[Any, Any]
     name: str
+    given: str
 
     def evaluate(
         self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any], site: Any = None
@@ -184,7 +196,7 @@ class _Run(NamedTuple):
     def _unreadable(self, operation: str, site: Any, reason: str) -> UnreadableError:
         return UnreadableError(
             f"The kernels of {self.name} cannot be read off: {operation}, {_line(site)}, {reason}. "
-            f"{_ADVICE}"
+            f"{_advice(self.given)}"
         )
 
 
@@ -345,20 +357,28 @@ def _of_architecture(architecture: Any, x1: jax.Array, x2: jax.Array | None) -> 
     laws = None
     if not architecture._standard_normal:
         laws = architecture.laws(in_features, _OUTPUTS)
-    return read_off(module, laws, x1, x2)
+    return read_off(module, laws, x1, x2, _given(architecture))
+
+
+def _given(architecture: Any) -> str:
+    """A class by its name; other factories have none that a user's program knows."""
+    factory = architecture.module
+    return factory.__name__ if isinstance(factory, type) else "module"
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def read_kernels(architecture: Any, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
     """Kernels [n1, n2] of an architecture, read off its module."""
     shape = len(x1), len(x1 if x2 is None else x2)
-    return _kernels(_of_architecture(architecture, x1, x2), shape, "12")
+    found = _of_architecture(architecture, x1, x2)
+    return _kernels(found, shape, "12", _given(architecture))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def read_kernel_diag(architecture: Any, x: jax.Array) -> Kernels:
     """Diagonals [n] of the kernels of an architecture, read off its module."""
-    return _kernels(_of_architecture(architecture, x, None), (len(x),), "11")
+    found = _of_architecture(architecture, x, None)
+    return _kernels(found, (len(x),), "11", _given(architecture))
 
 
 def rows_at_once(point: np.ndarray, bytes_: int = 2**26) -> int:
@@ -367,7 +387,7 @@ def rows_at_once(point: np.ndarray, bytes_: int = 2**26) -> int:
     return int(np.clip(math.isqrt(bytes_ // (8 * positions**2)), 1, TILE))
 
 
-def _kernels(output: Output, shape: tuple[int, ...], pairs: moments.Pairs) -> Kernels:
+def _kernels(output: Output, shape: tuple[int, ...], pairs: moments.Pairs, given: str) -> Kernels:
     """NNGP kernel and NTK of the outputs, [n1, n2] or, of each point with itself, [n]."""
     try:
         found = [
@@ -377,8 +397,8 @@ def _kernels(output: Output, shape: tuple[int, ...], pairs: moments.Pairs) -> Ke
     except moments.DependentError:
         raise UnreadableError(
             "The kernels cannot be read off: products of layers that depend on one another meet "
-            f"in one layer. {_ADVICE}"
+            f"in one layer. {_advice(given)}"
         ) from None
     except hermite.NoMomentError as error:
-        raise UnreadableError(f"The kernels cannot be read off. {error} {_ADVICE}") from None
+        raise UnreadableError(f"The kernels cannot be read off. {error} {_advice(given)}") from None
     return Kernels(*(jnp.zeros(shape) if k is None else jnp.broadcast_to(k, shape) for k in found))

@@ -1,6 +1,8 @@
 """What has no limit is refused by the operation's name, the line, and what to do."""
 
+import functools
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -131,7 +133,28 @@ def test_refused_by_name_and_line(forward):
     assert f"kernels of Mine cannot be read off: {REFUSED[forward]}, " in text
     assert f"{__file__}:{line} ({forward.__name__})" in text
     assert "kernel_fn=" in text
-    assert 'kernels="empirical"' in text
+    assert 'Architecture(Mine, kernels="empirical")' in text
+
+
+def test_the_line_to_paste_works():
+    """Of max pooling, where the mean over networks is the way."""
+
+    class Pooled(nnx.Module):
+        def __init__(self, in_features, out_features, *, rngs):
+            self.conv = nnx.Conv(in_features[-1], 4, (3, 3), rngs=rngs)
+            self.readout = nnx.Linear(16, out_features, rngs=rngs)
+
+        def __call__(self, x):
+            x = nnx.max_pool(nnx.relu(self.conv(x)), (2, 2), strides=(2, 2))
+            return self.readout(x.reshape(len(x), -1))
+
+    names = {"nuq": nuq, "Pooled": Pooled}
+    with pytest.raises(UnreadableError, match="reduce_window_max") as raised:
+        nuq.Architecture(Pooled).kernels(IMAGES)
+    (line,) = re.findall(r"nuq\.Architecture\(.*?\)", str(raised.value))
+    assert eval(line, names).kernels(IMAGES).ntk.shape == (len(IMAGES),) * 2
+    with pytest.raises(UnreadableError, match=r"Architecture\(module, "):
+        nuq.Architecture(functools.partial(Pooled)).kernels(IMAGES)
 
 
 class Soft(nnx.Module):
