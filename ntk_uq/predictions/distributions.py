@@ -6,7 +6,6 @@ difference, the mutual information between the label and the predictor (Depeweg 
 See docs/theory: "Predictive uncertainty".
 """
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -322,9 +321,9 @@ class _Prediction(ABC):
 
     def _warn_of_short_chains(self) -> None:
         if self._too_short is not None:
-            from ntk_uq._common.warnings import SamplingWarning
+            from ntk_uq._common.warnings import SamplingWarning, warn_user
 
-            warnings.warn(self._too_short, SamplingWarning, stacklevel=3)
+            warn_user(self._too_short, SamplingWarning)
 
     def _require_classes(self, name: str) -> None:
         if not isinstance(self.likelihood, Categorical):

@@ -18,7 +18,7 @@ from sklearn.utils.validation import (
 )
 
 from ntk_uq._common.cells import check_numbers
-from ntk_uq._common.warnings import warn_user
+from ntk_uq._common.warnings import UnseenWarning, warn_user
 from ntk_uq._common.words import shown
 from ntk_uq.tables.tails import CompressedTails
 
@@ -31,10 +31,6 @@ Categorical = Literal["from_dtype"] | Sequence[Any] | None
 _MOST_CATEGORIES = 50
 # Codes of what is none of the known categories.
 _UNKNOWN = -1
-
-
-class UnseenWarning(UserWarning):
-    """A category, or a gap in a column of numbers, that the training table did not have."""
 
 
 class TableEncoder(TransformerMixin, BaseEstimator):

@@ -1,6 +1,5 @@
 """Features and target of a table, understood: what is fitted."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ntk_uq._common.warnings import warn_user
 from ntk_uq.tables.cells import as_text
 from ntk_uq.tables.columns import Task, check_present, check_type, is_categorical, labels, numbers
 from ntk_uq.tables.places import check_columns, check_named, check_names, check_rows, first
@@ -74,9 +74,7 @@ def model_frame(
     kinds: dict[bool, list[str]] = {False: [], True: []}
     for column in used:
         if table[column].isna().all():
-            warnings.warn(
-                f"Column {column!r} of {name} is empty: it is left out.", UserWarning, stacklevel=3
-            )
+            warn_user(f"Column {column!r} of {name} is empty: it is left out.", UserWarning)
             continue
         kinds[is_categorical(table[column], name, column in categorical)].append(column)
     numeric, encoded = tuple(kinds[False]), tuple(kinds[True])

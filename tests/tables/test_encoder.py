@@ -10,6 +10,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import ntk_uq as nuq
+from ntk_uq.calibration import TemperatureScaled
 from ntk_uq.tables.encoder import UnseenWarning
 from ntk_uq.tables.tails import CompressedTails
 
@@ -145,3 +146,28 @@ def test_checks_of_scikit_learn():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         check_estimator(nuq.TableEncoder())
+
+
+def test_what_is_new_is_said_once():
+    models = {
+        name: nuq.NTKClassifier(reg=1.0, method="gaussian", random_state=0).fit(TABLE, Y)
+        for name in ("one", "the same")
+    }
+    # Functions are drawn jointly at every third of the points, where rows have other numbers.
+    new = pd.concat([TABLE] * 30, ignore_index=True)
+    new["kind"] = new["kind"].astype(object).where(new.index != 6, "q")
+    assert len(new) > 1000
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        nuq.compare(models, new)
+    (found,) = caught
+    assert "holds in row 6 what no row" in str(found.message)
+    assert found.filename == __file__
+
+
+def test_what_a_fold_has_not_seen_is_not_new():
+    rare = TABLE.assign(kind=TABLE["kind"].astype(object).where(TABLE.index != 3, "q"))
+    clf = nuq.NTKClassifier(reg=1.0, method="gaussian", random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TemperatureScaled(clf, cv=2).fit(rare, Y)
