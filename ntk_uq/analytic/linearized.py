@@ -37,6 +37,7 @@ from ntk_uq._common.solver import DualSolution, large_directions, solve_dual
 from ntk_uq._common.support import Support
 from ntk_uq._common.tiles import SymmetricTiles, tiled_bytes
 from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq._common.words import in_a_line
 from ntk_uq.analytic.budget import _max_iter
 from ntk_uq.analytic.exact import _solve_draws, _standard_normal
 from ntk_uq.analytic.flow import check_time, follow_flow
@@ -485,6 +486,7 @@ def _parameter_factor(jacobian: Array, roots: Array, reg: Any) -> Array:
     return jnp.linalg.cholesky(inner + reg * jnp.eye(len(inner), dtype=inner.dtype))
 
 
+@in_a_line
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TangentDraws:
@@ -523,6 +525,7 @@ class TangentDraws:
         return tangent.at(X) + tangent.push(X, self.moved)
 
 
+@in_a_line
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TangentGaussian:
@@ -594,6 +597,7 @@ def _whitened(factor: Array, rows: Array) -> Array:
     return solve_triangular(factor, flat, lower=True).reshape(-1, *rows.shape[:2])
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class FittedLinearized:
     """A trained network's tangent given data, ready for any points.

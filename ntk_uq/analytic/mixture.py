@@ -11,6 +11,7 @@ from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._common.progress import progress_part
+from ntk_uq._common.words import in_a_line
 from ntk_uq.analytic.producer import FittedInfiniteEnsemble, InfiniteEnsemble
 from ntk_uq.likelihoods import Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture
@@ -22,6 +23,7 @@ __all__ = ["Component", "FittedMixture", "allotted", "fit_mixture"]
 Floats = NDArray[np.float64]
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class Component:
     """A network of a mixture.
@@ -135,6 +137,7 @@ def fit_mixture(
     return FittedMixture(tuple(members))
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class FittedMixture:
     """Solved problems of several networks, whose draws are those of one law: their mixture.

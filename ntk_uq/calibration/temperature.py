@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, indexable
 
 from ntk_uq._common import checks
 from ntk_uq._common.warnings import UnseenWarning, unsaid, warn_once
-from ntk_uq._common.words import shown
+from ntk_uq._common.words import in_a_line, shown
 from ntk_uq.likelihoods import Categorical
 from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
 
@@ -31,6 +31,7 @@ Prediction = GaussianPrediction | SamplePrediction
 _TEMPERATURES = 2.0 ** np.arange(-5, 6)
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class TemperatureFit:
     """The best temperature for held-out labels, and the curve that it was found on.

@@ -442,7 +442,8 @@ class Classifier(ClassifierMixin, Estimator):
         Raises
         ------
         ValueError
-            If predictions at new points take random numbers, as those of a `BayesianClassifier` do.
+            If predictions at new points take random numbers, as those of a `BayesianClassifier` do,
+            or the table of fit had categories.
         """
         check_is_fitted(self)
         return as_function(self)

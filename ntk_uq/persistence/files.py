@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ntk_uq._common.files import ARCHIVE_ERRORS, check_folder, write_result
 from ntk_uq._common.versions import versions
-from ntk_uq._common.warnings import warn_user
+from ntk_uq._common.warnings import warn_once, warn_user
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.persistence.archive import TREE, RefusedError, stored, write_archive
 from ntk_uq.persistence.card import card_of, innermost
@@ -34,6 +34,7 @@ _MALFORMED = (
 )  # fmt: skip
 
 
+@warn_once()
 def save(
     estimator: Any,
     path: str | os.PathLike,

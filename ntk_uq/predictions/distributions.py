@@ -20,6 +20,7 @@ from scipy.special import entr, logsumexp, softmax
 from scipy.stats import qmc
 
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.words import in_a_line
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 from ntk_uq.predictions.decomposition import as_probabilities
 
@@ -333,6 +334,7 @@ class _Prediction(ABC):
             )
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class GaussianPrediction(_Prediction):
     """Gaussian distribution of the latents at each of m test points.
@@ -437,6 +439,7 @@ class GaussianPrediction(_Prediction):
         return self.mean + (noise.reshape(n, -1) @ root).reshape(noise.shape)
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class SamplePrediction(_Prediction):
     """Draws of the latents at each of m test points.

@@ -243,11 +243,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
 
     def traced(self, X: jax.Array) -> jax.Array:
         """Features of a table of numbers and gaps that may be traced, in its precision."""
-        if self._known:
-            raise ValueError(
-                "A function of JAX takes numbers, and the table has categories: encode them by "
-                "TableEncoder, and fit the estimator with its features."
-            )
+        self.check_traceable()
         if self._scaler is None or self._tails is None:
             return X
         gaps, (mean, scale) = jnp.isnan(X), (self._scaler.mean_, self._scaler.scale_)
@@ -255,6 +251,14 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         numbers = self._tails.traced((filled - mean.astype(X.dtype)) / scale.astype(X.dtype))
         known = np.isin(self._numeric, self._missing)
         return jnp.concatenate([numbers, gaps[:, known].astype(X.dtype)], axis=1)
+
+    def check_traceable(self) -> None:
+        """Refuse to be traced with categories, which JAX has no type for."""
+        if self._known:
+            raise ValueError(
+                "A function of JAX takes numbers, and the table has categories: encode them by "
+                "TableEncoder, and fit the estimator with its features."
+            )
 
     def knows_gaps(self, column: Any) -> bool:
         """Whether a column, by name or number, had gaps in the training table."""

@@ -40,7 +40,7 @@ from ntk_uq.tables.frames import (
     model_frame,
     typed,
 )
-from ntk_uq.tables.places import and_others, check_columns, check_rows, first
+from ntk_uq.tables.places import and_others, check_columns, check_rows, example, first
 from ntk_uq.tables.plan import DecisionPlan, check_plan
 
 __all__ = ["TableModel", "fit_table"]
@@ -187,7 +187,7 @@ class TableModel:
         Warns
         -----
         UserWarning
-            If the target is there, and is none.
+            If the target is there, and is none; or holds a class that the model does not know.
         """
         if self.target not in table:
             return {}
@@ -205,6 +205,14 @@ class TableModel:
             }
         proba = predictions[[f"probability_{c}" for c in self.estimator.classes_]].to_numpy()
         hit = y[:, None] == self.estimator.classes_
+        unknown = pd.Series(~hit.any(axis=1), index=table.index)
+        if unknown.any():
+            warn_user(
+                f"The target {self.target!r} of {name} holds "
+                f"{example(pd.Series(y, index=table.index), unknown)}{and_others(unknown)}, none "
+                f"of the classes of the model ({', '.join(map(str, self.estimator.classes_))}): no "
+                "prediction of such a row is right, and the log loss is infinite."
+            )
         with np.errstate(divide="ignore"):  # a class that was not in training: infinite
             log_loss = -np.mean(np.log(np.sum(hit * proba, axis=1)))
         scores = {

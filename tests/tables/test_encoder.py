@@ -10,6 +10,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import ntk_uq as nuq
+from ntk_uq import plots
 from ntk_uq.calibration import TemperatureScaled
 from ntk_uq.tables.encoder import UnseenWarning
 from ntk_uq.tables.tails import CompressedTails
@@ -171,3 +172,24 @@ def test_what_a_fold_has_not_seen_is_not_new():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         TemperatureScaled(clf, cv=2).fit(rare, Y)
+
+
+def test_a_card_says_once_what_is_new(tmp_path):
+    model = nuq.NTKClassifier(reg=1.0, method="gaussian", random_state=0).fit(TABLE, Y)
+    new = TABLE[:9].assign(size=np.nan)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        nuq.save(model, tmp_path / "model.ntk", held_out=(new, Y[:9]))
+    assert [w.category for w in caught].count(UnseenWarning) == 1
+
+
+def test_what_takes_numbers_refuses_categories():
+    model = nuq.NTKClassifier(reg=1.0, n_draws=2, random_state=0).fit(TABLE, Y)
+    with pytest.raises(ValueError, match="takes numbers, and the table has categories"):
+        model.as_function()
+    with pytest.raises(ValueError, match=r"A map needs X of shape \[n, 2\], got \(60, 5\)"):
+        plots.plot_uncertainty_map(model, TABLE)
+    with pytest.raises(ValueError, match="column 'kind'"):
+        plots.plot_uncertainty_map(model, TABLE[["size", "kind"]])
+    with pytest.raises(ValueError, match="n must be an integer"):
+        model.memory(TABLE)
