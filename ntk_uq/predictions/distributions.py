@@ -20,6 +20,7 @@ from scipy.special import entr, logsumexp, softmax
 from scipy.stats import qmc
 
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.warnings import SamplingWarning, warn_user
 from ntk_uq._common.words import in_a_line
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 from ntk_uq.predictions.decomposition import as_probabilities
@@ -265,8 +266,7 @@ class _Prediction(ABC):
         else:
             for k, name in enumerate(names):
                 suffix = "" if outputs == 1 and classes is None else f"_{name}"
-                columns[f"mean{suffix}"] = self.mean[:, k]
-                columns[f"std{suffix}"] = self.std[:, k]
+                columns |= {f"mean{suffix}": self.mean[:, k], f"std{suffix}": self.std[:, k]}
         return pd.DataFrame(columns, index=index)
 
     def mean_mcse(self, statistic: Callable[[Floats, slice], Floats]) -> float:
@@ -322,8 +322,6 @@ class _Prediction(ABC):
 
     def _warn_of_short_chains(self) -> None:
         if self._too_short is not None:
-            from ntk_uq._common.warnings import SamplingWarning, warn_user
-
             warn_user(self._too_short, SamplingWarning)
 
     def _require_classes(self, name: str) -> None:
