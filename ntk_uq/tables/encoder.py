@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import (
+    _check_feature_names,
     _check_feature_names_in,
     _check_sample_weight,
     check_is_fitted,
@@ -31,6 +32,15 @@ Categorical = Literal["from_dtype"] | Sequence[Any] | None
 _MOST_CATEGORIES = 50
 # Codes of what is none of the known categories.
 _UNKNOWN = -1
+
+
+def check_order(fitted: Any, X: Any) -> None:
+    """Refuse a data frame with other columns than those of fit, or in another order.
+
+    Before its categories are coded, since these are found by their places.
+    """
+    if hasattr(X, "iloc"):
+        _check_feature_names(fitted, X, reset=False)
 
 
 class TableEncoder(TransformerMixin, BaseEstimator):
@@ -133,6 +143,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         array of shape [m, number of features]
         """
         check_is_fitted(self)
+        check_order(self, X)
         coded = self.coded(X)
         check_numbers("X", coded, missing=True)
         return self.features(
@@ -206,7 +217,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):
 
     def learn_scales(self, values: Floats, weights: Floats | None = None) -> Self:
         """Learn from what is coded [n, d] all that weights bear on."""
-        d = values.shape[1]
+        d = self.n_features_in_ = values.shape[1]
+        if self._names is not None:
+            self.feature_names_in_ = np.array(self._names, dtype=object)
         self._codes = {
             j: np.unique(values[:, j][values[:, j] >= 0]).astype(int) for j in self._known
         }

@@ -94,6 +94,20 @@ def test_categories_may_be_said():
     np.testing.assert_array_equal(array, expected)
 
 
+def test_the_encoder_of_an_estimator_is_one():
+    own = nuq.NTKClassifier(reg=1.0, method="gaussian").fit(TABLE, Y).encoder_
+    encoder = nuq.TableEncoder().fit(TABLE)
+    assert own.get_feature_names_out().tolist() == encoder.get_feature_names_out().tolist()
+    np.testing.assert_array_equal(own.transform(TABLE), encoder.transform(TABLE))
+
+
+def test_columns_in_another_order_are_said_to_be():
+    model = nuq.NTKClassifier(reg=1.0, method="gaussian").fit(TABLE, Y)
+    for fitted in (model.predict, nuq.TableEncoder().fit(TABLE).transform):
+        with pytest.raises(ValueError, match="must be in the same order"):
+            fitted(TABLE[TABLE.columns[::-1]])
+
+
 def test_what_is_new_is_said():
     model = nuq.NTKClassifier(reg=1.0, n_draws=4).fit(TABLE, Y)
     new = TABLE[:5].assign(kind=["x", "q", "y", "q", "z"])
