@@ -55,7 +55,7 @@ def warn_once() -> Iterator[None]:
 
     Examples
     --------
-    >>> with warnings.catch_warnings(record=True) as caught, warn_once():
+    >>> with warnings.catch_warnings(record=True, action="always") as caught, warn_once():
     ...     for method in "ensemble", "limit":
     ...         warn_user("The test points are odd.")
     >>> len(caught)
