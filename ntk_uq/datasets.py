@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ntk_uq._common.words import in_a_line
 from ntk_uq.tables.frames import model_frame, typed
 from ntk_uq.tables.places import abridged, check_columns
 from ntk_uq.tables.reading import decimal_points, read_table
@@ -24,6 +25,7 @@ _DESCRIPTIONS = {
 SHIPPED = tuple(_DESCRIPTIONS)
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A labelled table.
@@ -47,6 +49,7 @@ class Dataset:
     images: NDArray[np.float64] | None = None
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class Split:
     """Training and test part of a `Dataset`; features in units of the training part."""

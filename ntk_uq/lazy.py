@@ -21,6 +21,7 @@ from scipy import stats
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.warnings import ConvergenceWarning
+from ntk_uq._common.words import in_a_line
 from ntk_uq.ensemble.members import floating
 from ntk_uq.ensemble.train import train_ensemble
 from ntk_uq.ensemble.trained import linearisation
@@ -58,6 +59,7 @@ class Rate(NamedTuple):
         return f"{self.exponent:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
+@in_a_line
 @dataclass(frozen=True)
 class Laziness:
     r"""How far networks of several widths have moved, for M networks of each width.
@@ -228,6 +230,7 @@ def measure_laziness(
     return Laziness(np.asarray(widths), *columns)
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class Experiment:
     """Networks of a classification trained in three ways, of which only the first two have an end.

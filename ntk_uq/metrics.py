@@ -28,6 +28,7 @@ from sklearn.metrics import (
 
 from ntk_uq._common import checks
 from ntk_uq._common.checks import labelled_probabilities, level_between, numbers
+from ntk_uq._common.words import in_a_line
 
 __all__ = [
     "BrierDecomposition",
@@ -69,6 +70,7 @@ _CHECK_LEVEL = 0.01
 _WIDEST_MARGIN = 0.05
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class ReliabilityCurve:
     """Confidence against accuracy, in bins.
@@ -220,6 +222,7 @@ class BrierDecomposition(NamedTuple):
         )
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class RejectionCurve:
     """Error among the points that are kept when the least certain are rejected.
@@ -300,6 +303,7 @@ class Detection:
     recall: Floats
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class CoverageCurve:
     """How often central predictive intervals hold the target, against how often they say.

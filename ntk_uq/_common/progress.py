@@ -15,6 +15,8 @@ from ntk_uq._common.processes import is_first
 _FIRST_LINE, _BETWEEN_LINES = 20.0, 30.0
 # What begins lines where standard error is no terminal; None where nothing is to be said there.
 _LINES: ContextVar[str | None] = ContextVar("lines", default=None)
+# What is said behind a label, of work that is done several times.
+_PART: ContextVar[str] = ContextVar("part", default="")
 
 Progress = Callable[..., None]  # (done, total), and figures by name
 
@@ -38,6 +40,27 @@ def progress_lines(name: str) -> Iterator[None]:
         yield
     finally:
         _LINES.reset(token)
+
+
+@contextmanager
+def progress_part(words: str) -> Iterator[None]:
+    """Say behind the label of each bar of the body which of several alike it is.
+
+    Parameters
+    ----------
+    words : str
+        Which one; nothing is said if there is none.
+
+    Examples
+    --------
+    >>> with progress_part("network 2 of 3"), progress_bar("kernels", total=1, show=False):
+    ...     pass  # kernels, network 2 of 3
+    """
+    token = _PART.set(f", {words}" if words else "")
+    try:
+        yield
+    finally:
+        _PART.reset(token)
 
 
 @contextmanager
@@ -67,14 +90,16 @@ def progress_bar(label: str, total: int, show: bool | None = None) -> Iterator[P
     ...     print(progress)
     None
     """
-    name = _LINES.get()
+    name, label = _LINES.get(), label + _PART.get()
     if not is_first():
         yield None
         return
     if show is None:
         show = sys.stderr.isatty()
         if not show and name is not None:
-            yield _Lines(f"{name}: {label}")
+            lines = _Lines(f"{name}: {label}")
+            yield lines
+            lines.end()
             return
     if not show:
         yield None
@@ -146,7 +171,10 @@ def by_gaps(
 
 
 class _Lines:
-    """Progress in lines: the share that is done, seconds so far, and about how many are left."""
+    """Progress in lines: the share that is done, seconds so far, and about how many are left.
+
+    All is done when the work has ended, which is said once, and not where a count is full before.
+    """
 
     def __init__(self, label: str):
         self.label = label
@@ -156,19 +184,22 @@ class _Lines:
 
     def __call__(self, done: float, total: int, **figures: float) -> None:
         now = time.monotonic()
-        finished = done >= total
-        if not (now >= self.next or (finished and self.said)):
+        if now < self.next:
             return
-        self.next, self.said = now + _BETWEEN_LINES, not finished
-        seconds = now - self.start
-        left = (
-            "" if finished or not done else f", about {_words(seconds * (total / done - 1))} left"
-        )
-        print(
-            f"{self.label}: {done / total:.0%}, {_words(seconds)}{left}",
-            file=sys.stderr,
-            flush=True,
-        )
+        self.next, self.said = now + _BETWEEN_LINES, True
+        seconds, percent = now - self.start, min(int(100 * done / total), 99)
+        # Of the first per cent little is known.
+        guess = percent > 0 and done < total
+        left = f", about {_words(seconds * (total / done - 1))} left" if guess else ""
+        self._say(f"{percent}%, {_words(seconds)}{left}")
+
+    def end(self) -> None:
+        """Say the end of what was long enough to be said."""
+        if self.said:
+            self._say(f"100%, {_words(time.monotonic() - self.start)}")
+
+    def _say(self, words: str) -> None:
+        print(f"{self.label}: {words}", file=sys.stderr, flush=True)
 
 
 def _words(seconds: float) -> str:

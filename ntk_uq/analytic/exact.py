@@ -26,6 +26,7 @@ from ntk_uq._common.rules import own_rules
 from ntk_uq._common.side_by_side import side_by_side
 from ntk_uq._common.solver import DualSolution, deflate_at_mode, solve_dual
 from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq._common.words import in_a_line
 from ntk_uq.analytic.budget import (
     _DRAWS_A_CORE,
     _draws_at_once,
@@ -170,6 +171,7 @@ def _undoing(f0: Array, ntk: Array, reg: float) -> Array:
     return jnp.moveaxis(cho_solve((factor, True), columns).reshape(n, n_draws, outputs), 1, 0)
 
 
+@in_a_line
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ExactPredictor:

@@ -17,6 +17,7 @@ from ntk_uq._common.linalg import interpolation_factor
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import solve_dual
 from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq._common.words import in_a_line
 from ntk_uq.analytic.budget import _max_iter
 from ntk_uq.analytic.exact import _exact_predictor, _random_variables
 from ntk_uq.analytic.inputs import _arrays, objective_gap
@@ -206,6 +207,7 @@ def shared_predictor(
     return replace(predictor, discrepancy=no_discrepancy(y.shape))
 
 
+@in_a_line
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class GaussianPredictor:

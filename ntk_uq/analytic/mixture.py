@@ -10,6 +10,8 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common.progress import progress_part
+from ntk_uq._common.words import in_a_line
 from ntk_uq.analytic.producer import FittedInfiniteEnsemble, InfiniteEnsemble
 from ntk_uq.likelihoods import Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture
@@ -21,6 +23,7 @@ __all__ = ["Component", "FittedMixture", "allotted", "fit_mixture"]
 Floats = NDArray[np.float64]
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class Component:
     """A network of a mixture.
@@ -120,18 +123,21 @@ def fit_mixture(
     """
     counts = allotted([component.weight for component in components], producer.n_draws)
     keys = jax.random.split(cast(Array, problem.key), len(components))
-    return FittedMixture(
-        tuple(
-            replace(producer, n_draws=count, feature_scales=one.feature_scales).fit(
-                replace(problem, architecture=one.architecture, reg=one.reg, key=key),
-                progress=progress,
+    taken = [i for i, count in enumerate(counts) if count]
+    members = []
+    for number, i in enumerate(taken, 1):
+        one, count = components[i], counts[i]
+        with progress_part(f"network {number} of {len(taken)}" if len(taken) > 1 else ""):
+            members.append(
+                replace(producer, n_draws=count, feature_scales=one.feature_scales).fit(
+                    replace(problem, architecture=one.architecture, reg=one.reg, key=keys[i]),
+                    progress=progress,
+                )
             )
-            for one, count, key in zip(components, counts, keys, strict=True)
-            if count
-        )
-    )
+    return FittedMixture(tuple(members))
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class FittedMixture:
     """Solved problems of several networks, whose draws are those of one law: their mixture.

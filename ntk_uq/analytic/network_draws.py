@@ -25,6 +25,7 @@ from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import DualSolution, Products, deflate_at_mode, solve_dual
 from ntk_uq._common.tiles import SymmetricTiles
 from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq._common.words import in_a_line
 from ntk_uq.analytic.budget import _draws_at_once_of_tiles, _max_iter
 from ntk_uq.analytic.exact import _standard_normal
 from ntk_uq.likelihoods import require_condition
@@ -42,6 +43,7 @@ PRIOR_WIDTH = 512
 _LATENTS_AT_ONCE = 2**23
 
 
+@in_a_line
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class NetworkDraws:

@@ -21,6 +21,7 @@ from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import LARGEST_GAP, Products
 from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq._common.words import in_a_line
 from ntk_uq.analytic.budget import estimate_memory
 from ntk_uq.analytic.exact import ExactPredictor, exact_predictor
 from ntk_uq.analytic.flow import check_time, exact_predictor_until
@@ -311,6 +312,7 @@ class KernelProducts(NamedTuple):
         return found.reshape(len(found), len(alpha), -1).swapaxes(0, 1)
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class FittedInfiniteEnsemble:
     """A solved problem of the infinite ensemble, ready for any points.
@@ -551,6 +553,7 @@ class LaplaceProcess:
         return FittedProcess(laplace, problem.points, prior, problem.likelihood)
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class FittedProcess:
     """A Gaussian process given data, or the Gaussian about its mode.

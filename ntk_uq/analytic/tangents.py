@@ -15,6 +15,7 @@ from jax.scipy.linalg import solve_triangular
 from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.words import in_a_line
 from ntk_uq.likelihoods import Likelihood
 from ntk_uq.networks.linearized import Linearized, Tangent
 from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
@@ -28,6 +29,7 @@ Floats = NDArray[np.float64]
 _ENTRIES_AT_ONCE = 2**26
 
 
+@in_a_line
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TangentDraws:
@@ -67,6 +69,7 @@ class TangentDraws:
         return tangent.at(X) + tangent.push(X, self.moved)
 
 
+@in_a_line
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TangentGaussian:
@@ -139,6 +142,7 @@ def _whitened(factor: Array, rows: Array) -> Array:
     return solve_triangular(factor, flat, lower=True).reshape(-1, *rows.shape[:2])
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class FittedLinearized:
     """A trained network's tangent given data, ready for any points.

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common.words import in_a_line
 from ntk_uq.bayes.priors import GaussianProcessPrior, NetworkPrior, Prior
 from ntk_uq.likelihoods import Likelihood
 
@@ -82,6 +83,7 @@ def check_counts(function: str, num_warmup: int, num_samples: int, num_chains: i
         )
 
 
+@in_a_line
 @dataclass(frozen=True)
 class PosteriorDraws:
     """Draws from the posterior at the training points, and how the sampler got them.

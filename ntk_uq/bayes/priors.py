@@ -13,6 +13,7 @@ from jax import Array
 from ntk_uq._common.factors import apply_factor
 from ntk_uq._common.linalg import cholesky
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.words import in_a_line
 from ntk_uq.networks.architecture import BaseArchitecture
 
 __all__ = [
@@ -43,6 +44,7 @@ class Prior(Protocol):
         ...
 
 
+@in_a_line
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class GaussianProcessPrior:
@@ -100,6 +102,7 @@ class GaussianProcessPrior:
         return apply_factor(self.factor, whitened)
 
 
+@in_a_line
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class NetworkPrior:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ntk_uq._common.blocks import in_blocks
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.words import in_a_line
 from ntk_uq.bayes.convergence import Diagnostics, diagnostics
 from ntk_uq.bayes.posterior import PosteriorDraws, posterior_of
 from ntk_uq.bayes.prediction import predict_latents, predict_network
@@ -111,6 +112,7 @@ class Posterior:
         return process, process.covariance(problem.points)
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class SampledPosterior:
     """Draws from a posterior, ready for any points.
@@ -219,6 +221,7 @@ class LaplaceNetwork:
         return FittedNetworkLaplace(laplace, problem.likelihood)
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class FittedNetworkLaplace:
     """A Gaussian about a mode of a finite network's posterior, ready for any points.

@@ -18,7 +18,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, indexable
 
 from ntk_uq._common import checks
-from ntk_uq._common.words import shown
+from ntk_uq._common.warnings import UnseenWarning, unsaid, warn_once
+from ntk_uq._common.words import in_a_line, shown
 from ntk_uq.likelihoods import Categorical
 from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
 
@@ -30,6 +31,7 @@ Prediction = GaussianPrediction | SamplePrediction
 _TEMPERATURES = 2.0 ** np.arange(-5, 6)
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class TemperatureFit:
     """The best temperature for held-out labels, and the curve that it was found on.
@@ -237,6 +239,7 @@ class TemperatureScaled(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.cv = cv
         self.prior_std = prior_std
 
+    @warn_once()
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit the temperature and then the estimator.
 
@@ -292,7 +295,8 @@ class TemperatureScaled(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             _require_all_classes(y, train)
         for train, test in folds:
             part = clone(self.estimator).fit(_safe_indexing(X, train), y[train])
-            distribution = part.predict_distribution(_safe_indexing(X, test))
+            with unsaid(UnseenWarning):  # of what the others of these rows have
+                distribution = part.predict_distribution(_safe_indexing(X, test))
             losses.append(_log_loss(y[test], distribution, part.classes_))
         return losses
 

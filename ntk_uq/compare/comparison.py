@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common.words import in_a_line
 from ntk_uq.compare.columns import COLUMNS, Column
 from ntk_uq.distances import Distance
 from ntk_uq.distances.measures import MEASURES, ZERO_DISTANCE, Measure
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # rooms above, or loaded where they are used
 Floats = NDArray[np.float64]
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class MethodSummary:
     """What one method says about the m test points.
@@ -83,6 +85,7 @@ class MethodSummary:
         return self.n_effective / (self.fit_seconds + self.predict_seconds)
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Several methods on the same test points; made by `compare`.

@@ -1,6 +1,5 @@
 """The comparison: every method predicts, and every two are compared."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from inspect import signature
@@ -14,6 +13,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, check_array
 
+from ntk_uq._common.warnings import UnseenWarning, unsaid, warn_once, warn_user
 from ntk_uq.compare.comparison import Comparison
 from ntk_uq.compare.inputs import (
     Prediction,
@@ -32,6 +32,7 @@ from ntk_uq.predictions.distributions import SamplePrediction
 _MOST_JOINT_LATENTS = 1000
 
 
+@warn_once()
 def compare(
     estimators: Mapping[str, Any],
     X_test: ArrayLike,
@@ -140,11 +141,10 @@ def compare(
         found[a, b], found[b, a] = distances(draws[a], draws[b])
     differences = differences_of(estimators, predictions, X_test)
     if differences:
-        warnings.warn(
+        warn_user(
             "The methods solve different problems, so that their distances are not those of the "
             f"methods alone. {' '.join(differences)}",
             ComparisonWarning,
-            stacklevel=2,
         )
     return Comparison(
         methods={
@@ -169,5 +169,6 @@ def _functions(estimator: Any, X: ArrayLike, prediction: Prediction) -> Predicti
     options = signature(predict).parameters.values()
     if not any(option.name == "joint" or option.kind is option.VAR_KEYWORD for option in options):
         return None
-    X = seen_by_final(estimator, _safe_indexing(X, np.arange(0, m, step)))
-    return predict(X, joint=True)
+    with unsaid(UnseenWarning):  # of some of the points of which it has been said
+        X = seen_by_final(estimator, _safe_indexing(X, np.arange(0, m, step)))
+        return predict(X, joint=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import erf
 
+from ntk_uq._common.words import in_a_line
 from ntk_uq.distances.arrays import (
     Floats,
     bures_wasserstein,
@@ -287,6 +288,7 @@ def estimate_rejected_10(pair: Pair) -> Estimate:
     return _estimate_ranks(pair, 0, lambda u, v: rejection_overlaps(u, v, 0.9))
 
 
+@in_a_line
 @dataclass(frozen=True)
 class Distance:
     """How far one method is from another, in several respects.

@@ -1,6 +1,5 @@
 """Linearised networks of an ensemble, solved exactly in the dual."""
 
-import warnings
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import LARGEST_GAP, DualSolution, interpolation_gap, solve_dual
 from ntk_uq._common.uncertainty import Uncertainty
-from ntk_uq._common.warnings import ConvergenceWarning
+from ntk_uq._common.warnings import ConvergenceWarning, warn_user
 from ntk_uq.ensemble.members import check_problem, draw, in_features, label_noise, prior_function
 from ntk_uq.ensemble.objective import Problem, certificate, norm, scale_of, vdot
 from ntk_uq.ensemble.train import _MODE_MEMBERS, _TOL
@@ -102,12 +101,11 @@ def solve_linearised(
     results = jax.tree.map(lambda *leaves: np.stack(leaves), *members)
     unsolved = np.flatnonzero(~results.converged)
     if unsolved.size:
-        warnings.warn(
+        warn_user(
             f"{len(unsolved)} of {n_members} linearised networks were not solved to within "
             f"{_TOL:g} of their objective: the problem is too ill-conditioned for {X.dtype}. Use "
             "double precision, scale the features (about 1 each), or raise reg.",
             ConvergenceWarning,
-            stacklevel=2,
         )
     return TrainedEnsemble(
         architecture=architecture,

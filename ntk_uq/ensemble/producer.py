@@ -13,6 +13,7 @@ from ntk_uq._common.blocks import in_blocks
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq._common.words import in_a_line
 from ntk_uq.ensemble.train import train_ensemble
 from ntk_uq.ensemble.trained import TrainedEnsemble
 from ntk_uq.likelihoods import Likelihood
@@ -107,6 +108,7 @@ class FiniteEnsemble:
         return FittedEnsemble(trained, problem.likelihood)
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class FittedEnsemble:
     """Trained networks, ready for any points.

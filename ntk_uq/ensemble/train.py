@@ -19,7 +19,6 @@ docs/theory: "Objective", "Relation to Bayes", "Training finite networks".
 """
 
 import os
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +34,7 @@ from ntk_uq._common.checkpoint import digest
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.uncertainty import Uncertainty
-from ntk_uq._common.warnings import ConvergenceWarning
+from ntk_uq._common.warnings import ConvergenceWarning, warn_user
 from ntk_uq.ensemble.conjugate_gradients import ConjugateGradients
 from ntk_uq.ensemble.gradient_flow import GradientFlow
 from ntk_uq.ensemble.layout import _layout
@@ -275,12 +274,11 @@ def _method(
     if batch_size is not None and not 1 <= batch_size <= n:
         raise ValueError(f"batch_size must be between 1 and the {n} points; got {batch_size}.")
     if reg == 0 and leaves_jacobian_span(optimizer):
-        warnings.warn(
+        warn_user(
             "reg=0 and an optimizer whose updates leave the span of the gradients (as Adam's and "
             "weight decay's do): training ends at another of the many minima than gradient flow, "
             "and no kernel describes it. Leave optimizer out, use optax.sgd, or set reg > 0.",
             PathWarning,
-            stacklevel=4,  # this, the door, its rules, the caller
         )
     return Optax(optimizer, batch_size, 0 if batch_size is None else max_iter)
 
@@ -347,8 +345,7 @@ def _warn_unconverged(
         named = np.flatnonzero(which)
         if named.size:
             names = f"{', '.join(map(str, named[:10]))}{', ...' if len(named) > 10 else ''}"
-            warnings.warn(
+            warn_user(
                 f"{len(named)} of {len(which)} {what} {how.format(names)}",
                 ConvergenceWarning,
-                stacklevel=4,  # this, the door, its rules, the caller
             )

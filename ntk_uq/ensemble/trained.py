@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq._common.words import in_a_line
 from ntk_uq.ensemble.members import draw, floating, prior_function
 from ntk_uq.networks.architecture import BaseArchitecture
 
@@ -24,6 +25,7 @@ class PathWarning(UserWarning):
     """Without regularisation, an optimizer ends elsewhere than gradient flow."""
 
 
+@in_a_line
 @dataclass(frozen=True)
 class TrainedEnsemble:
     """Trained members, and how well each was trained.

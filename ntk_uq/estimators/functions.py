@@ -44,7 +44,8 @@ def as_function(estimator: Any) -> Callable[[Any], Answers]:
     Raises
     ------
     ValueError
-        If it is another: draws of a chain are continued to new points by random numbers.
+        If it is another: draws of a chain are continued to new points by random numbers. If it was
+        fitted to a table with categories.
     """
     latents = getattr(estimator._fitted, "traced_latents", None)
     if latents is None:
@@ -52,6 +53,8 @@ def as_function(estimator: Any) -> Callable[[Any], Answers]:
             f"{type(estimator).__name__} with these settings predicts by conditional draws, and is "
             "no function. NTKClassifier and EnsembleClassifier are."
         )
+    if estimator.encoder_ is not None:
+        estimator.encoder_.check_traceable()
     prepare, shape = estimator._traced_inputs, estimator._point_shape
 
     @jax.jit

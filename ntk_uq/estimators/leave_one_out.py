@@ -320,7 +320,8 @@ def _rows_of_fit(
     estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | None
 ) -> tuple[Floats, Floats, Floats, Floats | None, NDArray[np.intp]]:
     """Points and targets as the network sees them, what was observed, weights, and which rows."""
-    y = estimator._check_cells(X, y)
+    encoder = estimator.encoder_
+    y = estimator._check_cells(X if encoder is None else encoder.coded(X), y)
     X, y = indexable(X, y)
     rows, weights = np.arange(len(y)), None
     if sample_weight is not None:

@@ -238,6 +238,12 @@ class _NTK(Estimator):
         >>> f"{NTKClassifier().memory(20_000, outputs=10, n_features=20) / 2**30:.1f} GiB"
         '2.0 GiB'
         """
+        for name, value, least in (
+            ("n", n, 1),
+            ("outputs", outputs, 1),
+            ("n_features", n_features, 0),
+        ):
+            checks.count(name, value, least)
         points, targets = (np.broadcast_to(0.0, (n, size)) for size in (n_features, outputs))
         of_fit = Problem(points, targets, Categorical(), self._given_reg, None, self._network)
         return self._producer(1.0).memory(of_fit)

@@ -39,7 +39,7 @@ from ntk_uq.networks.problem import Problem
 from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
 from ntk_uq.selection.noise import estimate_noise
 from ntk_uq.tables.encoder import Categorical as CategoricalFeatures
-from ntk_uq.tables.encoder import TableEncoder
+from ntk_uq.tables.encoder import TableEncoder, check_order
 from ntk_uq.tables.tails import CompressedTails
 
 __all__ = [
@@ -309,6 +309,7 @@ class Estimator(BaseEstimator):
         """Points as they were given, categories as codes."""
         check_is_fitted(self)
         if self.encoder_ is not None:
+            check_order(self, X)
             X = self.encoder_.coded(X)
         check_numbers("X", X, missing=self.encoder_ is not None)
         if self._takes_images and np.ndim(X) != 1 + len(self._point_shape):
@@ -442,7 +443,8 @@ class Classifier(ClassifierMixin, Estimator):
         Raises
         ------
         ValueError
-            If predictions at new points take random numbers, as those of a `BayesianClassifier` do.
+            If predictions at new points take random numbers, as those of a `BayesianClassifier` do,
+            or the table of fit had categories.
         """
         check_is_fitted(self)
         return as_function(self)

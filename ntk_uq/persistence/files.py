@@ -2,7 +2,6 @@
 
 import json
 import os
-import warnings
 import zipfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ntk_uq._common.files import ARCHIVE_ERRORS, check_folder, write_result
 from ntk_uq._common.versions import versions
+from ntk_uq._common.warnings import warn_once, warn_user
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.persistence.archive import TREE, RefusedError, stored, write_archive
 from ntk_uq.persistence.card import card_of, innermost
@@ -34,6 +34,7 @@ _MALFORMED = (
 )  # fmt: skip
 
 
+@warn_once()
 def save(
     estimator: Any,
     path: str | os.PathLike,
@@ -101,11 +102,9 @@ def save(
     writer = Writer(data)
     model = writer.encode(_check_saved(estimator), type(estimator).__name__)
     if writer.left_out_optimizer:
-        warnings.warn(
+        warn_user(
             "The optimizer is made of functions and is left out of the file. Predictions need "
             "none; before another fit of what is loaded, set it: set_params(optimizer=...).",
-            UserWarning,
-            stacklevel=2,
         )
     tree = {
         "format": "ntk_uq model",
@@ -157,11 +156,9 @@ def read(file: IO[bytes], path: Path, architecture: BaseArchitecture | None) -> 
 def _warn_of_versions(written_by: Mapping[str, str], path: Path) -> None:
     there, here = written_by["scikit-learn"], versions("scikit-learn")["scikit-learn"]
     if there.split(".")[:2] != here.split(".")[:2]:
-        warnings.warn(
+        warn_user(
             f"{path} was written with scikit-learn {there}; this is {here}, which may understand "
             "its steps in another way. Compare a few predictions, or fit again.",
-            UserWarning,
-            stacklevel=4,
         )
 
 

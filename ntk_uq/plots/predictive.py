@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from ntk_uq._common.cells import check_numbers
 from ntk_uq.plots.style import UNCERTAINTIES, axes_or_new, equal_axes, style_of
 
 if TYPE_CHECKING:  # rooms above, or loaded where they are used
@@ -65,9 +66,10 @@ def plot_uncertainty_map(
     if measure not in measures:
         raise ValueError(f"measure must be one of {list(measures)}, got {measure!r}.")
     columns = X.columns if isinstance(X, pd.DataFrame) else ["Feature 0", "Feature 1"]
+    if np.ndim(X) != 2 or np.shape(X)[1] != 2:
+        raise ValueError(f"A map needs X of shape [n, 2], got {np.shape(X)}.")
+    check_numbers("X", X)
     points = np.asarray(X, dtype=np.float64)
-    if points.ndim != 2 or points.shape[1] != 2:
-        raise ValueError(f"A map needs X of shape [n, 2], got {points.shape}.")
     labels = None if y is None else np.asarray(y)
     if labels is not None and labels.shape != points.shape[:1]:
         raise ValueError(f"y must have shape {points.shape[:1]} as X has rows, got {labels.shape}.")

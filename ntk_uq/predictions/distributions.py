@@ -6,7 +6,6 @@ difference, the mutual information between the label and the predictor (Depeweg 
 See docs/theory: "Predictive uncertainty".
 """
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +20,8 @@ from scipy.special import entr, logsumexp, softmax
 from scipy.stats import qmc
 
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.warnings import SamplingWarning, warn_user
+from ntk_uq._common.words import in_a_line
 from ntk_uq.likelihoods import Categorical, Gaussian, Likelihood
 from ntk_uq.predictions.decomposition import as_probabilities
 
@@ -265,8 +266,7 @@ class _Prediction(ABC):
         else:
             for k, name in enumerate(names):
                 suffix = "" if outputs == 1 and classes is None else f"_{name}"
-                columns[f"mean{suffix}"] = self.mean[:, k]
-                columns[f"std{suffix}"] = self.std[:, k]
+                columns |= {f"mean{suffix}": self.mean[:, k], f"std{suffix}": self.std[:, k]}
         return pd.DataFrame(columns, index=index)
 
     def mean_mcse(self, statistic: Callable[[Floats, slice], Floats]) -> float:
@@ -322,9 +322,7 @@ class _Prediction(ABC):
 
     def _warn_of_short_chains(self) -> None:
         if self._too_short is not None:
-            from ntk_uq._common.warnings import SamplingWarning
-
-            warnings.warn(self._too_short, SamplingWarning, stacklevel=3)
+            warn_user(self._too_short, SamplingWarning)
 
     def _require_classes(self, name: str) -> None:
         if not isinstance(self.likelihood, Categorical):
@@ -334,6 +332,7 @@ class _Prediction(ABC):
             )
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class GaussianPrediction(_Prediction):
     """Gaussian distribution of the latents at each of m test points.
@@ -438,6 +437,7 @@ class GaussianPrediction(_Prediction):
         return self.mean + (noise.reshape(n, -1) @ root).reshape(noise.shape)
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class SamplePrediction(_Prediction):
     """Draws of the latents at each of m test points.

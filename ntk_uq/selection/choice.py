@@ -1,6 +1,5 @@
 """The choice of regularisation and kernel, from the training data alone."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,7 +20,7 @@ from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.side_by_side import side_by_side
 from ntk_uq._common.uncertainty import Uncertainty
-from ntk_uq._common.warnings import ConvergenceWarning
+from ntk_uq._common.warnings import ConvergenceWarning, warn_user
 from ntk_uq.analytic.mixture import Component
 from ntk_uq.likelihoods import Gaussian, Likelihood, Weighted
 from ntk_uq.networks.architecture import BaseArchitecture
@@ -622,12 +621,11 @@ def _refine(
 
     found = maximise_evidence(evidence, start, lower=lower)
     if not found.moved:
-        warnings.warn(
+        warn_user(
             f"The search for {', '.join(start)} by the evidence has not left its start, though the "
             "evidence rises from there: the values are those of a scan over reg. The kernel may be "
             "too wide to be factorised: scale the features (about 1 each), or lower w_std.",
             ConvergenceWarning,
-            stacklevel=6,
         )
     best = found.parameters
     changed = {name: float(best[name]) for name in climbed}

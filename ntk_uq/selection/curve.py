@@ -5,11 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ntk_uq._common.words import in_a_line
+
 __all__ = ["RegCurve"]
 
 Floats = NDArray[np.float64]
 
 
+@in_a_line
 @dataclass(frozen=True)
 class RegCurve:
     """What a criterion says of each regularisation.

@@ -1,11 +1,11 @@
 """Which points are held out together, and which of them can be predicted."""
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ntk_uq._common.warnings import warn_user
 from ntk_uq.selection.curve import RegCurve
 
 Floats = NDArray[np.float64]
@@ -29,12 +29,10 @@ def _rows_and_folds(
 
 def _nothing_held_out(regs: Sequence[float]) -> RegCurve:
     """The curve that nothing is known of, and a warning."""
-    warnings.warn(
+    warn_user(
         'reg="cv" predicts points from others, of their class where targets are classes, and '
         "no point has another that differs: reg=1.0, the prior of a Bayesian, is taken. Give "
         "reg, or more points.",
-        UserWarning,
-        stacklevel=3,
     )
     nothing = np.full((1, len(regs)), np.nan)
     return RegCurve(np.array(regs), nothing, nothing, ("",), "cv", _WITHOUT_FOLDS)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ntk_uq._common.words import in_a_line
 from ntk_uq.analytic.mixture import Component
 
 __all__ = ["Mixture", "greedy_weights"]
@@ -21,6 +22,7 @@ Floats = NDArray[np.float64]
 _STEPS, _MOST_NETWORKS = 8, 2
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class Mixture:
     """The networks that predict together.

@@ -6,7 +6,6 @@ what to do.
 
 import re
 import unicodedata
-import warnings
 from decimal import Decimal
 from typing import Literal
 
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ntk_uq._common.warnings import warn_user
 from ntk_uq.tables.cells import (
     Floats,
     advice,
@@ -123,11 +123,9 @@ def labels(column: pd.Series, name: str) -> NDArray:
                 f"{advice(column, text)}."
             )
         fewer = text if text.mean() < 0.5 else ~text
-        warnings.warn(
+        warn_user(
             f"{where} holds both numbers and text ({example(column, fewer)}"
             f"{and_others(fewer)}): each is a class.",
-            UserWarning,
-            stacklevel=3,
         )
     if text.any() or have_leading_zeros(column).any():
         classes = as_text(column)
@@ -225,19 +223,15 @@ def is_categorical(column: pd.Series, name: str, chosen: bool = False) -> bool:
             f"so (--categorical {column.name}); or {drop}."
         )
     if plain.any():
-        warnings.warn(
+        warn_user(
             f"{where} holds text, and numbers in some rows ({example(column, plain)}"
             f"{and_others(plain)}): every value is taken as a category.",
-            UserWarning,
-            stacklevel=3,
         )
     if len(texts) >= _FEW_ROWS and texts.nunique() > len(texts) / 2:
-        warnings.warn(
+        warn_user(
             f"{where} holds {texts.nunique()} different texts in {len(texts)} rows, "
             f"{texts.iloc[0]!r} for example: as categories they say little, and as names of the "
             f"rows nothing. If so, {drop}.",
-            UserWarning,
-            stacklevel=3,
         )
     _warn_of_spellings(texts, where, "categories")
     return True
@@ -281,23 +275,19 @@ def check_numbers(column: pd.Series, name: str) -> None:
     if values.min() >= 1900_00_00 and values.max() < 2100_00_00:
         days = pd.to_datetime(values.astype(int).astype(str), format="%Y%m%d", errors="coerce")
         if days.notna().all() and len(np.unique(values)) > 1:
-            warnings.warn(
+            warn_user(
                 f"{where} holds dates in digits, {values[0]:.0f} for example, and they are taken "
                 "as numbers: make them days since a date.",
-                UserWarning,
-                stacklevel=4,
             )
             return
     if len(np.unique(values)) == len(values):
         steps = np.diff(values)
         if (steps > 0).all() or (steps < 0).all() or np.ptp(values) < 2 * len(values):
-            warnings.warn(
+            warn_user(
                 f"{where} looks like numbers of the rows ({values[0]:.0f}, {values[1]:.0f}, "
                 f"{values[2]:.0f}, …), and is a feature like others: it may tell the answer, where "
                 "rows were once sorted by it, and nothing about new rows. If it is none, leave it "
                 "out.",
-                UserWarning,
-                stacklevel=4,
             )
 
 
@@ -306,11 +296,9 @@ def _warn_of_spellings(texts: pd.Series, where: str, kind: str) -> None:
     for text in texts.dropna().unique():
         key = unicodedata.normalize("NFKC", " ".join(meaning(text).casefold().split()))
         if key in seen:
-            warnings.warn(
+            warn_user(
                 f"{where} holds {seen[key]!r} and {text!r}, which count as two {kind}: spell them "
                 "alike if they are one.",
-                UserWarning,
-                stacklevel=4,
             )
             return
         seen[key] = text

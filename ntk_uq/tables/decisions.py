@@ -68,7 +68,7 @@ class Decisions:
             if isinstance(value, Threshold):
                 lines.append(
                     f"Decisions: {name} from a probability of {value.value:.3g} on; "
-                    f"{value.guarantee} ({value.held_out:.3g} of those held out)"
+                    f"{value.guarantee}{self._of_whom} ({value.held_out:.3g} of those held out)"
                 )
             else:
                 lines.append(f"Decisions: {name} from a probability of {value:g} on")
@@ -78,6 +78,11 @@ class Decisions:
                 f"{self.rejection.guarantee} ({self.rejection.share:.3g} of those held out)"
             )
         return lines
+
+    @property
+    def _of_whom(self) -> str:
+        """Whose a threshold's promise is."""
+        return "" if self.rejection is None else ", of those that are not rejected"
 
     def scores(self, y: NDArray, decided: NDArray, classes: NDArray) -> dict[str, float]:
         """How good decisions are, where the truth is known."""
@@ -89,7 +94,7 @@ class Decisions:
             scores["error of decisions"] = float(np.mean(decided[kept] != truth[kept]))
         if self.threshold is not None and self.positive is not None:
             name = str(classes[self.positive])
-            taken, positive = decided == name, truth == name
+            taken, positive = decided == name, kept & (truth == name)
             if taken.any():
                 scores["precision"] = float(np.mean(positive[taken]))
             if positive.any():
@@ -129,6 +134,18 @@ def decisions_from(
     positive, rejection = None, None
     threshold: Threshold | float | None = None
     check_plan(plan, classes)
+    if plan.reject is not None and uncertainty is not None:
+        rejection = rejection_threshold(uncertainty, plan.reject)
+        if math.isinf(rejection.value):
+            raise ValueError(
+                f"{len(uncertainty)} held-out rows cannot promise that at most {plan.reject:g} are "
+                "rejected: ask for more, or give more rows"
+            )
+        if y is not None and proba is not None:
+            # A threshold is promised of what is left. Given the row at which rejection begins,
+            # those below are as rows are that will not be rejected.
+            left = uncertainty < rejection.value
+            y, proba = y[left], proba[left]
     if plan.threshold is not None:
         positive = 1 if plan.positive is None else class_of(plan.positive, classes)
         if not isinstance(plan.threshold, tuple):
@@ -141,16 +158,10 @@ def decisions_from(
                 n = int(np.sum(y == classes[positive]))
                 raise ValueError(
                     f"no threshold promises a {kind} of {share:g} with confidence "
-                    f"{found.confidence:g} from the {len(y)} rows that are held out, "
+                    f"{found.confidence:g} from the {len(y)} rows that are held out"
+                    f"{'' if rejection is None else ' and not rejected'}, "
                     f"{n} of them {classes[positive]}: ask for less, or give more rows"
                 )
             threshold = found
-    if plan.reject is not None and uncertainty is not None:
-        rejection = rejection_threshold(uncertainty, plan.reject)
-        if math.isinf(rejection.value):
-            raise ValueError(
-                f"{len(uncertainty)} held-out rows cannot promise that at most {plan.reject:g} are "
-                "rejected: ask for more, or give more rows"
-            )
     cost = None if plan.costs is None else cost_matrix(plan.costs, classes)
     return Decisions(positive, threshold, cost, rejection)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import (
+    _check_feature_names,
     _check_feature_names_in,
     _check_sample_weight,
     check_is_fitted,
@@ -18,7 +19,7 @@ from sklearn.utils.validation import (
 )
 
 from ntk_uq._common.cells import check_numbers
-from ntk_uq._common.warnings import warn_user
+from ntk_uq._common.warnings import UnseenWarning, warn_user
 from ntk_uq._common.words import shown
 from ntk_uq.tables.tails import CompressedTails
 
@@ -33,8 +34,13 @@ _MOST_CATEGORIES = 50
 _UNKNOWN = -1
 
 
-class UnseenWarning(UserWarning):
-    """A category, or a gap in a column of numbers, that the training table did not have."""
+def check_order(fitted: Any, X: Any) -> None:
+    """Refuse a data frame with other columns than those of fit, or in another order.
+
+    Before its categories are coded, since these are found by their places.
+    """
+    if hasattr(X, "iloc"):
+        _check_feature_names(fitted, X, reset=False)
 
 
 class TableEncoder(TransformerMixin, BaseEstimator):
@@ -137,6 +143,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         array of shape [m, number of features]
         """
         check_is_fitted(self)
+        check_order(self, X)
         coded = self.coded(X)
         check_numbers("X", coded, missing=True)
         return self.features(
@@ -210,7 +217,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):
 
     def learn_scales(self, values: Floats, weights: Floats | None = None) -> Self:
         """Learn from what is coded [n, d] all that weights bear on."""
-        d = values.shape[1]
+        d = self.n_features_in_ = values.shape[1]
+        if self._names is not None:
+            self.feature_names_in_ = np.array(self._names, dtype=object)
         self._codes = {
             j: np.unique(values[:, j][values[:, j] >= 0]).astype(int) for j in self._known
         }
@@ -247,11 +256,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
 
     def traced(self, X: jax.Array) -> jax.Array:
         """Features of a table of numbers and gaps that may be traced, in its precision."""
-        if self._known:
-            raise ValueError(
-                "A function of JAX takes numbers, and the table has categories: encode them by "
-                "TableEncoder, and fit the estimator with its features."
-            )
+        self.check_traceable()
         if self._scaler is None or self._tails is None:
             return X
         gaps, (mean, scale) = jnp.isnan(X), (self._scaler.mean_, self._scaler.scale_)
@@ -259,6 +264,14 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         numbers = self._tails.traced((filled - mean.astype(X.dtype)) / scale.astype(X.dtype))
         known = np.isin(self._numeric, self._missing)
         return jnp.concatenate([numbers, gaps[:, known].astype(X.dtype)], axis=1)
+
+    def check_traceable(self) -> None:
+        """Refuse to be traced with categories, which JAX has no type for."""
+        if self._known:
+            raise ValueError(
+                "A function of JAX takes numbers, and the table has categories: encode them by "
+                "TableEncoder, and fit the estimator with its features."
+            )
 
     def knows_gaps(self, column: Any) -> bool:
         """Whether a column, by name or number, had gaps in the training table."""

@@ -1,6 +1,5 @@
 """Features and target of a table, understood: what is fitted."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +8,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ntk_uq._common.warnings import warn_user
 from ntk_uq.tables.cells import as_text
 from ntk_uq.tables.columns import Task, check_present, check_type, is_categorical, labels, numbers
-from ntk_uq.tables.places import check_columns, check_named, check_names, check_rows, first
+from ntk_uq.tables.places import (
+    abridged,
+    check_columns,
+    check_named,
+    check_names,
+    check_rows,
+    first,
+)
 
 __all__ = ["SEPARATOR", "ModelFrame", "check_held_out", "feature_frame", "model_frame", "typed"]
 
@@ -71,12 +78,16 @@ def model_frame(
     if not len(used):
         raise ValueError(f"{name} has no column beside the target {target!r}: features are needed.")
     y = _target(table[target], task, name)
+    empty = [column for column in used if table[column].isna().all()]
+    if empty:
+        warn_user(
+            f"Column {empty[0]!r} of {name} is empty: it is left out."
+            if len(empty) == 1
+            else f"Columns of {name} are empty, and left out: {abridged(empty)}."
+        )
     kinds: dict[bool, list[str]] = {False: [], True: []}
     for column in used:
-        if table[column].isna().all():
-            warnings.warn(
-                f"Column {column!r} of {name} is empty: it is left out.", UserWarning, stacklevel=3
-            )
+        if column in empty:
             continue
         kinds[is_categorical(table[column], name, column in categorical)].append(column)
     numeric, encoded = tuple(kinds[False]), tuple(kinds[True])

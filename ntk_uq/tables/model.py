@@ -5,7 +5,6 @@ numbers of them, or a pipeline of a `TableEncoder` and one, and what is needed t
 predictions in words.
 """
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline
 
+from ntk_uq._common.warnings import UnseenWarning, unsaid, warn_user
 from ntk_uq.calibration import (
     ConformalIntervals,
     ConformalSets,
@@ -31,7 +31,7 @@ from ntk_uq.calibration import (
 from ntk_uq.tables.cells import Floats, as_known, as_text
 from ntk_uq.tables.columns import Task, check_present, labels, numbers
 from ntk_uq.tables.decisions import Decisions, decisions_from
-from ntk_uq.tables.encoder import TableEncoder, UnseenWarning
+from ntk_uq.tables.encoder import TableEncoder
 from ntk_uq.tables.frames import (
     SEPARATOR,
     ModelFrame,
@@ -40,7 +40,7 @@ from ntk_uq.tables.frames import (
     model_frame,
     typed,
 )
-from ntk_uq.tables.places import and_others, check_columns, check_rows, first
+from ntk_uq.tables.places import and_others, check_columns, check_rows, example, first
 from ntk_uq.tables.plan import DecisionPlan, check_plan
 
 __all__ = ["TableModel", "fit_table"]
@@ -187,14 +187,14 @@ class TableModel:
         Warns
         -----
         UserWarning
-            If the target is there, and is none.
+            If the target is there, and is none; or holds a class that the model does not know.
         """
         if self.target not in table:
             return {}
         try:
             y = self._truth(table[self.target], name)
         except ValueError as error:
-            warnings.warn(f"Without scores: {error}", UserWarning, stacklevel=2)
+            warn_user(f"Without scores: {error}")
             return {}
         if not self._classifies:
             errors = y - predictions["prediction"].to_numpy()
@@ -205,6 +205,14 @@ class TableModel:
             }
         proba = predictions[[f"probability_{c}" for c in self.estimator.classes_]].to_numpy()
         hit = y[:, None] == self.estimator.classes_
+        unknown = pd.Series(~hit.any(axis=1), index=table.index)
+        if unknown.any():
+            warn_user(
+                f"The target {self.target!r} of {name} holds "
+                f"{example(pd.Series(y, index=table.index), unknown)}{and_others(unknown)}, none "
+                f"of the classes of the model ({', '.join(map(str, self.estimator.classes_))}): no "
+                "prediction of such a row is right, and the log loss is infinite."
+            )
         with np.errstate(divide="ignore"):  # a class that was not in training: infinite
             log_loss = -np.mean(np.log(np.sum(hit * proba, axis=1)))
         scores = {
@@ -296,20 +304,16 @@ class TableModel:
         return as_known(as_text(column), classes).to_numpy(dtype=np.str_)
 
     def _distribution(self, features: pd.DataFrame) -> Any:
-        with warnings.catch_warnings():
-            # `_warn_of_news` says it by line.
-            warnings.simplefilter("ignore", UnseenWarning)
+        with unsaid(UnseenWarning):  # `_warn_of_news` says it by line
             for step in self.pipeline[:-1] if len(self.pipeline) > 1 else ():
                 features = step.transform(features)
             return self.estimator.predict_distribution(features)
 
     def _warn_of_news(self, features: pd.DataFrame, name: str) -> None:
         def warn(column: str, what: str, news: pd.Series, why: str) -> None:
-            warnings.warn(
+            warn_user(
                 f"Column {column!r} of {name} {what} in {first(news, news)}{and_others(news)}, "
                 f"{why}, and the uncertainty does not show it.",
-                UserWarning,
-                stacklevel=4,
             )
 
         for column, known in self._categories:
@@ -583,12 +587,10 @@ def _warn_of_small_classes(rule: ConformalSets, classes: NDArray, name: str) -> 
     least = int(np.ceil(rule.level / (1 - rule.level) * (1 - 1e-12)))
     small = [str(c) for c, n in zip(classes, rule.counts, strict=True) if n < least]
     if rule.per_class and small:
-        warnings.warn(
+        warn_user(
             f"Of class {', '.join(small)} of {name} fewer than {least} rows are held out, a fifth "
             f"of all, which a promise of {rule.level:g} for a class takes: it is in every set. "
             "Lower the level, or promise an average over all rows (--sets all).",
-            UserWarning,
-            stacklevel=3,
         )
 
 

@@ -46,7 +46,7 @@ class DecisionPlan:
 
 
 def check_plan(plan: DecisionPlan, classes: NDArray) -> None:
-    """Refuse a plan that names what is no class, or a threshold among more than two."""
+    """Refuse what names no class, a threshold among more than two, costs that decide nothing."""
     if plan.threshold is not None and len(classes) != 2:
         raise ValueError(
             f"a threshold decides between two classes, and there are {len(classes)}: give what "
@@ -55,7 +55,7 @@ def check_plan(plan: DecisionPlan, classes: NDArray) -> None:
     if plan.positive is not None:
         class_of(plan.positive, classes)
     if plan.costs is not None:
-        cost_matrix(plan.costs, classes)
+        _check_cost(cost_matrix(plan.costs, classes), classes)
 
 
 def class_of(text: str, classes: NDArray) -> int:
@@ -77,3 +77,18 @@ def cost_matrix(costs: Mapping[tuple[str, str], float], classes: NDArray) -> NDA
         rows: Any = slice(None) if truth == "*" else class_of(truth, classes)
         matrix[rows, columns] = value
     return matrix
+
+
+def _check_cost(cost: NDArray[np.float64], classes: NDArray) -> None:
+    """Refuse costs by which all rows are decided alike, or wrong decisions are the cheaper ones."""
+    for name, column in zip([*classes, REJECT], cost.T, strict=False):
+        if np.all(column <= cost.min(axis=1)):
+            raise ValueError(
+                f"by these costs {name} is the cheapest decision for every row, of whatever class: "
+                "say what it costs where it is wrong, by --cost TRUE:DECISION=C once more"
+            )
+    if cost.shape == (2, 2) and np.any(np.diag(cost) >= np.diag(cost[:, ::-1])):
+        raise ValueError(
+            f"by these costs it is cheaper to take {classes[0]} for {classes[1]}, and the other "
+            "way round, than to be right; --cost TRUE:DECISION=C names the true class first"
+        )

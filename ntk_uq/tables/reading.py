@@ -8,13 +8,13 @@ import csv
 import io
 import re
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ntk_uq._common.warnings import warn_user
 from ntk_uq.tables.places import and_others, check_names, check_rows, example, first
 
 __all__ = ["PARQUET", "decimal_points", "no_pyarrow", "read_csv", "read_table"]
@@ -126,11 +126,9 @@ def read_csv(
         table.isetitem(number, column.mask(column.str.strip().isin(gaps)))
     empty = table.isna().all(axis=1) if len(names) > 1 else pd.Series(False, index=table.index)
     if empty.any():
-        warnings.warn(
+        warn_user(
             f"{name} holds nothing but separators in {first(table, empty)}{and_others(empty)}: it "
             "counts as a row.",
-            UserWarning,
-            stacklevel=3,
         )
     # What a trailing separator makes: no name, and nothing in it.
     nothing = table.columns.isin([""]) & table.isna().all().to_numpy()

@@ -173,7 +173,7 @@ def test_decisions(folder, capsys):
     expected = np.where(rejected, "reject", np.where(positive, "no", "yes"))
     assert (predictions["decision"] == expected).all()
     truth = pd.read_csv("train.csv")["y"]
-    recall = np.mean(expected[truth == "no"] == "no")
+    recall = np.mean(expected[(truth == "no") & ~rejected] == "no")
     assert f"rejected {rejected.mean():.4g}" in out
     assert f"recall {recall:.4g}" in out
     costs = ["--cost", "yes:no=5", "--cost", "no:yes=1", "--cost", "*:reject=0.3"]
@@ -207,6 +207,8 @@ def test_weights_are_rows(folder):
         (["--threshold", "0.3", "--positive", "maybe"], "no class 'maybe'.*no, yes"),
         (["--positive", "yes"], "give that too"),
         (["--cost", "yes=1"], "not TRUE:DECISION=COST"),
+        (["--cost", "yes:no=5"], "yes is the cheapest decision for every row"),
+        (["--cost", "yes:no=-5", "--cost", "no:yes=-1"], "names the true class first"),
         (["--threshold", "precision=0.9"], "no threshold promises a precision of 0.9"),
         (["--reject", "0.01"], "held-out rows cannot promise"),
         (["--sets", "all"], "say how --conformal works"),
@@ -277,6 +279,14 @@ def test_other_producers(options, folder):
     assert {name: str(getattr(estimator, name)) for name in given} == {
         name: value if value != "2" or name != "reg" else "2.0" for name, value in given.items()
     }
+
+
+@pytest.mark.filterwarnings("default:Columns of train.csv:UserWarning")
+def test_empty_columns_are_said_together(folder, capsys):
+    rows = CLASSES.splitlines()
+    table = "\n".join(["a,b," + rows[0], *(",," + row for row in rows[1:])]) + "\n"
+    fit_and_predict(folder, *QUICK, table=table)
+    assert capsys.readouterr().err.count("empty, and left out: a, b.") == 1
 
 
 def test_codes_can_be_categories(folder):

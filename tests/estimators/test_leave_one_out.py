@@ -1,9 +1,11 @@
 """Leave-one-out of estimators against refits, by scikit-learn and by the estimators themselves."""
 
 import warnings
+from functools import partial
 
 import arviz as az
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -50,6 +52,24 @@ def test_rows_weights_and_units():
     np.testing.assert_allclose(found.elpd_i, refits.elpd_i, rtol=1e-8)
     np.testing.assert_allclose(found.p_loo_i, refits.p_kfold_i, rtol=1e-8)
     assert np.array_equal(refits.elpd_i["point"], found.elpd_i["point"])
+
+
+def test_the_table_of_fit():
+    """Categories and gaps, as their features in a pipeline's last step."""
+    table = pd.DataFrame(X, columns=["size", "mass"]).assign(kind=np.where(X[:, 1] > 0, "a", "b"))
+    table.loc[3, "size"] = None
+    settings = {"reg": 1.0, "noise": 0.3}
+    whole = nuq.NTKRegressor(nuq.MLP(), **settings)
+    for leave_out in (nuq.loo, partial(nuq.loo_kfold, k=3)):
+        by_itself = nuq.NTKRegressor(**settings).fit(table, TARGET)
+        found = leave_out(by_itself, table, TARGET)
+        assert found.elpd == pytest.approx(found.elpd_i.values.sum())
+    encoder = nuq.TableEncoder().fit(table)
+    centred, scale = TARGET - TARGET.mean(), TARGET.std()
+    scaled = whole.set_params(noise=0.3 / scale).fit(encoder.transform(table), centred / scale)
+    expected = nuq.loo(scaled, encoder.transform(table), centred / scale)
+    found = nuq.loo(by_itself, table, TARGET)
+    np.testing.assert_allclose(found.elpd_i, expected.elpd_i - np.log(scale), atol=1e-6)
 
 
 def test_a_sampled_regression_is_exact_and_compares():

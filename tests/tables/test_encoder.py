@@ -10,6 +10,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import ntk_uq as nuq
+from ntk_uq import plots
+from ntk_uq.calibration import TemperatureScaled
 from ntk_uq.tables.encoder import UnseenWarning
 from ntk_uq.tables.tails import CompressedTails
 
@@ -92,6 +94,20 @@ def test_categories_may_be_said():
     np.testing.assert_array_equal(array, expected)
 
 
+def test_the_encoder_of_an_estimator_is_one():
+    own = nuq.NTKClassifier(reg=1.0, method="gaussian").fit(TABLE, Y).encoder_
+    encoder = nuq.TableEncoder().fit(TABLE)
+    assert own.get_feature_names_out().tolist() == encoder.get_feature_names_out().tolist()
+    np.testing.assert_array_equal(own.transform(TABLE), encoder.transform(TABLE))
+
+
+def test_columns_in_another_order_are_said_to_be():
+    model = nuq.NTKClassifier(reg=1.0, method="gaussian").fit(TABLE, Y)
+    for fitted in (model.predict, nuq.TableEncoder().fit(TABLE).transform):
+        with pytest.raises(ValueError, match="must be in the same order"):
+            fitted(TABLE[TABLE.columns[::-1]])
+
+
 def test_what_is_new_is_said():
     model = nuq.NTKClassifier(reg=1.0, n_draws=4).fit(TABLE, Y)
     new = TABLE[:5].assign(kind=["x", "q", "y", "q", "z"])
@@ -145,3 +161,49 @@ def test_checks_of_scikit_learn():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         check_estimator(nuq.TableEncoder())
+
+
+def test_what_is_new_is_said_once():
+    models = {
+        name: nuq.NTKClassifier(reg=1.0, method="gaussian", random_state=0).fit(TABLE, Y)
+        for name in ("one", "the same")
+    }
+    # Functions are drawn jointly at every third of the points, where rows have other numbers.
+    new = pd.concat([TABLE] * 30, ignore_index=True)
+    new["kind"] = new["kind"].astype(object).where(new.index != 6, "q")
+    assert len(new) > 1000
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        nuq.compare(models, new)
+    (found,) = caught
+    assert "holds in row 6 what no row" in str(found.message)
+    assert found.filename == __file__
+
+
+def test_what_a_fold_has_not_seen_is_not_new():
+    rare = TABLE.assign(kind=TABLE["kind"].astype(object).where(TABLE.index != 3, "q"))
+    clf = nuq.NTKClassifier(reg=1.0, method="gaussian", random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TemperatureScaled(clf, cv=2).fit(rare, Y)
+
+
+def test_a_card_says_once_what_is_new(tmp_path):
+    model = nuq.NTKClassifier(reg=1.0, method="gaussian", random_state=0).fit(TABLE, Y)
+    new = TABLE[:9].assign(size=np.nan)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        nuq.save(model, tmp_path / "model.ntk", held_out=(new, Y[:9]))
+    assert [w.category for w in caught].count(UnseenWarning) == 1
+
+
+def test_what_takes_numbers_refuses_categories():
+    model = nuq.NTKClassifier(reg=1.0, n_draws=2, random_state=0).fit(TABLE, Y)
+    with pytest.raises(ValueError, match="takes numbers, and the table has categories"):
+        model.as_function()
+    with pytest.raises(ValueError, match=r"A map needs X of shape \[n, 2\], got \(60, 5\)"):
+        plots.plot_uncertainty_map(model, TABLE)
+    with pytest.raises(ValueError, match="column 'kind'"):
+        plots.plot_uncertainty_map(model, TABLE[["size", "kind"]])
+    with pytest.raises(ValueError, match="n must be an integer"):
+        model.memory(TABLE)

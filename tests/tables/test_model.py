@@ -141,6 +141,10 @@ def test_scores_take_the_target_as_the_model_has_it():
     predictions = integers.predict(table)
     with pytest.warns(UserWarning, match="Without scores: .* holds text, 'a'"):
         assert integers.scores(table.assign(y="a"), predictions) == {}
+    with pytest.warns(
+        UserWarning, match="holds .7. in row 0 and 11 more, none of the classes .*0, 1"
+    ):
+        assert integers.scores(table.assign(y=7), predictions)["log loss"] == np.inf
 
 
 class SawNumbers(RegressorMixin, BaseEstimator):
