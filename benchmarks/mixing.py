@@ -36,7 +36,8 @@ def probabilities(x, y, unseen, uncertainty):
             continue
         alone = nuq.NTKClassifier(one.architecture, one.reg, uncertainty, progress=False)
         points, test = (model.encoder_.transform(z) * one.feature_scales for z in (x, unseen))
-        parts.append(alone.fit(points, y).predict_proba(test))
+        counts = np.full(len(y), one.label_weight)
+        parts.append(alone.fit(points, y, sample_weight=counts).predict_proba(test))
         weights.append(one.weight)
     found |= {"one": parts[0], "no twins": np.average(parts, axis=0, weights=weights)}
     return found, seconds

@@ -42,6 +42,8 @@ class Component:
         Its share of the mixture.
     score : float
         Mean log predictive density of a held-out point by it alone, in nats.
+    label_weight : float, default 1.0
+        How often each training label counts: that power of the likelihood.
 
     Examples
     --------
@@ -56,6 +58,7 @@ class Component:
     feature_scales: Floats | float
     weight: float
     score: float
+    label_weight: float = 1.0
 
 
 def allotted(weights: Sequence[float], n_draws: int) -> list[int]:
@@ -130,11 +133,18 @@ def fit_mixture(
         with progress_part(f"network {number} of {len(taken)}" if len(taken) > 1 else ""):
             members.append(
                 replace(producer, n_draws=count, feature_scales=one.feature_scales).fit(
-                    replace(problem, architecture=one.architecture, reg=one.reg, key=keys[i]),
-                    progress=progress,
+                    _problem_of(one, problem, keys[i]), progress=progress
                 )
             )
     return FittedMixture(tuple(members))
+
+
+def _problem_of(one: Component, problem: Problem, key: Array) -> Problem:
+    """The problem with what is a component's own."""
+    weights = problem.weights
+    if one.label_weight != 1:
+        weights = one.label_weight * (np.ones(len(problem.points)) if weights is None else weights)
+    return replace(problem, architecture=one.architecture, reg=one.reg, key=key, weights=weights)
 
 
 @in_a_line

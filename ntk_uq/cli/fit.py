@@ -508,6 +508,8 @@ def _summary(model: Any, n_rows: int) -> str:
     mixture = getattr(estimator, "mixture_", None)
     if mixture is not None and len(mixture.components) > 1:
         network += f", the first of a mixture of {len(mixture.components)} networks"
+    if (label_weight := getattr(estimator, "label_weight_", 1.0)) != 1:
+        network += f", each label counts {label_weight:,.0f} times"
     if hasattr(estimator, "reg_curve_"):
         curve = estimator.reg_curve_
         network += f", chosen by {CRITERIA[curve.criterion]} from {curve.n_points:,} of the rows"

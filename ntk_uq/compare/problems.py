@@ -31,6 +31,9 @@ def differences_of(
         "class_weight": lambda name: repr(
             getattr(final_step(estimators[name]), "class_weight", None)
         ),
+        "How often each label counts": lambda name: (
+            f"{getattr(final_step(estimators[name]), 'label_weight_', 1.0):g}"
+        ),
         "The prior": lambda name: getattr(final_step(estimators[name]), "prior", "ntk"),
         "The likelihood": lambda name: _likelihood(predictions[name]),
     }

@@ -192,7 +192,7 @@ class _NTK(Estimator):
             )
             return of_tangent.fit(problem, progress=self.progress)
         producer, kernel = self._producer(scales), None
-        if self.mixture_ is not None and len(self.mixture_.components) > 1:
+        if self.mixture_ is not None:
             components = self.mixture_.components
             return analytic.fit_mixture(producer, components, problem, progress=self.progress)
         if producer.takes_networks(problem):
@@ -247,6 +247,11 @@ class _NTK(Estimator):
         points, targets = (np.broadcast_to(0.0, (n, size)) for size in (n_features, outputs))
         of_fit = Problem(points, targets, Categorical(), self._given_reg, None, self._network)
         return self._producer(1.0).memory(of_fit)
+
+    @property
+    def label_weight_(self) -> float:
+        check_is_fitted(self)
+        return 1.0 if self.mixture_ is None else self.mixture_.components[0].label_weight
 
     @property
     def _given_reg(self) -> float:
@@ -406,7 +411,8 @@ class NTKClassifier(_NTK, SmoothedClassifier):
     uncertainty : {"initialization", "posterior", "none"}, default "initialization"
         Whose spread: "initialization" is that of networks over their random initialisation;
         "posterior" that of the Bayesian posterior, to first order; "none" has none, and is the
-        posterior's mode. See docs/theory, "Relation to Bayes".
+        posterior's mode. See docs/theory, "Relation to Bayes", and, of labels that may count more
+        than once, "Sure labels".
     method : {"exact", "gaussian", "nystrom"}, default "exact"
         "exact" solves the convex problem for each of `n_draws` prior functions; "gaussian" is the
         closed form, exact for reg=0 and to first order in the prior function otherwise. "nystrom"
@@ -481,6 +487,10 @@ class NTKClassifier(_NTK, SmoothedClassifier):
     mixture_ : selection.Mixture or None
         The networks that predict together, with weights and held-out scores; the other attributes
         are of the first, the best alone.
+    label_weight_ : float
+        How often each label counts: of uncertainty="posterior" with a `mixture_` it is chosen from
+        the data, and `reg_` is then the prior's precision under it; else 1. A fit of the same
+        network with ``sample_weight`` of that has the same posterior.
     reg_curve_ : selection.RegCurve
         Where `reg` was chosen: the criterion along it, for `plots.plot_reg_curve`.
     predictor_ : analytic.ExactPredictor, analytic.NetworkDraws or analytic.GaussianPredictor

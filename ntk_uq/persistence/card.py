@@ -112,6 +112,8 @@ def _chosen(estimator: Any) -> dict[str, Any]:
             ],
             name: float(mixture.score),
         }
+    if (label_weight := getattr(estimator, "label_weight_", 1.0)) != 1:
+        found["label_weight"] = float(label_weight)
     return found
 
 

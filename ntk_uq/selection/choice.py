@@ -31,6 +31,7 @@ from ntk_uq.selection.cross_validation import cross_validate
 from ntk_uq.selection.curve import RegCurve
 from ntk_uq.selection.evidence import log_evidence, maximise_evidence
 from ntk_uq.selection.folds import _nothing_held_out, _rows_and_folds
+from ntk_uq.selection.label_weight import counted_more
 from ntk_uq.selection.metric import Metric, learn_metric, weighted_mean, with_scales
 from ntk_uq.selection.mixture import Mixture, greedy_weights
 from ntk_uq.selection.noise import _LEAST_NOISE, Spectrum, estimate_noise
@@ -150,7 +151,8 @@ def choose(
     mix : bool, default False
         Whether to choose a mixture besides, by "cv": at most two of the networks, by greedy
         selection (`greedy_weights`), and the twin of each with the same regularisation behind the
-        `NormalScores` of the features, which takes half of its weight.
+        `NormalScores` of the features, which takes half of its weight. Of "posterior" the networks
+        are those of "none", and how often each label counts is chosen besides (`counted_more`).
     scores : bool, default False
         Whether the network that "evidence" chooses may be shown the `NormalScores` of the features
         beside them: where its evidence is higher then.
@@ -182,6 +184,10 @@ def choose(
     True
     """
     known = X, weights
+    of_labels = None
+    if spread := mix and criterion == "cv" and uncertainty == "posterior":
+        uncertainty = "none"
+        progress, of_labels = _part(progress, 0, 2), _part(progress, 1, 2)
     targets = y if targets is None else targets
     rows, folds = _rows_and_folds(rng, X, y, _MOST_POINTS)
     X, y, targets = X[rows], y[rows], targets[rows]
@@ -205,12 +211,7 @@ def choose(
         values, errors = weighted_mean(densities, _counts(data))
     else:
         values = _evidences(networks, X, y, likelihood, "noise" in tune, weights, progress)
-    if np.all(np.isnan(values)):
-        raise ValueError(
-            f"There is no reg from {_REGS[0]:g} to {_REGS[-1]:g} at which the problem could be "
-            "solved: the kernel is too wide for double precision. Scale the features (about 1 "
-            "each), lower w_std and b_std, or set a larger reg."
-        )
+    _refuse_unsolved(values)
     k, r = divmod(int(np.nanargmax(values)), len(_REGS))
     curve = RegCurve(np.array(_REGS), values, errors, tuple(names), criterion, _REGS[r], len(X))
     network, scales, tried = networks[k], np.ones(X.shape[1]), []
@@ -224,12 +225,13 @@ def choose(
         network, scales, curve, likelihood = _best_of(tried, curve, _counts(data))
         X = X * scales
     if mix and densities is not None:
-        ones = np.ones(X.shape[1])
         candidates += [learnt.candidate for learnt in tried if learnt.candidate is not None]
         mixture = _mixed(candidates, data, uncertainty, known)
+        curve = replace(curve, reg=mixture.components[0].reg)
+        if spread:
+            mixture = counted_more(mixture, data, rng, margin=_MARGIN, progress=of_labels)
         best = mixture.components[0]
-        curve = replace(curve, reg=best.reg)
-        scales = ones * best.feature_scales
+        scales = np.broadcast_to(best.feature_scales, len(X.T)).copy()
         return Choice(best.architecture, best.reg, scales, likelihood, curve, mixture)
     reg = curve.reg
     if criterion == "evidence":
@@ -243,6 +245,15 @@ def choose(
         network, reg, climbed, likelihood = _refine(network, X, y, likelihood, reg, tune, weights)
         scales, curve = scales * climbed, replace(curve, reg=reg)
     return Choice(network, reg, scales, likelihood, curve)
+
+
+def _refuse_unsolved(values: Floats) -> None:
+    if np.all(np.isnan(values)):
+        raise ValueError(
+            f"There is no reg from {_REGS[0]:g} to {_REGS[-1]:g} at which the problem could be "
+            "solved: the kernel is too wide for double precision. Scale the features (about 1 "
+            "each), lower w_std and b_std, or set a larger reg."
+        )
 
 
 class _Candidate(NamedTuple):
@@ -277,8 +288,9 @@ def _mixed(
             parts.append((part, density))
     components, alone = zip(*parts, strict=True)
     logs = np.log([component.weight for component in components])[:, None] + np.array(alone)
-    together, error = weighted_mean(np.logaddexp.reduce(logs, axis=0), counts)
-    return Mixture(components, float(together), float(error))
+    return Mixture(
+        components, *map(float, weighted_mean(np.logaddexp.reduce(logs, axis=0), counts))
+    )
 
 
 def _cross_validated(
