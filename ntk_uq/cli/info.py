@@ -100,6 +100,8 @@ def _mixture(mixture: dict[str, Any] | None) -> list[str]:
 
 def _choice(chosen: dict[str, Any]) -> str:
     words = f"reg {chosen['reg']:.4g}"
+    if "label_weight" in chosen:
+        words += f", each label counting {chosen['label_weight']:,.0f} times"
     if chosen["by"] is None:
         return f"{words}, as given"
     among = f", {chosen['chosen']} among {len(chosen['among'])}" if len(chosen["among"]) > 1 else ""

@@ -7,6 +7,7 @@ its mode does. With the likelihood to the power of w each label counts w times, 
 agreed on it, and the prior need not be wide.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,7 @@ from ntk_uq.likelihoods import Weighted
 from ntk_uq.networks.architecture import Kernels
 from ntk_uq.predictions.distributions import SamplePrediction
 from ntk_uq.selection.cross_validation import _of_one_size
+from ntk_uq.selection.evidence import log_evidence
 from ntk_uq.selection.metric import weighted_mean
 from ntk_uq.selection.mixture import Mixture
 
@@ -32,9 +34,11 @@ Floats = NDArray[np.float64]
 
 # At the most hardly anything is left of the spread.
 _LABEL_WEIGHTS = (10000.0, 1000.0, 100.0, 10.0, 1.0)
+# Priors of labels that count once.
+_REGS = tuple(float(reg) for reg in np.logspace(-4, 2, 13))
 # What is lost for a spread that is not needed, as a share of the log loss: predictions that are
 # nearly the same differ by many standard errors, and by nothing that matters.
-_AS_GOOD = 0.01
+_AS_GOOD = 0.03
 # Draws of each fold, shared out among the networks: noise takes about Var(p) / (2 draws p^2) from
 # the log of a probability p, half of a hundredth of a nat.
 _DRAWS = 64
@@ -50,11 +54,12 @@ def counted_more(
 ) -> Mixture:
     r"""The posterior of a mixture that modes have chosen, and how often its labels count.
 
-    The mode of :math:`p(y|f)^w p(f)` under the prior GP(0, Theta / (w reg)) is that at `reg`: the
-    networks keep their modes, and w says how far the posterior spreads about them. It falls from
-    10,000 by powers of ten, as long as held-out labels are predicted as well as by the best so far
-    but for a standard error, paired over the points, or a hundredth: labels count once unless they
-    say otherwise.
+    Once, if the posterior then predicts held-out labels as well as the modes do, each network under
+    the prior of the highest evidence. Else w times: the mode of :math:`p(y|f)^w p(f)` under the
+    prior GP(0, Theta / (w reg)) is that at `reg`, so the networks keep their modes, and w says how
+    far the posterior spreads about them. It falls from 10,000 by powers of ten, as long as it
+    predicts as well as the best so far. As well means but for a standard error, paired over the
+    points, or three hundredths of the log loss.
 
     Parameters
     ----------
@@ -72,8 +77,8 @@ def counted_more(
     Returns
     -------
     Mixture
-        Its components have the regularisation w times that of the modes. Scores of the components
-        remain those of modes.
+        Its components have the regularisation w times that of the modes, or the one of the highest
+        evidence. Scores of the components remain those of modes.
 
     References
     ----------
@@ -99,25 +104,50 @@ def counted_more(
     counts = (np.ones(len(X)) if weights is None else weights)[np.concatenate(folds)]
     key = jax.random.key(rng.integers(2**31))
     kernels = [one.architecture.kernels(X * one.feature_scales) for one in by_modes.components]
-    found: list[tuple[Mixture, Floats]] = []
-    for k, label_weight in enumerate(_LABEL_WEIGHTS):
-        counted = tuple(
-            replace(one, reg=label_weight * one.reg, label_weight=label_weight)
-            for one in by_modes.components
-        )
-        densities = _held_out(key, counted, kernels, data)
-        score, error = map(float, weighted_mean(densities, counts))
-        found.append((Mixture(counted, score, error), densities))
+
+    def judged(components: Sequence[Component]) -> tuple[Mixture, Floats]:
+        densities = _held_out(key, components, kernels, data)
+        mixture = Mixture(tuple(components), *map(float, weighted_mean(densities, counts)))
         if progress is not None:
-            progress(k + 1, len(_LABEL_WEIGHTS))
-        best, of_best = max(found, key=lambda one: one[0].score)
-        loss, of_loss = map(float, weighted_mean(of_best - densities, counts))
-        if loss > max(margin * of_loss, _AS_GOOD * abs(best.score)):
-            found.pop()
+            progress(next(steps), 1 + len(_LABEL_WEIGHTS))
+        return mixture, densities
+
+    steps = itertools.count(1)
+    networks = list(zip(by_modes.components, kernels, strict=True))
+    chosen = once = judged([_likeliest(one, kernel.ntk, data) for one, kernel in networks])
+    best: tuple[Mixture, Floats] | None = None
+    for label_weight in _LABEL_WEIGHTS:
+        counted = judged(
+            [
+                replace(one, reg=label_weight * one.reg, label_weight=label_weight)
+                for one in by_modes.components
+            ]
+        )
+        if best is None and _as_good(once, counted, counts, margin):
             break
+        best = counted if best is None or counted[0].score > best[0].score else best
+        if not _as_good(counted, best, counts, margin):
+            break
+        chosen = counted
     if progress is not None:
-        progress(len(_LABEL_WEIGHTS), len(_LABEL_WEIGHTS))
-    return found[-1][0]
+        progress(1 + len(_LABEL_WEIGHTS), 1 + len(_LABEL_WEIGHTS))
+    return chosen[0]
+
+
+def _as_good(
+    one: tuple[Mixture, Floats], best: tuple[Mixture, Floats], counts: Floats, margin: float
+) -> bool:
+    loss, error = map(float, weighted_mean(best[1] - one[1], counts))
+    return loss <= max(margin * error, _AS_GOOD * abs(best[0].score))
+
+
+def _likeliest(component: Component, ntk: Floats, data: Any) -> Component:
+    """The component under the prior of the highest evidence, labels counting once."""
+    _, y, likelihood, _, _, weights = data
+    loss = likelihood if weights is None else Weighted(likelihood, jnp.asarray(weights))
+    values = [float(log_evidence(ntk, jnp.asarray(y), reg, loss)) for reg in _REGS]
+    known = np.where(np.isnan(values), -np.inf, values)
+    return replace(component, reg=_REGS[int(np.argmax(known))])
 
 
 def _held_out(

@@ -9,6 +9,7 @@ from example_tables import FIT, FRAME, QUICK, SIZE, WEIGHT, shell
 from sklearn.model_selection import train_test_split
 
 import ntk_uq as nuq
+from ntk_uq.cli.info import _choice
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -88,6 +89,11 @@ def test_a_mixture(capsys):
     assert mixture["held_out_log_probability"] == held.score
     shell("info", path)
     assert "with it, mixed: " in capsys.readouterr().out
+
+
+def test_labels_that_count_more():
+    chosen = {"reg": 1.0, "by": None, "label_weight": 1000.0}
+    assert _choice(chosen) == "reg 1, each label counting 1,000 times, as given"
 
 
 def test_mistakes(folder, capsys):
