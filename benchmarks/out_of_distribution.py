@@ -153,6 +153,7 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=60, help="training points for NUTS")
     parser.add_argument("--results", type=Path, default=Path(".cache/out_of_distribution"))
     parser.add_argument("--output", type=Path, help="write the picture to this file")
+    parser.add_argument("--only", nargs="+", help="producers whose names begin so")
     parser.add_argument("--quick", action="store_true", help="small and few, to see it run")
     options = parser.parse_args()
     matplotlib.use("agg")
@@ -164,6 +165,8 @@ def main() -> None:
             'NTKClassifier("none")': models['NTKClassifier("none")'],
             "random forest": models["random forest"],
         }
+    if options.only:
+        models = {k: model for k, model in models.items() if k.startswith(tuple(options.only))}
     options.results.mkdir(parents=True, exist_ok=True)
     result = study(models, splits(options.train, options.test), options.results)
     for score in ("auroc", "aupr", "fpr95"):
