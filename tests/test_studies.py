@@ -19,6 +19,14 @@ def test_quick_run_of_early_stopping():
 
 
 @pytest.mark.slow
+def test_quick_run_of_coverage():
+    command = [sys.executable, str(BENCHMARKS / "coverage.py"), "--points", "30", "--repeats", "1"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "labels count" in result.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "heading"),
     [
