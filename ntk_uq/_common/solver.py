@@ -322,15 +322,15 @@ def _dense_program() -> Any:
 
 def _of_one_kind(problem: DualProblem) -> DualProblem:
     """Its numbers as arrays: Python's, NumPy's and JAX's would each be another program."""
-    dtype = problem.f0.dtype
-    dtypes = {"reg": dtype, "tol": dtype, "max_iter": np.int32, "linear": dtype}
-    values = {name: getattr(problem, name) for name in dtypes}
-    given = {name: value for name, value in values.items() if np.ndim(value) == 0}
+    dtypes = dict.fromkeys(("reg", "linear", "weights", "tol"), problem.f0.dtype)
+
+    def of_one_kind(value: Any, dtype: Any) -> Any:
+        traced = isinstance(value, jax.core.Tracer)
+        return value if traced or np.ndim(value) else np.asarray(value, dtype)
+
     return problem._replace(
-        **{
-            name: value if isinstance(value, jax.core.Tracer) else np.asarray(value, dtypes[name])
-            for name, value in given.items()
-        }
+        max_iter=of_one_kind(problem.max_iter, np.int32),
+        **{name: of_one_kind(getattr(problem, name), dtype) for name, dtype in dtypes.items()},
     )
 
 
