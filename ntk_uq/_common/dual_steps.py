@@ -229,15 +229,8 @@ class Steps:
     def line_search(self, it: Iterate) -> tuple[Array, Array]:
         """Root t of the slope along the direction, and grad log p there."""
         line = Line.along(self, it)
-        at = lax.while_loop(line.unfinished, line.narrowed, line.first_guess())
-        # What was not found is at rounding's mercy: the objective still falls up to `low`.
-        failed = line.pending(at.slope)
-        t = jnp.where(failed, at.low, at.t)
-        return t, lax.cond(
-            jnp.any(failed),
-            lambda: self.gradient(it.latents + t * it.ntk_direction),
-            lambda: at.gradient,
-        )
+        end = lax.while_loop(line.unfinished, line.narrowed, line.beginning())
+        return end.t, end.gradient
 
     @partial(jax.jit, static_argnames="rounding")
     def gap(
@@ -287,15 +280,14 @@ class Steps:
 
 
 class Bracket(NamedTuple):
-    """Where the root of a draw's slope lies, [S] each, and grad log p at t, [n, C, S]."""
+    """Where the root of a draw's slope lies, [S] each."""
 
-    t: Array
+    t: Array  # where the slope is evaluated next, and last
     low: Array
     high: Array
     step: Array  # the length of the last
-    gradient: Array
-    slope: Array
-    bend: Array
+    pending: Array  # the draws whose root is not found
+    gradient: Array  # grad log p where the slope was evaluated last, [n, C, S]
     searched: Array
 
 
@@ -332,31 +324,38 @@ class Line(NamedTuple):
         slope = self.offset + t * self.stretch - _dot(gradient, self.it.ntk_direction)
         return gradient, slope, self.steps.bend(latents, self.it.ntk_direction) + self.stretch
 
-    def first_guess(self) -> Bracket:
-        """Newton's."""
-        bend = self.stretch + self.steps.bend(self.it.latents, self.it.ntk_direction)
-        t = jnp.where(self.on, -self.initial / bend, 0.0)
-        beyond = jnp.full_like(t, jnp.inf)
-        return Bracket(t, jnp.zeros_like(t), beyond, t, *self.evaluated(t), jnp.int32(0))
-
-    def pending(self, slope: Array) -> Array:
-        return self.on & ~(jnp.abs(slope) <= _CURVATURE_CONDITION * jnp.abs(self.initial))
+    def beginning(self) -> Bracket:
+        zero = jnp.zeros_like(self.initial)
+        beyond = jnp.full_like(zero, jnp.inf)
+        gradient = jnp.zeros_like(self.it.latents)
+        return Bracket(zero, zero, beyond, beyond, self.on, gradient, jnp.int32(0))
 
     def unfinished(self, at: Bracket) -> Array:
-        return jnp.any(self.pending(at.slope)) & (at.searched < _MAX_LINE_SEARCH)
+        # Once more than there are searches: where the last of them leads.
+        return jnp.any(at.pending) & (at.searched <= _MAX_LINE_SEARCH + 1)
 
     def narrowed(self, at: Bracket) -> Bracket:
-        """Newton's step where it is of use, and half of the bracket elsewhere."""
-        beyond = ~(at.slope <= 0)  # not a number where rates overflow
+        """Newton's step where it is of use, and half of the bracket elsewhere.
+
+        The likelihood is evaluated here alone: most of what there is to compile of a solver.
+        """
+        gradient, slope, bend = self.evaluated(at.t)
+        first = at.searched == 0
+        slope = jnp.where(first, self.initial, slope)
+        pending = at.pending & ~(jnp.abs(slope) <= _CURVATURE_CONDITION * jnp.abs(self.initial))
+        beyond = ~(slope <= 0)  # not a number where rates overflow
         low, high = jnp.where(beyond, at.low, at.t), jnp.where(beyond, at.t, at.high)
-        newton = at.t - at.slope / at.bend
+        newton = at.t - slope / bend
         middle = jnp.where(jnp.isinf(high), 4 * at.t, 0.5 * (low + high))
         # The slope is monotone: a Newton step outside the bracket is replaced by its middle.
         # So is one that is not half the last: up a wall of rates each would take one nat.
         inside = (newton > low) & (newton < high)
         useful = inside & (jnp.isinf(high) | (jnp.abs(newton - at.t) <= 0.5 * at.step))
-        t = jnp.where(self.pending(at.slope), jnp.where(useful, newton, middle), at.t)
-        return Bracket(t, low, high, jnp.abs(t - at.t), *self.evaluated(t), at.searched + 1)
+        t = jnp.where(useful, newton, middle)
+        # What is not found is at rounding's mercy: the objective still falls up to `low`.
+        t = jnp.where(at.searched == _MAX_LINE_SEARCH, low, t)
+        t = jnp.where(pending & (at.searched <= _MAX_LINE_SEARCH), t, at.t)
+        return Bracket(t, low, high, jnp.abs(t - at.t), pending, gradient, at.searched + 1)
 
 
 def per_draw(function: Callable) -> Callable:

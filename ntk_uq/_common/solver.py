@@ -295,7 +295,7 @@ def solve_dual(
     if isinstance(ntk, Products):
         report = None if told is None else lambda norm: told(norm / (2 * float(reg)))
         return _solve(_Tiled(ntk, len(y), report), problem)
-    problem = problem._replace(ntk_start=None)
+    problem = _of_one_kind(problem)._replace(ntk_start=None)
     if not _can_be_enlarged(ntk, problem):
         return _dense_program()(ntk, problem)
     missing = -len(y) % STEP
@@ -318,6 +318,20 @@ def _dense_program() -> Any:
     """How a matrix's problem is solved; part of another program where this is traced."""
     traced = isinstance(jnp.zeros(()), jax.core.Tracer)
     return _PLAIN if traced or jax.default_backend() != "cpu" else _OF_A_CPU
+
+
+def _of_one_kind(problem: DualProblem) -> DualProblem:
+    """Its numbers as arrays: Python's, NumPy's and JAX's would each be another program."""
+    dtypes = dict.fromkeys(("reg", "linear", "weights", "tol"), problem.f0.dtype)
+
+    def of_one_kind(value: Any, dtype: Any) -> Any:
+        traced = isinstance(value, jax.core.Tracer)
+        return value if traced or np.ndim(value) else np.asarray(value, dtype)
+
+    return problem._replace(
+        max_iter=of_one_kind(problem.max_iter, np.int32),
+        **{name: of_one_kind(getattr(problem, name), dtype) for name, dtype in dtypes.items()},
+    )
 
 
 def _can_be_enlarged(ntk: Any, problem: DualProblem) -> bool:

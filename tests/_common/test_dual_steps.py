@@ -61,6 +61,22 @@ def test_the_line_search_ends_near_the_root_of_the_slope(likelihood, targets, lo
         )
 
 
+def test_a_line_search_that_ends_early_is_where_the_objective_still_falls(monkeypatch):
+    """And the gradient is that of where it ends."""
+    monkeypatch.setattr("ntk_uq._common.dual_steps._MAX_LINE_SEARCH", 1)
+    # Newton's step overshoots where the curvature is less at first than further on.
+    counts = np.full((N, C), 40.0)
+    solver = iterations(Poisson(), counts)
+    it = solver.beginning(None, None)
+    t, gradient = solver.steps.line_search(it)
+    at = it.latents + t * it.ntk_direction
+    np.testing.assert_allclose(gradient, counts[..., None] - np.exp(at), rtol=1e-9)
+    alpha = it.alpha + t * it.direction
+    falls = np.sum((gradient - REG * alpha) * it.ntk_direction, axis=(0, 1))
+    assert np.all(falls > 0)
+    np.testing.assert_array_equal(t, 0)
+
+
 def test_directions_are_conjugate_and_end_at_the_solution():
     """A quadratic problem, whose Hessian has as many eigenvalues as there are points.
 

@@ -103,6 +103,16 @@ def test_numbers_of_points_that_are_near_share_a_program():
     assert _dense_program()._cache_size() == programs + 1
 
 
+def test_numbers_of_all_kinds_share_a_program(problem):
+    train, _, _, y = problem
+    f0 = np.random.default_rng(2).normal(size=(4, N, C))
+    solve_dual(train.ntk, 1.0, y, f0, Categorical())
+    programs = _dense_program()._cache_size()
+    for kind in (np.float64, jnp.asarray, np.float32):
+        solve_dual(train.ntk, kind(2.0), y, f0, Categorical(), linear=kind(0.0), tol=kind(1e-9))
+    assert _dense_program()._cache_size() == programs
+
+
 def test_rounding_ends_the_iterations(problem):
     """Of a tolerance that no precision reaches nothing is gained by all that are allowed."""
     train, _, _, y = problem

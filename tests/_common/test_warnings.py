@@ -2,7 +2,9 @@
 
 import warnings
 
-from ntk_uq import MLP, BayesianClassifier
+from small_problem import LABELS, NET, X
+
+from ntk_uq import BayesianClassifier
 from ntk_uq._common.warnings import (
     ConvergenceWarning,
     SamplingWarning,
@@ -13,10 +15,10 @@ from ntk_uq._common.warnings import (
 
 
 def test_the_line_of_the_user():
-    model = BayesianClassifier(MLP(), prior="nngp", reg=2.0, sampler="laplace")
+    model = BayesianClassifier(NET, prior="nngp", reg=2.0, sampler="laplace")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model.fit([[-1.0], [1.0]], [0, 1])
+        model.fit(X, LABELS)
     (found,) = [w for w in caught if "reg=2.0 has no effect" in str(w.message)]
     assert found.filename == __file__
 

@@ -20,21 +20,19 @@ def test_numbers_and_texts_are_plain_wherever_they_stand():
 
 def test_results_print_in_a_line():
     """However many points they hold; `print(clf.diagnostics_)` has five."""
-    points = np.random.default_rng(0).normal(size=(99, 2))
-    labels = np.where(points[:, 0] > 0, "a", "b")
     fitted = [
-        nuq.NTKClassifier(reg=1.0, n_draws=8).fit(points, labels),
-        nuq.EnsembleClassifier(NET, n_members=2).fit(points, labels),
-        nuq.BayesianClassifier(NET, sampler="laplace").fit(points, labels),
+        nuq.NTKClassifier(NET, reg=1.0, n_draws=8).fit(X, LABELS),
+        nuq.EnsembleClassifier(NET, n_members=2).fit(X, LABELS),
+        nuq.BayesianClassifier(NET, sampler="laplace").fit(X, LABELS),
     ]
-    results = [model.predict_distribution(points) for model in fitted]
-    results += [nuq.compare({"limit": fitted[0]}, points, labels)]
+    results = [model.predict_distribution(X) for model in fitted]
+    results += [nuq.compare({"limit": fitted[0]}, X, LABELS)]
     results += [fitted[0].predictor_, fitted[1].ensemble_]
     results += [model._fitted for model in fitted]
     for result in results:
         assert len(repr(result)) < 400
         assert "\n" not in repr(result)
-    assert repr(results[0]).startswith("SamplePrediction(samples=float64[8, 99, 2], likelihood=")
+    assert repr(results[0]).startswith("SamplePrediction(samples=float64[8, 12, 3], likelihood=")
 
 
 NUMBER, COUNT = np.float64(-1.0), np.int64(-1)

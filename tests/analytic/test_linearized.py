@@ -18,7 +18,7 @@ from ntk_uq.analytic.linearized import _precision, _TangentProblem
 from ntk_uq.networks import Problem
 
 RNG = np.random.default_rng(0)
-X, X_TEST = RNG.standard_normal((12, 6, 6, 2)), RNG.standard_normal((4, 6, 6, 2))
+X, X_TEST = RNG.standard_normal((2, 12, 6, 6, 2))  # as many of each: programs of one shape
 LABELS = np.arange(12) % 3
 Y = np.eye(3)[LABELS]
 REG = 0.7
@@ -74,7 +74,7 @@ def laplace(chosen, prior_mean):
     f = m + J @ found.x
     precision = J[:n].T @ curvature(f[:n]) @ J[:n] + REG * np.eye(J.shape[1])
     cov = J[n:] @ np.linalg.solve(precision, J[n:].T)
-    return f[n:].reshape(-1, 3), cov.reshape(4, 3, 4, 3)
+    return f[n:].reshape(-1, 3), cov.reshape(12, 3, 12, 3)
 
 
 def fitted(net, **settings):
@@ -105,7 +105,7 @@ def test_gaussian_is_laplace_by_the_normal_equations(chosen, prior_mean):
 def test_all_forms_of_the_kernel_agree(monkeypatch):
     """Kernel, Jacobian and products of it: the same draws."""
     net = linearized(READOUT)
-    settings = {"n_draws": 5}
+    settings = {"n_draws": 6}
     with_factor = fitted(net, **settings).latents(X_TEST).samples
     monkeypatch.setattr("ntk_uq.analytic.linearized.memory_limit", lambda: 0)
     by_products = fitted(net, **settings).latents(X_TEST).samples

@@ -131,7 +131,7 @@ def rules(n, seed):
     "uncertainty", ["initialization", pytest.param("posterior", marks=pytest.mark.slow)]
 )
 def test_a_classifier_learns_which_features_count(uncertainty, tmp_path):
-    (X, labels), (X_test, labels_test) = rules(150, 0), rules(300, 1)
+    (X, labels), (X_test, labels_test) = rules(100, 0), rules(300, 1)
     arguments = {"uncertainty": uncertainty, "n_draws": 32, "reg": "cv"}
     plain = NTKClassifier(MLP(depth=1), **arguments).fit(X, labels)
     learnt = NTKClassifier(MLP(depth=1), **arguments, tune=("scales",)).fit(X, labels)
@@ -199,8 +199,8 @@ def test_scales_of_the_best_of_each_kind(gain, expected, monkeypatch):
 
 
 def test_scales_of_an_embedding_stand_in_it():
-    X, _ = rules(120, 0)
-    y = np.sin(2 * X[:, 0]) + 0.05 * RNG.normal(size=120)
+    X, _ = rules(60, 0)
+    y = np.sin(2 * X[:, 0]) + 0.05 * RNG.normal(size=60)
     model = NTKRegressor(MLP(depth=1), reg="evidence", tune=("embedding", "scales")).fit(X, y)
     assert isinstance(model.architecture_, FeatureEmbedding)
     np.testing.assert_array_equal(model.feature_scales_, model.architecture_.scales)
