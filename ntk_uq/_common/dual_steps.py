@@ -149,7 +149,16 @@ class Steps:
             steepest, ntk_steepest = self.deflation.apply(descent, ntk_descent)
         else:
             return descent, ntk_descent, norm, slope
-        return steepest, ntk_steepest, norm, jnp.maximum(_dot(descent, ntk_steepest), 0.0)
+        of_b = _dot(descent, ntk_steepest)
+        # Of a singular Theta r can be nearly all where Theta does not see it, and what B leaves of
+        # the rest be lost in rounding: r itself is a direction then.
+        lost = ~(of_b > 0)
+        return (
+            jnp.where(lost, descent, steepest),
+            jnp.where(lost, ntk_descent, ntk_steepest),
+            norm,
+            jnp.where(lost, slope, of_b),
+        )
 
     @jax.jit
     def first(

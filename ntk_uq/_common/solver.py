@@ -454,8 +454,8 @@ class _Iterations:
         before = at.it
         end = self.operator.loops.while_loop(self.unfinished, self.step, before)
         after = self.begin(end.alpha, self.latents_afresh(end.alpha), end.iteration)
-        # At the limit of precision a round may do harm.
-        keep = (at.done > 0) & ~(after.norm <= before.norm)
+        # At the limit of precision a round may do harm, even the first.
+        keep = ((at.done > 0) & ~(after.norm <= before.norm)) | ~jnp.isfinite(after.norm)
         best = [jnp.where(keep, b, a) for b, a in zip(before, after, strict=True)]
         it = Iterate._make(best)._replace(gained=after.gained, iteration=after.iteration)
         return _Round(it, before.norm, at.done + 1)

@@ -34,8 +34,9 @@ Floats = NDArray[np.float64]
 
 # At the most hardly anything is left of the spread.
 _LABEL_WEIGHTS = (10000.0, 1000.0, 100.0, 10.0, 1.0)
-# Priors of labels that count once.
-_REGS = tuple(float(reg) for reg in np.logspace(-4, 2, 13))
+# Priors of labels that count once, and the widest of all, ten times as wide as networks start.
+# Draws of wider ones take thousands of steps, and only labels that are sure ask for them.
+_REGS = tuple(float(reg) for reg in np.logspace(-2, 2, 9))
 # What is lost for a spread that is not needed, as a share of the log loss: predictions that are
 # nearly the same differ by many standard errors, and by nothing that matters.
 _AS_GOOD = 0.03
@@ -58,8 +59,8 @@ def counted_more(
     the prior of the highest evidence. Else w times: the mode of :math:`p(y|f)^w p(f)` under the
     prior GP(0, Theta / (w reg)) is that at `reg`, so the networks keep their modes, and w says how
     far the posterior spreads about them. It falls from 10,000 by powers of ten, as long as it
-    predicts as well as the best so far. As well means but for a standard error, paired over the
-    points, or three hundredths of the log loss.
+    predicts as well as the best so far, and the prior's precision is not below 0.01. As well means
+    but for a standard error, paired over the points, or three hundredths of the log loss.
 
     Parameters
     ----------
@@ -117,12 +118,13 @@ def counted_more(
     chosen = once = judged([_likeliest(one, kernel.ntk, data) for one, kernel in networks])
     best: tuple[Mixture, Floats] | None = None
     for label_weight in _LABEL_WEIGHTS:
-        counted = judged(
-            [
-                replace(one, reg=label_weight * one.reg, label_weight=label_weight)
-                for one in by_modes.components
-            ]
-        )
+        components = [
+            replace(one, reg=label_weight * one.reg, label_weight=label_weight)
+            for one in by_modes.components
+        ]
+        if best is not None and min(one.reg for one in components) < _REGS[0]:
+            break
+        counted = judged(components)
         if best is None and _as_good(once, counted, counts, margin):
             break
         best = counted if best is None or counted[0].score > best[0].score else best

@@ -17,7 +17,7 @@ from ntk_uq._common.solver import deflate_at_mode, solve_dual
 from ntk_uq.analytic import (
     exact_predictor,
 )
-from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson
+from ntk_uq.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, Weighted
 from ntk_uq.networks.architecture import Kernels
 
 pytestmark = pytest.mark.double_precision
@@ -108,6 +108,24 @@ def test_classes_far_apart(wide):
     assert plain.converged.all()
     assert deflated.converged.all()
     np.testing.assert_allclose(deflated.latents, plain.latents, atol=1e-4)
+
+
+def test_what_a_singular_kernel_does_not_see():
+    """Indicators: near the mode r is nearly all in the null space, and B r is rounding."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(3, size=(240, 9))
+    x = np.eye(3)[codes].reshape(240, 27) - 1 / 3
+    labels = (codes[:, 0] == codes[:, 1]) | (codes[:, 2] == codes[:, 3])
+    ntk, y = jnp.asarray(2 * x @ x.T + 0.1), jnp.eye(2)[labels.astype(int)]
+    often = Weighted(Categorical(), jnp.full(240, 1e4))
+    deflation, mode = deflate_at_mode(ntk, 100.0, y, often)
+    zero = jnp.zeros_like(y)[None]
+    solution = solve_dual(
+        ntk, 100.0, y, zero, often, deflation=deflation, start=mode.alpha, tol=1e-8
+    )
+    # It began at a gap of 0.005; rounding of so many labels leaves 1e-7.
+    assert solution.gap[0] < 1e-4
+    assert solution.n_products < 100
 
 
 @pytest.mark.slow
