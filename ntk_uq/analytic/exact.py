@@ -34,7 +34,7 @@ from ntk_uq.analytic.budget import (
     _max_iter,
 )
 from ntk_uq.analytic.inputs import _arrays, objective_gap
-from ntk_uq.likelihoods import Likelihood, Weighted, require_condition
+from ntk_uq.likelihoods import Likelihood, require_condition
 from ntk_uq.networks.architecture import Kernels
 
 __all__ = ["ExactPredictor", "exact_predictor"]
@@ -119,9 +119,6 @@ def _exact_predictor(
     """`exact_predictor`, to any tolerance; the mode's dual coefficients, where known, to start."""
     require_condition(likelihood, y, reg)
     n, outputs = y.shape
-    if isinstance(likelihood, Weighted):
-        # Of points that count so often the gap counts as often, and what rounding hides of it.
-        tol *= max(1.0, float(jnp.max(likelihood.weights)))
     if uncertainty == "none":
         factor, jitter, n_draws = jnp.zeros_like(kernels.nngp), 0.0, 1
     else:
