@@ -87,44 +87,87 @@ def certificate(problem: Problem, value: Array, squared_norm: Array) -> Array:
     return jnp.where(reg > 0, squared_norm / (2 * reg), value - least_loss(problem))
 
 
-def is_stuck(problem: Problem, member: Member, params: Any) -> Array:
+class NewtonStep(NamedTuple):
+    """What conjugate gradients know of Newton's step after some products."""
+
+    n_products: Array
+    reg: Array
+    residual: Any
+    direction: Any
+    squared_norm: Array  # of the residual
+    predicted: Array  # decrease that is predicted so far, in nats
+    left: Array  # at most what more products would add to it
+    allowed: Array  # decrease that counts as none
+
+    @property
+    def undecided(self) -> Array:
+        """Whether more products may tell whether the decrease is more than is allowed."""
+        open_ = (self.predicted <= self.allowed) & (self.predicted + self.left > self.allowed)
+        return open_ & (self.squared_norm > 0) & (self.n_products < _NEWTON_PRODUCTS)
+
+    @property
+    def decreases(self) -> Array:
+        """Whether the decrease that is predicted is more than is allowed."""
+        return self.predicted > self.allowed
+
+
+def is_stuck(problem: Problem, member: Member, params: Any, asked: Array) -> Array:
     r"""Whether Newton's method predicts a decrease that training has not found.
 
     With outputs linear in the parameters the objective has the Hessian
     :math:`H = J^\top W J + reg\,I`, and a Newton step decreases its quadratic model by
     :math:`\tfrac12 \nabla L^\top H^{-1} \nabla L`. Conjugate gradients approach that from below,
     and their residual r leaves at most :math:`\|r\|^2 / (2\,reg)`, so that few products decide,
-    and none where the gradient is small.
+    and none where the gradient is small. Where nobody asks none is taken.
     """
-    (value, latents), gradient = jax.value_and_grad(objective, 2, has_aux=True)(
-        problem, member, params
-    )
-    allowed = jnp.maximum(problem.tol, STUCK) * scale_of(problem, value)
-    curvature = problem.likelihood.curvature(latents, problem.y)
-    _, push = jax.linearize(partial(outputs, problem, member), params)
+    product = partial(newton_product, hessian(problem, member, params))
+    start = newton_start(problem, member, params)
+    return lax.while_loop(lambda step: step.undecided & asked, product, start).decreases
+
+
+def hessian(problem: Problem, member: Member, params: Any) -> Callable[[Any], Any]:
+    """What the Hessian of the linearised network's objective does to a pytree like params."""
+    latents, push = jax.linearize(partial(outputs, problem, member), params)
     pull = jax.linear_transpose(push, params)
+    curvature = problem.likelihood.curvature(latents, problem.y)
 
-    def undecided(state: tuple) -> Array:
-        k, _, _, squared_norm, predicted, left = state
-        open_ = (predicted <= allowed) & (predicted + left > allowed) & (squared_norm > 0)
-        return open_ & (k < _NEWTON_PRODUCTS)
-
-    def product(state: tuple) -> tuple:
-        k, residual, direction, squared_norm, predicted, _ = state
+    def image(direction: Any) -> Any:
         (pulled,) = pull(curvature.matvec(push(direction)))
-        image = _move(pulled, problem.reg, direction)
-        step = squared_norm / (vdot(direction, image) + 1e-30)
-        residual = _move(residual, -step, image)
-        new = vdot(residual, residual)
-        direction = _move(residual, new / squared_norm, direction)
-        left = jnp.where(problem.reg > 0, new / (2 * problem.reg), jnp.inf)
-        return k + 1, residual, direction, new, predicted + 0.5 * step * squared_norm, left
+        return _move(pulled, problem.reg, direction)
 
-    squared_norm = vdot(gradient, gradient)
-    left = certificate(problem, value, squared_norm)
-    start = (jnp.int32(0), gradient, gradient, squared_norm, jnp.zeros_like(value), left)
-    predicted = lax.while_loop(undecided, product, start)[4]
-    return (predicted > allowed) | ~jnp.isfinite(value)
+    return image
+
+
+def newton_start(problem: Problem, member: Member, params: Any) -> NewtonStep:
+    """What is known before the first product; of no objective, that it decreases."""
+    (value, _), gradient = jax.value_and_grad(objective, 2, has_aux=True)(problem, member, params)
+    squared_norm, finite = vdot(gradient, gradient), jnp.isfinite(value)
+    return NewtonStep(
+        n_products=jnp.int32(0),
+        reg=problem.reg,
+        residual=gradient,
+        direction=gradient,
+        squared_norm=squared_norm,
+        predicted=jnp.where(finite, 0.0, jnp.inf).astype(value.dtype),
+        left=certificate(problem, value, squared_norm),
+        allowed=jnp.where(finite, jnp.maximum(problem.tol, STUCK) * scale_of(problem, value), 0.0),
+    )
+
+
+def newton_product(hessian: Callable[[Any], Any], step: NewtonStep) -> NewtonStep:
+    """What is known after one more product with the Hessian."""
+    image = hessian(step.direction)
+    length = step.squared_norm / (vdot(step.direction, image) + 1e-30)
+    residual = _move(step.residual, -length, image)
+    new = vdot(residual, residual)
+    return step._replace(
+        n_products=step.n_products + 1,
+        residual=residual,
+        direction=_move(residual, new / step.squared_norm, step.direction),
+        squared_norm=new,
+        predicted=step.predicted + 0.5 * length * step.squared_norm,
+        left=jnp.where(step.reg > 0, new / (2 * step.reg), jnp.inf),
+    )
 
 
 def least_loss(problem: Problem) -> Array:

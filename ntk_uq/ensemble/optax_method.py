@@ -63,52 +63,59 @@ class Optax:
 
     def step(self, problem: Problem, member: Member, state: _Walk) -> _Walk:
         """One pass over the data."""
-        n = len(problem.X)
+
+        def update(state: _Walk, batch: Array) -> tuple[_Walk, None]:
+            return self.update(problem, member, state, batch), None
+
+        batches = self.batches(member, state, len(problem.X))
+        return self.settle(problem, member, lax.scan(update, state, batches)[0])
+
+    def batches(self, member: Member, state: _Walk, n: int) -> Array:
+        """Places of the points of each mini-batch of the next pass: [batches, points]."""
         size = n if self.batch_size is None else self.batch_size
-        n_batches = n // size
-        if n_batches == 1 and size == n:
-            batches = jnp.arange(n)[None]
-        else:
-            order = jax.random.permutation(jax.random.fold_in(member.key, state.n_iter), n)
-            batches = order[: n_batches * size].reshape(n_batches, size)
+        if size == n:
+            return jnp.arange(n)[None]
+        order = jax.random.permutation(jax.random.fold_in(member.key, state.n_iter), n)
+        return order[: n // size * size].reshape(-1, size)
+
+    def update(self, problem: Problem, member: Member, state: _Walk, batch: Array) -> _Walk:
+        """A step by the points of a mini-batch, within a pass."""
+        n, size = len(problem.X), len(batch)
         optimizer = optax.with_extra_args_support(self.optimizer)
+        part = problem._replace(
+            X=problem.X[batch], y=problem.y[batch], likelihood=_rows(problem.likelihood, batch)
+        )
+        batch_member = member._replace(shift=member.shift[batch], noise=member.noise[batch])
 
-        def update(carry: tuple[Any, Any], batch: Array) -> tuple[tuple[Any, Any], None]:
-            params, optimizer_state = carry
-            part = problem._replace(
-                X=problem.X[batch],
-                y=problem.y[batch],
-                likelihood=_rows(problem.likelihood, batch),
-            )
-            batch_member = member._replace(shift=member.shift[batch], noise=member.noise[batch])
+        def batch_objective(params: Any) -> Array:
+            """An unbiased estimate of the objective."""
+            value, _ = objective(part, batch_member, params)
+            return n / size * value - (n / size - 1) * penalty(problem, member, params)
 
-            def batch_objective(params: Any) -> Array:
-                """An unbiased estimate of the objective."""
-                value, _ = objective(part, batch_member, params)
-                return n / size * value - (n / size - 1) * penalty(problem, member, params)
+        value, gradient = jax.value_and_grad(batch_objective)(state.params)
+        updates, optimizer_state = optimizer.update(
+            gradient, state.optimizer_state, state.params,
+            value=value, grad=gradient, value_fn=batch_objective,
+        )  # fmt: skip
+        moved = optax.apply_updates(state.params, updates), optimizer_state
+        params, optimizer_state = _select(
+            state.converged, (state.params, state.optimizer_state), moved
+        )
+        return state._replace(params=params, optimizer_state=optimizer_state)
 
-            value, gradient = jax.value_and_grad(batch_objective)(params)
-            updates, optimizer_state = optimizer.update(
-                gradient, optimizer_state, params,
-                value=value, grad=gradient, value_fn=batch_objective,
-            )  # fmt: skip
-            return (optax.apply_updates(params, updates), optimizer_state), None
-
-        start = (state.params, state.optimizer_state)
-        (params, optimizer_state), _ = lax.scan(update, start, batches)
-        value, _ = objective(problem, member, params)
+    def settle(self, problem: Problem, member: Member, state: _Walk) -> _Walk:
+        """What a pass has come to: the objective, and whether it has converged."""
+        value, _ = objective(problem, member, state.params)
         least = jnp.minimum(state.recent[-1], value)
         gap = (state.recent[0] - least) / scale_of(problem, least)
-        moved = _Walk(
-            params,
-            optimizer_state,
-            value,
-            jnp.roll(state.recent, -1).at[-1].set(least),
-            gap,
-            state.n_iter + 1,
-            (gap < problem.tol) & (state.n_iter + 1 >= self.n_passes),
+        settled = state._replace(
+            objective=value,
+            recent=jnp.roll(state.recent, -1).at[-1].set(least),
+            gap=gap,
+            n_iter=state.n_iter + 1,
+            converged=(gap < problem.tol) & (state.n_iter + 1 >= self.n_passes),
         )
-        return _select(state.converged, state, moved)
+        return _select(state.converged, state, settled)
 
 
 def update_rule(optimizer: optax.GradientTransformation) -> str:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,12 @@ from ntk_uq.ensemble.members import (
 from ntk_uq.ensemble.objective import (
     Member,
     Method,
+    NewtonStep,
     Problem,
+    hessian,
     is_stuck,
+    newton_product,
+    newton_start,
     norm,
     objective,
 )
@@ -170,7 +174,7 @@ class _Trainer:
             if run is not None and time.monotonic() - saved > _CHECKPOINT_SECONDS:
                 run.save(f"{name}-training", state)
                 saved = time.monotonic()
-        results = jax.tree.map(np.asarray, _finish(of, members, state, self.data))
+        results = jax.tree.map(np.asarray, _judged(of, members, state, self.data))
         if run is not None:
             run.save(name, results)
             run.remove(f"{name}-training")
@@ -264,18 +268,28 @@ def _start(
     return _on_each_device(of.mesh, device, indices, everywhere=(key, data, mode))
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=2)
 def _advance(of: _Programs, members: Member, state: Any, data: _Data, limit: int) -> Any:
     """Iterate until `limit` iterations were taken or every member has converged.
 
     Where steps are taken one by one `limit` is the next.
     """
+    if not _is_step_by_step(of.mesh, data):
+        return _iterate(of, members, state, data, limit)
+    if not isinstance(of.method, Optax):
+        return _step(of, "step", members, state, data)
+    # A pass is a loop too, also of one step.
+    batches = _batches(of, members, state, data)
+    for k in range(batches.shape[1]):
+        state = _step(of, "update", members, state, data, batches[:, k])
+    return _step(of, "settle", members, state, data)
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=2)
+def _iterate(of: _Programs, members: Member, state: Any, data: _Data, limit: int) -> Any:
+    """A loop of steps."""
 
     def device(members: Member, state: Any, data: _Data, limit: Array) -> Any:
         step = jax.vmap(partial(of.method.step, Problem(of.architecture.apply, *data)))
-
-        if _is_step_by_step(of.mesh, data):
-            return step(members, state)
 
         def unfinished(state: Any) -> Array:
             return jnp.any(~state.converged & (state.n_iter < limit))
@@ -283,6 +297,58 @@ def _advance(of: _Programs, members: Member, state: Any, data: _Data, limit: int
         return lax.while_loop(unfinished, lambda state: step(members, state), state)
 
     return _on_each_device(of.mesh, device, members, state, everywhere=(data, limit))
+
+
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def _step(of: _Programs, name: str, members: Member, state: Any, data: _Data, *batch: Array) -> Any:
+    """A step, or a part of one, of which the name is the method's."""
+
+    def device(members: Member, state: Any, *rest: Any) -> Any:
+        *batch, data = rest
+        step = partial(getattr(of.method, name), Problem(of.architecture.apply, *data))
+        return jax.vmap(step)(members, state, *batch)
+
+    return _on_each_device(of.mesh, device, members, state, *batch, everywhere=(data,))
+
+
+@partial(jax.jit, static_argnums=0)
+def _batches(of: _Programs, members: Member, state: Any, data: _Data) -> Array:
+    """Mini-batches of each member's next pass."""
+    method = cast(Optax, of.method)
+
+    def device(members: Member, state: Any) -> Array:
+        return jax.vmap(partial(method.batches, n=len(data.X)))(members, state)
+
+    return _on_each_device(of.mesh, device, members, state)
+
+
+def _judged(of: _Programs, members: Member, state: Any, data: _Data) -> _Results:
+    """What is kept of members that are done, and whether they are at a minimum."""
+    results = _finish(of, members, state, data)
+    if not of.method.seeks_minimum or not _is_step_by_step(of.mesh, data):
+        return results
+    step = _newton(of, members, state, data, None)
+    while np.any(np.asarray(step.undecided & state.converged)):
+        step = _newton(of, members, state, data, step)
+    return results._replace(converged=results.converged & ~step.decreases)
+
+
+@partial(jax.jit, static_argnums=0)
+def _newton(
+    of: _Programs, members: Member, state: Any, data: _Data, step: NewtonStep | None
+) -> NewtonStep:
+    """What is known of each member's Newton step after one more product, or before the first."""
+
+    def one(member: Member, state: Any, step: NewtonStep | None, data: _Data) -> NewtonStep:
+        of_member = Problem(of.architecture.apply, *data), member, state.params
+        if step is None:
+            return newton_start(*of_member)
+        return newton_product(hessian(*of_member), step)
+
+    def device(*args: Any) -> NewtonStep:
+        return jax.vmap(one, (0, 0, 0, None))(*args)
+
+    return _on_each_device(of.mesh, device, members, state, step, everywhere=(data,))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -295,8 +361,8 @@ def _finish(of: _Programs, members: Member, state: Any, data: _Data) -> _Results
             problem, member, state.params
         )
         converged = state.converged
-        if of.method.seeks_minimum:
-            converged = converged & ~is_stuck(problem, member, state.params)
+        if of.method.seeks_minimum and not _is_step_by_step(of.mesh, data):
+            converged = converged & ~is_stuck(problem, member, state.params, converged)
         return _Results(state.params, state.n_iter, converged, value, norm(gradient), latents)
 
     def device(members: Member, state: Any, data: _Data) -> _Results:
