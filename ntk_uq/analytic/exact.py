@@ -37,7 +37,7 @@ from ntk_uq.analytic.inputs import _arrays, objective_gap
 from ntk_uq.likelihoods import Likelihood, require_condition
 from ntk_uq.networks.architecture import Kernels
 
-__all__ = ["ExactPredictor", "exact_predictor"]
+__all__ = ["ExactPredictor", "FlatDraws", "exact_predictor"]
 # Share of reg that is added to Theta where a prior function is undone.
 _RIDGE = 0.01
 # From this many points on a deflation saves more products with Theta than it costs.
@@ -238,14 +238,7 @@ class ExactPredictor:
         diagonal : Kernels
             Kernels of each test point with itself, [m].
         """
-        if self.uncertainty == "none":
-            return self._trained(cross)
-        prior_cross, prior_diagonal = self._prior(cross), self._prior(diagonal)
-        weights = solve_triangular(self.factor, prior_cross.T, lower=True)  # L^-1 k_Xx, [n, m]
-        variance = prior_diagonal - jnp.sum(weights**2, axis=0)
-        scale = jnp.sqrt(jnp.maximum(variance, 0.0))
-        prior = jnp.einsum("im,sic->smc", weights, self.whitened)
-        return prior + scale[:, None] * self.noise[:, None, :] + self._trained(cross)
+        return self.flat().latents(cross, diagonal)
 
     @own_rules()
     def joint_latents(self, key: Array, cross: Kernels, test: Kernels) -> Array:
@@ -279,31 +272,79 @@ class ExactPredictor:
         prior = jnp.einsum("im,sic->smc", weights, self.whitened)
         return prior + jnp.einsum("mk,skc->smc", conditional, fresh) + self._trained(cross)
 
-    def on_device(self) -> "ExactPredictor":
-        """The same on JAX's device, its arrays in the order in which `latents` reads them.
-
-        A product with one point takes as long as its matrix is read: none is moved or turned at
-        each call. LAPACK wants columns of the factor together, matrix products all draws of a
-        point's coefficients.
-        """
-        placed = jax.device_put(self)
-        return replace(
-            placed,
-            alpha=_in_memory(placed.alpha, (1, 0, 2)),
-            whitened=_in_memory(placed.whitened, (1, 0, 2)),
-            factor=_in_memory(placed.factor, (1, 0)),
+    def flat(self) -> "FlatDraws":
+        """The same as matrices, in the order in which `latents` reads them."""
+        n = len(self.factor)
+        trained, whitened = (
+            draws.transpose(1, 0, 2).reshape(n, -1) for draws in (self.alpha, self.whitened)
         )
+        return FlatDraws(trained, whitened, self.noise, self.factor, self.reg, self.uncertainty)
 
     def _trained(self, cross: Kernels) -> Array:
         return jnp.einsum("mi,sic->smc", cross.ntk, self.alpha)
 
     def _prior(self, kernels: Kernels) -> Array:
-        return kernels.nngp if self.uncertainty == "initialization" else kernels.ntk / self.reg
+        return _prior_kernel(kernels, self.reg, self.uncertainty)
 
 
-def _in_memory(array: Array, major_to_minor: tuple[int, ...]) -> Array:
-    """The array with its axes in another order in memory, and to users the same."""
-    return jax.device_put(array, Format(Layout(major_to_minor), array.sharding))
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FlatDraws:
+    """What latents at each point are computed from.
+
+    A product with one point takes as long as its matrix is read: none is turned at each call, and
+    of all draws a point's coefficients lie together.
+
+    Attributes
+    ----------
+    trained : Array of shape [n, S C]
+        Dual coefficients.
+    whitened : Array of shape [n, S C]
+    noise : Array of shape [S, C]
+    factor : Array of shape [n, n]
+    reg : float
+    uncertainty : str
+        As of `ExactPredictor`.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from ntk_uq import MLP, Categorical
+    >>> net, X = MLP(), jnp.array([[-1.0], [1.0]])
+    >>> problem = net.kernel_block(X), jnp.eye(2), 1.0, Categorical(), "initialization"
+    >>> draws = exact_predictor(jax.random.key(0), *problem, 4).flat()
+    >>> draws.latents(net.kernel_block(X[:1], X), net.kernel_diag_block(X[:1])).shape
+    (4, 1, 2)
+    """
+
+    trained: Array
+    whitened: Array
+    noise: Array
+    factor: Array
+    reg: float
+    uncertainty: Uncertainty = field(metadata={"static": True})
+
+    def latents(self, cross: Kernels, diagonal: Kernels) -> Array:
+        """Draws at each of m points, as `ExactPredictor.latents`: [S, m, C]."""
+        latents = cross.ntk @ self.trained
+        if self.uncertainty != "none":
+            of_prior = partial(_prior_kernel, reg=self.reg, uncertainty=self.uncertainty)
+            # L^-1 k_Xx, [n, m]
+            weights = solve_triangular(self.factor, of_prior(cross).T, lower=True)
+            variance = of_prior(diagonal) - jnp.sum(weights**2, axis=0)
+            scale = jnp.sqrt(jnp.maximum(variance, 0.0))
+            latents += weights.T @ self.whitened + scale[:, None] * self.noise.reshape(-1)
+        return jnp.moveaxis(latents.reshape(-1, *self.noise.shape), 1, 0)
+
+    def on_device(self) -> "FlatDraws":
+        """The same on JAX's device; of the factor LAPACK wants columns."""
+        placed = jax.device_put(self)
+        columns = Format(Layout((1, 0)), placed.factor.sharding)
+        return replace(placed, factor=jax.device_put(placed.factor, columns))
+
+
+def _prior_kernel(kernels: Kernels, reg: float, uncertainty: Uncertainty) -> Array:
+    return kernels.nngp if uncertainty == "initialization" else kernels.ntk / reg
 
 
 @jax.jit

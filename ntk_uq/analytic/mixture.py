@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._common.progress import progress_part
 from ntk_uq._common.words import in_a_line
-from ntk_uq.analytic.producer import FittedInfiniteEnsemble, InfiniteEnsemble
+from ntk_uq.analytic.producer import FittedInfiniteEnsemble, InfiniteEnsemble, draws_at_one
 from ntk_uq.likelihoods import Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.problem import Problem
@@ -215,8 +215,11 @@ class FittedMixture:
 
     def latents(self, X: ArrayLike, joint: bool = False) -> SamplePrediction:
         """Draws of the latents at m points, [m, d]: as `FittedInfiniteEnsemble.latents`."""
-        parts = [cast(SamplePrediction, member.latents(X, joint)) for member in self.members]
-        samples = np.concatenate([part.samples for part in parts])
+        X = np.asarray(X)
+        samples = draws_at_one(self.members, X) if len(X) == 1 and not joint else None
+        if samples is None:
+            parts = [cast(SamplePrediction, member.latents(X, joint)) for member in self.members]
+            samples = np.concatenate([part.samples for part in parts])
         return SamplePrediction(samples, self.likelihood, joint=joint)
 
     def traced_latents(self, X: Array) -> Array:

@@ -1,7 +1,7 @@
 """The infinite ensemble as a producer: a problem in, a distribution of latents anywhere out."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple, cast
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import Partial
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
@@ -23,7 +24,7 @@ from ntk_uq._common.solver import LARGEST_GAP, Products
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq._common.words import in_a_line
 from ntk_uq.analytic.budget import estimate_memory
-from ntk_uq.analytic.exact import ExactPredictor, exact_predictor
+from ntk_uq.analytic.exact import ExactPredictor, FlatDraws, exact_predictor
 from ntk_uq.analytic.flow import check_time, exact_predictor_until
 from ntk_uq.analytic.functions import FunctionDraws
 from ntk_uq.analytic.gaussian import GaussianPredictor, gaussian_predictor
@@ -42,7 +43,13 @@ from ntk_uq.predictions.distributions import (
 )
 from ntk_uq.predictions.first_order import Discrepancy
 
-__all__ = ["FittedInfiniteEnsemble", "FittedProcess", "InfiniteEnsemble", "LaplaceProcess"]
+__all__ = [
+    "FittedInfiniteEnsemble",
+    "FittedProcess",
+    "InfiniteEnsemble",
+    "LaplaceProcess",
+    "draws_at_one",
+]
 
 Floats = NDArray[np.float64]
 
@@ -382,13 +389,20 @@ class FittedInfiniteEnsemble:
         GaussianPrediction or SamplePrediction
             The former too of "none", which is known to have no spread, as a single draw is not.
         """
-        X = np.asarray(X) * self.feature_scales
+        X = np.asarray(X)
+        at_one = draws_at_one([self], X) if len(X) == 1 and not joint else None
+        if at_one is not None:
+            return self._prediction(at_one, joint)
+        X = X * self.feature_scales
         if isinstance(self.predictor, GaussianPredictor):
             return _gaussian(self._on_device, self._kernels, X, joint, self.likelihood)
         if isinstance(self.predictor, NetworkDraws):
             draws = self._draws_of_networks(self.predictor, X)
         else:
             draws = self._joint_draws(X) if joint else self._draws(self.predictor, X)
+        return self._prediction(draws, joint)
+
+    def _prediction(self, draws: Floats, joint: bool) -> GaussianPrediction | SamplePrediction:
         if self.predictor.uncertainty == "none":
             mean = draws[0]
             return GaussianPrediction(mean, np.zeros((*mean.shape, mean.shape[1])), self.likelihood)
@@ -413,7 +427,7 @@ class FittedInfiniteEnsemble:
                 'constant of a function: fit with prior_functions="exact".'
             )
         predictor, kernels = self._traced(X)
-        if isinstance(predictor, ExactPredictor):
+        if isinstance(predictor, FlatDraws):
             return predictor.latents(*kernels)
         mean, cov = predictor.moments(*kernels)
         values, vectors = jnp.linalg.eigh(cov)
@@ -434,7 +448,10 @@ class FittedInfiniteEnsemble:
         """The predictor, and what it takes at points, in their precision."""
         X, points = X * jnp.asarray(self.feature_scales, X.dtype), jnp.asarray(self.points, X.dtype)
         kernels = self.architecture.kernel_block(X, points), self.architecture.kernel_diag_block(X)
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf, X.dtype), self.predictor), kernels
+        predictor: Any = self.predictor
+        if isinstance(predictor, ExactPredictor):
+            predictor = predictor.flat()
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, X.dtype), predictor), kernels
 
     def functions(self) -> Callable[[ArrayLike], Floats]:
         """Draws as functions, to be evaluated anywhere, later, and consistently: `FunctionDraws`.
@@ -480,13 +497,16 @@ class FittedInfiniteEnsemble:
         """What latents at each point are computed from, moved once."""
         with jax.enable_x64(True):
             if isinstance(self.predictor, ExactPredictor):
-                return self.predictor.on_device()
+                return self.predictor.flat().on_device()
             return jax.device_put(self.predictor)
 
     @cached_property
-    def _points_seen(self) -> Array:
+    def _seen(self) -> "_Seen":
         with jax.enable_x64(True):
-            return self.architecture.seen(jnp.asarray(self.points))[1]
+            shown = self.architecture.behind[1]
+            return jax.device_put(
+                _Seen(self._on_device, shown, shown(self.points), self.feature_scales)
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         # Not what is on a device: unpickled without x64, JAX would round it.
@@ -497,9 +517,6 @@ class FittedInfiniteEnsemble:
             return self._on_device.latents(*self._kernels(block, False))
 
         with own_rules(), jax.enable_x64(True):
-            if len(X) == 1 and self.architecture.has_closed_form:
-                network, x = self.architecture.seen(jnp.asarray(X))
-                return np.asarray(_latents_of_one(network, self._on_device, self._points_seen, x))
             return in_blocks(draws, X, _points_at_once(predictor), axis=1)
 
     def _draws_of_networks(self, predictor: NetworkDraws, X: Floats) -> Floats:
@@ -600,12 +617,44 @@ class FittedProcess:
         return Kernels(cross, cross), Kernels(own, own)
 
 
+class _Seen(NamedTuple):
+    """What draws at one point are computed from, beside the network."""
+
+    draws: FlatDraws
+    shown: Partial  # what the network sees of a point
+    points: Array  # what it sees of the training points
+    feature_scales: Any
+
+
+def draws_at_one(members: "Sequence[FittedInfiniteEnsemble]", x: ArrayLike) -> Floats | None:
+    """Draws of some ensembles at one point [1, d]: [S, 1, C]; None if not by formulas.
+
+    By one program for all: several take longer to wait for than to run.
+
+    Parameters
+    ----------
+    members : sequence of FittedInfiniteEnsemble
+        Of method "exact".
+    x : array of shape [1, d]
+        The point.
+    """
+    networks = tuple(member.architecture.behind[0] for member in members)
+    exact = all(isinstance(member.predictor, ExactPredictor) for member in members)
+    if not exact or not all(network.has_closed_form for network in networks):
+        return None
+    with own_rules(), jax.enable_x64(True):
+        seen = [member._seen for member in members]
+        return np.asarray(_draws_at_one(networks, seen, np.asarray(x, float)))
+
+
 @partial(jax.jit, static_argnums=0)
-def _latents_of_one(
-    network: BaseArchitecture, predictor: ExactPredictor, points: Array, x: Array
-) -> Array:
-    """Draws at one point [1, d] by one program: several take longer to wait for than to run."""
-    return predictor.latents(network.kernel_block(x, points), network.kernel_diag_block(x))
+def _draws_at_one(networks: tuple[BaseArchitecture, ...], seen: list[_Seen], x: Array) -> Array:
+    def draws(network: BaseArchitecture, of: _Seen) -> Array:
+        point = of.shown(x * of.feature_scales)
+        cross, own = network.kernel_block(point, of.points), network.kernel_diag_block(point)
+        return of.draws.latents(cross, own)
+
+    return jnp.concatenate(list(map(draws, networks, seen)))
 
 
 def _gaussian(

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
+from jax.tree_util import Partial
 from numpy.typing import ArrayLike
 
 from ntk_uq._common import checks
@@ -126,9 +127,13 @@ class BaseArchitecture(abc.ABC):
     def kernel_diag_block(self, x: jax.Array) -> Kernels:
         """Diagonals [n] of the kernels as JAX arrays in the points' dtype."""
 
-    def seen(self, x: jax.Array) -> tuple["BaseArchitecture", jax.Array]:
-        """What stands behind that which is done to each point by itself, and the points it sees."""
-        return self, x
+    @property
+    def behind(self) -> tuple["BaseArchitecture", Partial]:
+        """The network behind what is done to each point by itself, and that as a function.
+
+        Its numbers are leaves of a pytree: a program of the network serves all of them.
+        """
+        return self, Partial(_as_it_is)
 
     def widened(self, width: int) -> "BaseArchitecture | None":
         """The network at least so wide; None if nobody knows how it is widened.
@@ -373,6 +378,10 @@ class BaseArchitecture(abc.ABC):
                     target = diagonal[i : i + size]
                     target[...] = np.asarray(values)[: len(target)]
         return diagonals
+
+
+def _as_it_is(x: jax.Array) -> jax.Array:
+    return x
 
 
 def as_points(X: ArrayLike, name: str, ndim: int | None) -> np.ndarray:

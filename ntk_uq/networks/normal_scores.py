@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
+from jax.tree_util import Partial
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
@@ -166,17 +167,19 @@ class NormalScores(BehindInputMap):
 
     def shown(self, x: jax.Array) -> jax.Array:
         """What the network sees of points [n, d]: their scores, or [n, 2 d] features and scores."""
-        scores = self.scores(x)
-        return jnp.concatenate([x, scores], axis=-1) if self.beside else scores
+        self._check_features(x)
+        return self.behind[1](x)
 
     def scores(self, x: jax.Array) -> jax.Array:
         """Scores of points [n, d], in their precision."""
+        self._check_features(x)
+        return _interpolated(*self._knots, x)
+
+    def _check_features(self, x: jax.Array) -> None:
         if x.shape[-1] != len(self.at):
             raise ValueError(
                 f"The scores are of {len(self.at)} features; the points have {x.shape[-1]}."
             )
-        at, to = self._knots
-        return _interpolated(x, jnp.asarray(at, x.dtype), jnp.asarray(to, x.dtype))
 
     @cached_property
     def _knots(self) -> tuple[Floats, Floats]:
@@ -197,9 +200,10 @@ class NormalScores(BehindInputMap):
         shown = 2 * in_features if self.beside else in_features
         return _Scored(self.network.build(shown, out_features, rngs=rngs), self)
 
-    def seen(self, x: jax.Array) -> tuple[BaseArchitecture, jax.Array]:
-        """The network, and what it is shown."""
-        return self.network, self.shown(x)
+    @property
+    def behind(self) -> tuple[BaseArchitecture, Partial]:
+        """The network, and what it is shown, as a function."""
+        return self.network, Partial(_beside if self.beside else _interpolated, *self._knots)
 
     def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
         """Kernels [n1, n2] as JAX arrays in the points' dtype; of `x1` with itself without `x2`."""
@@ -271,7 +275,7 @@ def _filled(at: Floats, to: Floats, size: int) -> tuple[Floats, Floats]:
 
 @own_rules()
 @jax.jit
-def _interpolated(x: jax.Array, at: jax.Array, to: jax.Array) -> jax.Array:
+def _interpolated(at: jax.Array, to: jax.Array, x: jax.Array) -> jax.Array:
     """Of each feature of x [n, d] by its knots [d, K]; beyond them by the outermost line.
 
     The line of the last knot that is passed: without a search, which no export has.
@@ -281,6 +285,12 @@ def _interpolated(x: jax.Array, at: jax.Array, to: jax.Array) -> jax.Array:
         at, to, slope = knot
         return jnp.where(x >= at, to + (x - at) * slope, y), None
 
+    at, to = at.astype(x.dtype), to.astype(x.dtype)
     slopes = jnp.diff(to) / jnp.diff(at)
     before = to[:, 0] + (x - at[:, 0]) * slopes[:, 0]
     return lax.scan(passed, before, (at[:, :-1].T, to[:, :-1].T, slopes.T))[0]
+
+
+def _beside(at: jax.Array, to: jax.Array, x: jax.Array) -> jax.Array:
+    """Features and their scores, [n, 2 d]."""
+    return jnp.concatenate([x, _interpolated(at, to, x)], axis=-1)

@@ -28,7 +28,7 @@ NOT_HELD = {
     "LinearizedEnsemble", "GradientFlow", "Tangent", "TangentProducts",
     "Batches", "GaussianPrediction", "SamplePrediction", "RejectionRule", "ModelFrame",
     "DecisionPlan",
-    "CostEstimate", "ConjugateGradients", "Optax", "Problem", "Steps", "Support",
+    "CostEstimate", "ConjugateGradients", "FlatDraws", "Optax", "Problem", "Steps", "Support",
     "InfiniteEnsemble", "LaplaceProcess", "FiniteEnsemble", "Posterior", "LaplaceNetwork",
 }  # fmt: skip
 
