@@ -223,8 +223,6 @@ class ExactPredictor:
     gap: Array
     converged: Array
 
-    @own_rules()
-    @jax.jit
     def latents(self, cross: Kernels, diagonal: Kernels) -> Array:
         """Draws of the latents at m test points: [S, m, C].
 
@@ -324,6 +322,8 @@ class FlatDraws:
     reg: float
     uncertainty: Uncertainty = field(metadata={"static": True})
 
+    @own_rules()
+    @jax.jit
     def latents(self, cross: Kernels, diagonal: Kernels) -> Array:
         """Draws at each of m points, as `ExactPredictor.latents`: [S, m, C]."""
         latents = cross.ntk @ self.trained
