@@ -65,8 +65,8 @@ _EPOCHS, _LEARNING_RATE = 30, 0.01
 _WORTH_SAYING, _MANY_ROWS = 0.25, 10_000
 # Options of one value that the fit in mini-batches instead has too.
 _IN_BATCHES = (
-    *("task", "weight", "reg", "network", "conformal", "sets", "intervals", "positive", "reject"),
-    "seed",
+    *("task", "weight", "reg", "uncertainty", "network", "conformal", "sets", "intervals"),
+    *("positive", "reject", "seed"),
 )
 # And seconds of sampling.
 _LONG = 30
@@ -502,7 +502,8 @@ def _summary(model: Any, n_rows: int) -> str:
         if model.task == "classification"
         else f"noise of standard deviation {estimator.noise_[0]:.4g}"
     )
-    used = f"{len(model.numeric)} columns of numbers, {len(model.categorical)} of categories"
+    count = len(model.numeric)
+    used = f"{count} column{'s' * (count != 1)} of numbers, {len(model.categorical)} of categories"
     depth, reg = (
         getattr(estimator.architecture_, "depth", None),
         getattr(estimator, "reg_", estimator.reg),

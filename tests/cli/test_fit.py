@@ -255,7 +255,7 @@ def test_many_rows_are_said_before(folder, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "GiB of memory are free; the time grows with the square of the rows" in said
     (pasted,) = re.findall(r"ntk-uq (fit train\.csv .*)", said)
-    assert "--reg 1.0 --seed 3 --producer ensemble" in pasted
+    assert "--reg 1.0 --uncertainty none --seed 3 --producer ensemble" in pasted
     monkeypatch.setattr("ntk_uq.cli.fit._MANY_ROWS", 41)
     assert shell(*FIT, *QUICK) == 0
     assert not capsys.readouterr().err
