@@ -320,7 +320,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             warn_user(
                 f"X, {self._name(empty[0])}, is empty: it is left out."
                 if len(empty) == 1
-                else "X is empty in columns that are left out: "
+                else "Columns of X are empty, and left out: "
                 f"{abridged([j if self._names is None else self._names[j] for j in empty])}."
             )
         return empty

@@ -59,7 +59,7 @@ def test_weights_are_rows():
 def test_empty_columns_are_left_out():
     """And said to be, as by the shell; what they hold later is not looked at."""
     empty = TABLE.assign(none=np.nan, nothing=pd.Series(dtype="category"))
-    with pytest.warns(UserWarning, match="empty in columns that are left out: none, nothing"):
+    with pytest.warns(UserWarning, match="Columns of X are empty, and left out: none, nothing"):
         encoder = nuq.TableEncoder().fit(empty)
     with pytest.warns(UserWarning, match="X, column 'none', is empty: it is left out") as caught:
         model = nuq.NTKClassifier(reg=1.0, n_draws=4).fit(TABLE.assign(none=np.nan), Y)
