@@ -37,7 +37,7 @@ _POINTS = 'coords={"point": [0, 1]}'
 # draws the latents of two points.
 _GIVEN = {
     "bayes_factor": 'tree, var_names="f"',
-    "bayesian_r2": 'tree, pred_mean="f", scale="noise"',
+    "bayesian_r2": 'more, pred_mean="mu", scale="noise"',
     "ci_in_rope": "tree, rope=(-1, 1)",
     "combine_plots": f"tree, plots=[(plot_trace, {{}}), (plot_rank, {{}})], {_POINTS}",
     "compare": '{"one": tree, "other": tree}',
@@ -59,8 +59,11 @@ _GIVEN = {
     "plot_lm": 'with_x, x="x"',
     "plot_pair_focus": f'tree, focus_var="f", focus_var_coords=one, {_POINTS}',
     "plot_ppc_pava_residuals": 'with_x, x_var="x"',
+    "plot_psense_dist": f"more, {_POINTS}",
+    "plot_psense_quantities": f"more, {_POINTS}",
     "psense_summary": 'tree, var_names="f"',
     "reloo": "wrapper",
+    "residual_r2": 'more, pred_mean="mu"',
     "rhat_nested": "tree, superchain_ids=[0, 0]",
     "update_subsample": "loo_subsample(tree, observations=8), tree, observations=2",
     "wasserstein": "tree, tree, num_samples=100",
@@ -97,6 +100,7 @@ def result(name: str, tree: DataTree, features: np.ndarray) -> str:
         **vars(arviz_plots),
         "tree": tree,
         "with_x": with_x,
+        "more": _with_more(tree),
         "one": {"point": 0, last: f[last].values[0]},
         "log_p": np.zeros(f.sizes["chain"] * f.sizes["draw"]),
         "log_q": np.zeros(f.sizes["chain"] * f.sizes["draw"]),
@@ -113,6 +117,18 @@ def result(name: str, tree: DataTree, features: np.ndarray) -> str:
     finally:
         plt.close("all")
     return WORKS
+
+
+def _with_more(tree: DataTree) -> DataTree:
+    """With a quantity of interest, and of a regressor what R² is of, as its output has an axis."""
+    f = tree.posterior["f"]
+    further = {"mean": f.mean("point")}
+    if f.dims[-1] == "output":
+        mu = f.squeeze("output", drop=True)
+        further |= {"mu": mu, "noise": xarray.full_like(mu.isel(point=0, drop=True), 0.3)}
+    more = tree.copy()
+    more["posterior"] = DataTree(tree.posterior.dataset.assign(further))
+    return more
 
 
 def _calibration() -> DataTree:

@@ -14,6 +14,7 @@ __all__ = [
     "class_columns",
     "count",
     "floats",
+    "key",
     "labelled_probabilities",
     "level_between",
     "numbers",
@@ -142,6 +143,18 @@ def real(name: str, value: Any, minimum: float) -> float:
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum:g}; got {shown(value)}.")
     return float(value)
+
+
+def key(value: Any) -> None:
+    """Refuse what is not one PRNG key of JAX, of the new kind or the old."""
+    import jax  # it takes seconds, which a check of a table need not
+
+    dtype, axes = getattr(value, "dtype", None), getattr(value, "ndim", None)
+    new = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    if not ((new and axes == 0) or (dtype == np.uint32 and axes == 1)):
+        raise ValueError(
+            f"key must be one PRNG key, such as jax.random.key(0); got {shown(value)}."
+        )
 
 
 def storage(value: Any) -> None:

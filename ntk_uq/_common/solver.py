@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LARGEST_GAP",
+    "MODE_TOLERANCE",
     "USELESS_GAP",
     "DualSolution",
     "Products",
@@ -75,7 +76,7 @@ _STALLED, _STALLED_OF_TILES = 1000, 200
 # takes longer to compile than most of these problems to solve.
 _MOST_ENLARGED = 1024
 # The mode is where a deflation takes the curvature; any point near it will do. Nats.
-_MODE_TOLERANCE = 0.1
+MODE_TOLERANCE = 0.1
 # Of tiles products are what costs: more directions pay, and a deflation nearer to the mode's own
 # curvature.
 _DIRECTIONS_OF_TILES, _SHARE_OF_TILES = 128, 0.05
@@ -110,7 +111,7 @@ def deflate_at_mode(
     # Not deflated itself: of classes far apart at a small `reg` nothing is curved at the mode that
     # was at the beginning, and what it takes out then costs ten times what it saves elsewhere.
     zero = jnp.zeros_like(y)[None]
-    mode = solve_dual(ntk, reg, y, zero, likelihood, tol=_MODE_TOLERANCE, told=told)
+    mode = solve_dual(ntk, reg, y, zero, likelihood, tol=MODE_TOLERANCE, told=told)
     basis = large_directions(ntk, y) if basis is None else basis
     share = _SHARE_OF_TILES if isinstance(ntk, Products) else SHARE
     return deflate(basis, reg, likelihood.curvature(mode.latents[0], y), share), mode

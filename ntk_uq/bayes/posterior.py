@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
-from ntk_uq._common.words import in_a_line
+from ntk_uq._common.words import in_a_line, shown
 from ntk_uq.bayes.priors import GaussianProcessPrior, NetworkPrior, Prior
 from ntk_uq.likelihoods import Likelihood
 
@@ -53,6 +53,11 @@ def posterior_of(
     function: str, prior: ArrayLike | Prior, targets: ArrayLike, likelihood: Likelihood
 ) -> Whitened:
     """The posterior that a public function was asked for, or an error in the function's name."""
+    if isinstance(likelihood, type) or not hasattr(likelihood, "log_density"):
+        raise ValueError(
+            f"{function} takes as likelihood an observation model, such as ntk_uq.Bernoulli() or "
+            f"ntk_uq.Gaussian(noise=1.0); got {shown(likelihood)}."
+        )
     targets = jnp.asarray(targets)
     if isinstance(prior, NetworkPrior):
         shape: tuple[int, ...] = (len(prior.points), prior.n_outputs)

@@ -3,6 +3,7 @@
 from jax import Array
 from numpy.typing import ArrayLike
 
+from ntk_uq._common import checks
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq.bayes.posterior import PosteriorDraws, check_counts, posterior_of
@@ -93,6 +94,7 @@ def sample_latents(
     >>> abs(float(draws.latents.mean()) - 1.0) < 0.1
     True
     """
+    checks.key(key)
     check_counts("sample_latents", num_warmup, num_samples, num_chains)
     posterior = posterior_of("sample_latents", prior, targets, likelihood)
     how: ChainSampler = sampler_named(sampler, "sample_latents takes sampler", ChainSampler)

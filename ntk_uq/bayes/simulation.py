@@ -104,6 +104,7 @@ def simulation_based_calibration(
     >>> dict(tree["prior_sbc"]["f"].sizes), bool(tree["prior_sbc"]["f"].mean() > 0.4)
     ({'chain': 1, 'draw': 100, 'point': 1, 'output': 1}, True)
     """
+    checks.key(key)
     indices = range(simulations) if isinstance(simulations, int) else list(simulations)
     for name, value in (("num_draws", num_draws), ("thinning", thinning)):
         checks.count(name, value)

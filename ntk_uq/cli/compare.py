@@ -176,6 +176,11 @@ def run(arguments: argparse.Namespace) -> None:
     titles = {name: methods[name] for name in names}
     if "nuts" in names:
         titles["nuts"] += _check_nuts(arguments, parts)
+    if arguments.n_train is None and n_train == _N_TRAIN:
+        say(
+            f"{n_train} of {len(dataset.y):,} rows are trained on (--n-train); the methods are "
+            f"compared at {len(parts.y_test):,} others"
+        )
 
     from ntk_uq.compare import compare
     from ntk_uq.report import calibration_findings

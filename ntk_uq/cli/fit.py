@@ -61,8 +61,13 @@ _PRODUCERS: dict[str, tuple[str, dict[str, str]]] = {
 
 # Of mini-batches: passes, and Adam's learning rate, which falls to nothing along a cosine.
 _EPOCHS, _LEARNING_RATE = 30, 0.01
-# Share of the free memory from which on it is said what a fit takes.
-_WORTH_SAYING = 0.25
+# Share of the free memory, and rows, from which on it is said what a fit takes.
+_WORTH_SAYING, _MANY_ROWS = 0.25, 10_000
+# Options of one value that the fit in mini-batches instead has too.
+_IN_BATCHES = (
+    *("task", "weight", "reg", "uncertainty", "network", "conformal", "sets", "intervals"),
+    *("positive", "reject", "seed"),
+)
 # And seconds of sampling.
 _LONG = 30
 
@@ -412,7 +417,7 @@ def _with_optimizer(options: dict[str, Any], n: int) -> dict[str, Any]:
 
 
 def _check_memory(arguments: argparse.Namespace, frame: Any, estimator: Any) -> None:
-    """Say what the infinite ensemble takes, of what is free, before it is taken."""
+    """Say what the infinite ensemble takes, where that is much, before it is taken."""
     if arguments.producer != "ntk":
         return
     import numpy as np
@@ -423,14 +428,14 @@ def _check_memory(arguments: argparse.Namespace, frame: Any, estimator: Any) -> 
     outputs = len(np.unique(frame.y)) if frame.task == "classification" else 1
     needed = estimator.memory(n, outputs, features)
     free = free_memory()
-    if needed > _WORTH_SAYING * free:
+    if needed > _WORTH_SAYING * free or n >= _MANY_ROWS:
         gib = (
             f"{n:,} rows take about {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory"
         )
         instead = f"Finite networks in mini-batches take far less: {_in_batches(arguments)}"
         if needed > free:
             raise MemoryError(f"{gib} are free. {instead}")
-        say(f"{gib} are free. {instead}")
+        say(f"{gib} are free; the time grows with the square of the rows. {instead}")
 
 
 def _say_cost(arguments: argparse.Namespace, frame: Any, options: dict[str, Any]) -> None:
@@ -460,9 +465,9 @@ def _say_cost(arguments: argparse.Namespace, frame: Any, options: dict[str, Any]
 def _in_batches(arguments: argparse.Namespace) -> str:
     """A command that can be pasted."""
     words = ["ntk-uq", "fit", arguments.table, "--target", arguments.target]
-    for option in ("task", "weight", "conformal", "sets", "intervals", "positive", "reject"):
+    for option in _IN_BATCHES:
         value = getattr(arguments, option)
-        if value not in (None, "auto"):
+        if value not in (None, 0, "auto", "cv", "evidence"):  # 0 is the usual seed
             words += [f"--{option}", str(value)]
     for option in ("drop", "categorical", "missing"):
         for value in getattr(arguments, option):
@@ -497,7 +502,8 @@ def _summary(model: Any, n_rows: int) -> str:
         if model.task == "classification"
         else f"noise of standard deviation {estimator.noise_[0]:.4g}"
     )
-    used = f"{len(model.numeric)} columns of numbers, {len(model.categorical)} of categories"
+    count = len(model.numeric)
+    used = f"{count} column{'s' * (count != 1)} of numbers, {len(model.categorical)} of categories"
     depth, reg = (
         getattr(estimator.architecture_, "depth", None),
         getattr(estimator, "reg_", estimator.reg),

@@ -1,5 +1,6 @@
 """The regularisation for many points, which a small part of them knows only nearly."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,10 +9,11 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from ntk_uq._common.progress import Progress
+from ntk_uq._common.progress import Progress, by_gaps
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import (
     LARGEST_GAP,
+    MODE_TOLERANCE,
     Products,
     deflate_at_mode,
     large_directions,
@@ -26,6 +28,7 @@ from ntk_uq.selection.metric import weighted_mean
 __all__ = ["reg_of_all_points"]
 
 Floats = NDArray[np.float64]
+Told = Callable[[Array], None] | None
 
 # Twice a decade, as in `choose`, and as far; between them a parabola in log reg.
 _FACTOR, _LOWEST, _HIGHEST = 10**0.5, 1e-4, 1e2
@@ -71,7 +74,8 @@ def reg_of_all_points(
     weights : array of shape [n], optional
         How much each point counts, > 0, in training and in what is scored.
     progress : callable, optional
-        ``progress(done, total)`` is told regularisations; their number shows in the end.
+        ``progress(done, total, gap=gap)`` is told solutions, a mode and its folds for each
+        regularisation; how many these are shows in the end.
 
     Returns
     -------
@@ -99,12 +103,16 @@ def reg_of_all_points(
     scan = _Scan.of(ntk, y, y if targets is None else targets, likelihood, folds, weights)
     scored = (np.ones(len(X)) if weights is None else weights)[np.concatenate(folds)]
     scores: dict[int, Floats] = {}
+    each = 1 + len(folds)
 
     def score(step: int) -> float:
         if step not in scores:
-            scores[step] = scan.scores(float(np.clip(reg * _FACTOR**step, _LOWEST, _HIGHEST)))
-            if progress is not None:
-                progress(len(scores), max(3, len(scores) + 1))
+            done, total = each * len(scores), each * max(3, len(scores) + 1)
+            scores[step] = scan.scores(
+                float(np.clip(reg * _FACTOR**step, _LOWEST, _HIGHEST)),
+                by_gaps(progress, MODE_TOLERANCE, range(done, done + 1), total),
+                by_gaps(progress, LARGEST_GAP, range(done + 1, done + each), total),
+            )
         return float(weighted_mean(scores[step], scored)[0])
 
     best = 0
@@ -112,7 +120,7 @@ def reg_of_all_points(
         while _LOWEST < reg * _FACTOR**best < _HIGHEST and score(best + direction) > score(best):
             best += direction
     if progress is not None:
-        progress(len(scores), len(scores))
+        progress(each * len(scores), each * len(scores))
     steps = np.array(sorted(scores))
     means, errors = weighted_mean(np.array([scores[step] for step in steps]), scored)
     chosen = float(np.clip(reg * _FACTOR ** _peak(steps, means), _LOWEST, _HIGHEST))
@@ -163,10 +171,10 @@ class _Scan:
         basis = large_directions(ntk, soft)
         return _Scan(ntk, single, soft, likelihood, folds, jnp.asarray(weights), basis)
 
-    def scores(self, reg: float) -> Floats:
-        """Log density of each held-out point."""
+    def scores(self, reg: float, of_mode: Told = None, of_folds: Told = None) -> Floats:
+        """Log density of each held-out point, gaps being told while they are sought."""
         problem = self.ntk, reg, self.targets
-        deflation, mode = deflate_at_mode(*problem, self.likelihood, basis=self.basis)
+        deflation, mode = deflate_at_mode(*problem, self.likelihood, basis=self.basis, told=of_mode)
         shape = (len(self.folds), *self.targets.shape)
         start = jnp.where(self.weights[..., None] > 0, mode.alpha, 0)
         if self.alpha is not None:
@@ -174,6 +182,7 @@ class _Scan:
         solution = solve_dual(
             *problem, jnp.zeros(shape, jnp.float32), self.likelihood,
             weights=self.weights, start=start, deflation=deflation, tol=LARGEST_GAP,
+            told=of_folds,
         )  # fmt: skip
         self.alpha = solution.alpha
         density = np.asarray(self.likelihood.log_density(solution.latents, self.y), np.float64)

@@ -53,7 +53,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
     takes the column's median, and a further column says where gaps were. A category becomes a
     column for each of its values, 1 where it has it and 0 elsewhere, a gap being a value too. These
     indicators are not standardised: that would make a rare value as far from the others as it is
-    rare, and every network steep there.
+    rare, and every network steep there. A column that is empty in all rows is left out.
 
     Parameters
     ----------
@@ -71,6 +71,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):
 
     Warns
     -----
+    UserWarning
+        If a column of the training table is empty.
     UnseenWarning
         If a table that is transformed holds a category that the training table had not, which is
         then none of the known; or a gap in a column that had none, for which the median is taken.
@@ -200,14 +202,17 @@ class TableEncoder(TransformerMixin, BaseEstimator):
 
     def coded(self, X: Any) -> Any:
         """A table as numbers and gaps, categories as codes."""
+        if hasattr(X, "iloc") and getattr(X, "ndim", 2) == 2:
+            table = X.copy(deep=False)
+            for j in range(len(X.columns)):
+                column = X.iloc[:, j]
+                if j in self._known:
+                    table.isetitem(j, self._code(j, column))
+                elif column.dtype == object:  # NumPy makes no number of pandas.NA
+                    table.isetitem(j, column.where(column.notna(), np.nan))
+            return table
         if not self._known:
             return X
-        if hasattr(X, "iloc"):
-            table = X.copy(deep=False)
-            for j in self._known:
-                if j < len(X.columns):
-                    table.isetitem(j, self._code(j, X.iloc[:, j]))
-            return table
         table = np.array(X, dtype=object)
         if table.ndim == 2:
             for j in self._known:
@@ -223,7 +228,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         self._codes = {
             j: np.unique(values[:, j][values[:, j] >= 0]).astype(int) for j in self._known
         }
-        self._numeric = np.setdiff1d(np.arange(d), list(self._known))
+        empty = self._empty(values)
+        self._codes = {j: codes for j, codes in self._codes.items() if j not in empty}
+        self._numeric = np.setdiff1d(np.arange(d), [*self._known, *empty])
         numbers = values[:, self._numeric]
         gaps = np.isnan(numbers)
         self._missing = self._numeric[gaps.any(axis=0)]
@@ -259,6 +266,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         self.check_traceable()
         if self._scaler is None or self._tails is None:
             return X
+        X = X[:, self._numeric]
         gaps, (mean, scale) = jnp.isnan(X), (self._scaler.mean_, self._scaler.scale_)
         filled = jnp.where(gaps, self._medians.astype(X.dtype), X)
         numbers = self._tails.traced((filled - mean.astype(X.dtype)) / scale.astype(X.dtype))
@@ -276,6 +284,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):
     def knows_gaps(self, column: Any) -> bool:
         """Whether a column, by name or number, had gaps in the training table."""
         j = column if self._names is None else self._names.index(str(column))
+        if j not in self._codes and j not in self._numeric:  # it had nothing else
+            return True
         return bool(
             np.any(self._codes[j] == len(self._known[j]))
             if j in self._known
@@ -295,6 +305,25 @@ class TableEncoder(TransformerMixin, BaseEstimator):
 
     def _name(self, j: int) -> str:
         return f"column {j if self._names is None else repr(self._names[j])}"
+
+    def _empty(self, values: Floats) -> list[int]:
+        """Columns without a value in any row, and a warning of them."""
+        gap = np.full(values.shape[1], np.nan)
+        for j, known in self._known.items():
+            gap[j] = len(known)
+        empty = np.flatnonzero(np.all(np.isnan(values) | (values == gap), axis=0)).tolist()
+        if len(empty) == values.shape[1]:
+            raise ValueError("X is empty in all columns: features are needed.")
+        if empty:
+            from ntk_uq.tables.places import abridged
+
+            warn_user(
+                f"X, {self._name(empty[0])}, is empty: it is left out."
+                if len(empty) == 1
+                else "Columns of X are empty, and left out: "
+                f"{abridged([j if self._names is None else self._names[j] for j in empty])}."
+            )
+        return empty
 
     def _warn_of_gaps(self, gaps: NDArray[np.bool_]) -> None:
         if gaps.any():

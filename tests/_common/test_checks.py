@@ -1,5 +1,6 @@
 """What is no number, label or probability is refused by name; what is one comes back unchanged."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -46,6 +47,8 @@ def test_labels_are_found_in_their_columns():
         (lambda: checks.real("reg", np.inf, 0.0), "reg must be a finite number"),
         (lambda: checks.real("reg", -1, 0.0), "reg must be at least 0"),
         (lambda: checks.level_between("level", 1), "level must lie between 0 and 1"),
+        (lambda: checks.key(0), r"jax\.random\.key\(0\); got 0"),
+        (lambda: checks.key(jax.random.split(jax.random.key(0))), "must be one PRNG key"),
         (lambda: checks.uncertainty("prior"), "uncertainty must be"),
     ],
 )

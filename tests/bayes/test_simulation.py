@@ -117,5 +117,11 @@ def test_what_is_refused():
         bayes.simulation_based_calibration(
             KEY, S, Categorical(), 2, sampler=lambda *_: np.zeros((5, 3)), simulations=1
         )
+    with pytest.raises(ValueError, match=r"such as ntk_uq.Bernoulli\(\) .* got 'bernoulli'"):
+        bayes.simulation_based_calibration(KEY, S, "bernoulli")
+    with pytest.raises(ValueError, match=r"takes as likelihood .* got <class"):
+        bayes.simulation_based_calibration(KEY, S, Bernoulli)
+    with pytest.raises(ValueError, match="key must be one PRNG key"):
+        bayes.simulation_based_calibration(0, S, Bernoulli())
     with pytest.raises(ValueError, match="got none"):
         bayes.simulation_based_calibration(KEY, S, Gaussian(1.0), simulations=0)

@@ -53,13 +53,16 @@ def test_compare_writes_a_report(choice, compared, tmp_path, table, capsys, monk
                    for i, line in enumerate(TABLE.splitlines()[1:]))  # fmt: skip
     table.write_text("a,b,t,kind,gaps\n" + rows)  # as fit takes it
     report = tmp_path / "out.html"
-    options = ["--data", table, "--target", "t", "--n-train", 20, *SMALL, *choice, "-o", report]
+    monkeypatch.setattr("ntk_uq.cli.compare._N_TRAIN", 20)
+    options = ["--data", table, "--target", "t", *SMALL, *choice, "-o", report]
     status, out, err = run(options, capsys)
     assert status == 0, err
     for method in compared:
         assert method.title in out
         assert any(method.title in line for line in err)
     assert str(report) in out
+    told = r"20 of \d+ rows are trained on \(--n-train\); the methods are compared at \d+ others"
+    assert re.fullmatch(told, err[0])
     text = report.read_text(encoding="utf-8")
     assert "table.csv" in text
     assert "7, of 4 columns: numbers are standardised" in text

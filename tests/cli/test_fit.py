@@ -248,6 +248,19 @@ def test_what_memory_takes_is_said_before(folder, monkeypatch, capsys):
     assert shell(*pasted.split(), "--members", "1", "--epochs", "1") == 0
 
 
+def test_many_rows_are_said_before(folder, monkeypatch, capsys):
+    """With a command that keeps what the user chose, where mini-batches have it too."""
+    monkeypatch.setattr("ntk_uq.cli.fit._MANY_ROWS", 40)
+    assert shell(*FIT, *QUICK, "--seed", "3") == 0
+    said = capsys.readouterr().err
+    assert "GiB of memory are free; the time grows with the square of the rows" in said
+    (pasted,) = re.findall(r"ntk-uq (fit train\.csv .*)", said)
+    assert "--reg 1.0 --uncertainty none --seed 3 --producer ensemble" in pasted
+    monkeypatch.setattr("ntk_uq.cli.fit._MANY_ROWS", 41)
+    assert shell(*FIT, *QUICK) == 0
+    assert not capsys.readouterr().err
+
+
 def model_of(path):
     return nuq.load(path)
 

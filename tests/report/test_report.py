@@ -129,6 +129,9 @@ def test_narrow_screens_lose_no_column(tmp_path):
     narrow = text[text.index("@media (max-width: 36rem)") :]
     assert ".methods thead { display: none; }" in narrow
     assert "content: attr(data-method)" in narrow
+    # A long name is broken, where a table does not scroll.
+    assert re.search(r"body \{[^}]*overflow-wrap: anywhere", text)
+    assert ".methods { overflow-wrap: anywhere; }" in narrow
 
 
 def test_reg_stands_at_the_top(tmp_path):

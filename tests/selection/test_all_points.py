@@ -34,7 +34,7 @@ def test_scores_are_those_of_dense_solutions(likelihood, y):
     with jax.enable_x64(True):
         curve = reg_of_all_points(
             np.random.default_rng(1), tiles, X, y, likelihood, 1.0,
-            progress=lambda *done: told.append(done),
+            progress=lambda *done, gap=0.0: told.append(done),
         )  # fmt: skip
         _, folds = _rows_and_folds(np.random.default_rng(1), X, y, N)
         held_out = np.concatenate(folds[:2])
@@ -45,7 +45,10 @@ def test_scores_are_those_of_dense_solutions(likelihood, y):
     np.testing.assert_allclose(
         curve.errors[0], exact.std(axis=1, ddof=1) / np.sqrt(len(held_out)), atol=0.01
     )
-    assert told[-1][0] == told[-1][1] == len(curve.regs)
+    # A mode and two folds of each, and something is said while they are sought.
+    assert told[-1][0] == told[-1][1] == 3 * len(curve.regs)
+    assert told == sorted(told)
+    assert len(told) > 1 + len(curve.regs)
     best = curve.scores[0].argmax()
     if 0 < best < len(curve.regs) - 1:  # steps of half a decade, and a parabola between
         assert curve.regs[best - 1] < curve.reg < curve.regs[best + 1]

@@ -2,6 +2,7 @@
 
 import warnings
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -53,6 +54,42 @@ def test_weights_are_rows():
     weighted = nuq.TableEncoder().fit(TABLE, sample_weight=weights).transform(TABLE[:20])
     rows = TABLE.iloc[np.repeat(np.arange(N), weights)]
     np.testing.assert_allclose(weighted, nuq.TableEncoder().fit(rows).transform(TABLE[:20]))
+
+
+def test_empty_columns_are_left_out():
+    """And said to be, as by the shell; what they hold later is not looked at."""
+    empty = TABLE.assign(none=np.nan, nothing=pd.Series(dtype="category"))
+    with pytest.warns(UserWarning, match="Columns of X are empty, and left out: none, nothing"):
+        encoder = nuq.TableEncoder().fit(empty)
+    with pytest.warns(UserWarning, match="X, column 'none', is empty: it is left out") as caught:
+        model = nuq.NTKClassifier(reg=1.0, n_draws=4).fit(TABLE.assign(none=np.nan), Y)
+    assert caught[0].filename == __file__
+    plain = nuq.TableEncoder().fit(TABLE)
+    assert encoder.get_feature_names_out().tolist() == plain.get_feature_names_out().tolist()
+    later = empty.assign(none=2.0, nothing="a")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(encoder.transform(later), plain.transform(TABLE))
+        model.predict(TABLE.assign(none=2.0))
+    numbers = np.column_stack([TABLE["mass"], np.full(N, np.nan)])
+    with pytest.warns(UserWarning, match="X, column 1, is empty"):
+        encoder = nuq.TableEncoder().fit(numbers)
+    np.testing.assert_allclose(
+        encoder.traced(jnp.asarray(numbers)), encoder.transform(numbers), rtol=1e-5, atol=1e-6
+    )
+    with pytest.raises(ValueError, match="X is empty in all columns"):
+        nuq.TableEncoder().fit(np.full((3, 2), np.nan))
+
+
+def test_gaps_of_every_kind():
+    """Of pandas' nullable types, and among objects."""
+    for gap in (None, pd.NA, np.nan):
+        mass = TABLE["mass"].astype(object).where(TABLE["mass"].notna(), gap)
+        for column in (mass, mass.astype("Float64")):
+            np.testing.assert_array_equal(
+                nuq.TableEncoder().fit_transform(TABLE.assign(mass=column)),
+                nuq.TableEncoder().fit_transform(TABLE),
+            )
 
 
 def test_estimators_take_the_table():

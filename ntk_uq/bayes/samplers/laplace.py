@@ -11,6 +11,7 @@ import scipy
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common import checks
 from ntk_uq._common.blocks import in_blocks
 from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.rules import own_rules
@@ -94,6 +95,7 @@ def laplace_network(
     >>> mean.shape, cov.shape
     ((3, 2), (3, 2, 2))
     """
+    checks.key(key)
     posterior = posterior_of("laplace_network", prior, targets, likelihood)
     dtype = dtype_of(prior)
 

@@ -12,6 +12,7 @@ import optax
 from jax import Array, lax
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common import checks
 from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
@@ -82,6 +83,7 @@ def variational_latents(
     >>> abs(float(draws.latents.mean()) - 1.0) < 0.1
     True
     """
+    checks.key(key)
     check_counts("variational_latents", 0, num_samples, num_chains)
     posterior = posterior_of("variational_latents", prior, targets, likelihood)
     return Variational().draw(
