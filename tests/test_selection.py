@@ -412,7 +412,7 @@ def test_features_are_shown_alone_where_the_evidence_is_higher():
     y = known[:, :1] + 0.1 * rng.normal(size=(40, 1))
     net = MLP(depth=1)
     choice = choose(
-        np.random.default_rng(0), net, known, y, Gaussian(np.full(1, 0.1)), "evidence", scores=True
+        np.random.default_rng(0), net, known, y, Gaussian(np.full(1, 0.1)), "evidence", further=True
     )
     assert choice.architecture == net
 

@@ -204,3 +204,23 @@ class _Lines:
 
 def _words(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def piece(progress: Progress | None, k: int, pieces: int) -> Progress | None:
+    """Progress of piece k of as many equal ones.
+
+    Parameters
+    ----------
+    progress : callable, optional
+        Of the whole.
+    k, pieces : int
+        Which of how many.
+
+    Examples
+    --------
+    >>> piece(print, 1, 2)(3, 4)
+    7 8
+    """
+    if progress is None:
+        return None
+    return lambda done, total: progress(k * total + done, pieces * total)

@@ -284,7 +284,7 @@ class _NTK(Estimator):
                 uncertainty=self.uncertainty,
                 tune=tune,
                 mix=automatic and self._mixes(problem),
-                scores=automatic,
+                further=automatic,
                 targets=targets,
                 weights=problem.weights,
                 progress=progress,

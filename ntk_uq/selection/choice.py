@@ -9,32 +9,29 @@ from typing import Any, Literal, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from ntk_uq._common.blocks import placed
 from ntk_uq._common.checkpoint import digest
 from ntk_uq._common.machine import cores
 from ntk_uq._common.processes import divided
-from ntk_uq._common.progress import Progress
+from ntk_uq._common.progress import Progress, piece
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.side_by_side import side_by_side
 from ntk_uq._common.uncertainty import Uncertainty
-from ntk_uq._common.warnings import ConvergenceWarning, warn_user
 from ntk_uq.analytic.mixture import Component
-from ntk_uq.likelihoods import Gaussian, Likelihood, Weighted
+from ntk_uq.likelihoods import Gaussian, Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.embedding import FeatureEmbedding
 from ntk_uq.networks.mlp import MLP
 from ntk_uq.networks.normal_scores import NormalScores
+from ntk_uq.selection.by_evidence import Refined, evidences, refine, smooth, warn_unmoved
 from ntk_uq.selection.cross_validation import cross_validate
 from ntk_uq.selection.curve import RegCurve
-from ntk_uq.selection.evidence import log_evidence, maximise_evidence
 from ntk_uq.selection.folds import _nothing_held_out, _rows_and_folds
 from ntk_uq.selection.label_weight import counted_more
 from ntk_uq.selection.metric import Metric, learn_metric, weighted_mean, with_scales
 from ntk_uq.selection.mixture import Mixture, greedy_weights
-from ntk_uq.selection.noise import _LEAST_NOISE, Spectrum, estimate_noise
+from ntk_uq.selection.noise import Spectrum, warn_of_copies
 
 __all__ = ["Choice", "choose"]
 
@@ -56,6 +53,9 @@ _SHORTLIST = 3
 # Scales of features are learnt at regularisations so far on either side of the best, in steps, and
 # kept where they predict better by so many standard errors, paired over the points.
 _AROUND, _MARGIN = 2, 1.0
+# What a scale that climbs the evidence is to add to its logarithm (Akaike 1974); where there are
+# fewer points than so many for each, none does.
+_NATS_OF_SCALE, _SCALES_OF = 1.0, 2
 # More points than these only cost time: a random part of them decides as well between networks, and
 # nearly as well on a regularisation. `reg_of_all_points` corrects it for the number of points.
 _MOST_POINTS = 600
@@ -110,7 +110,7 @@ def choose(
     uncertainty: Uncertainty = "initialization",
     tune: Sequence[str] = (),
     mix: bool = False,
-    scores: bool = False,
+    further: bool = False,
     targets: Floats | None = None,
     weights: Floats | None = None,
     progress: Progress | None = None,
@@ -153,9 +153,11 @@ def choose(
         selection (`greedy_weights`), and the twin of each with the same regularisation behind the
         `NormalScores` of the features, which takes half of its weight. Of "posterior" the networks
         are those of "none", and how often each label counts is chosen besides (`counted_more`).
-    scores : bool, default False
-        Whether the network that "evidence" chooses may be shown the `NormalScores` of the features
-        beside them: where its evidence is higher then.
+    further : bool, default False
+        Whether "evidence" looks further: at the chosen network shown the `NormalScores` of the
+        features beside them, and, of an `MLP`, at one or two layers of smooth units ("gelu"), a
+        scale for each feature climbing the evidence. They are taken where the evidence is higher,
+        of the latter by a nat for each scale (Akaike 1974).
     targets : array of shape [n, C], optional
         Targets to train on, where these differ.
     weights : array of shape [n], optional
@@ -187,7 +189,7 @@ def choose(
     of_labels = None
     if spread := mix and criterion == "cv" and uncertainty == "posterior":
         uncertainty = "none"
-        progress, of_labels = _part(progress, 0, 2), _part(progress, 1, 2)
+        progress, of_labels = piece(progress, 0, 2), piece(progress, 1, 2)
     targets = y if targets is None else targets
     rows, folds = _rows_and_folds(rng, X, y, _MOST_POINTS)
     X, y, targets = X[rows], y[rows], targets[rows]
@@ -204,13 +206,13 @@ def choose(
     learns = "scales" in tune and (criterion == "cv" or "embedding" in tune)
     if learns:
         tune = [name for name in tune if name != "scales"]
-        progress, of_metric = _part(progress, 0, 2), _part(progress, 1, 2)
+        progress, of_metric = piece(progress, 0, 2), piece(progress, 1, 2)
     densities = errors = None
     if criterion == "cv":
         names, networks, densities = _cross_validated(names, networks, data, uncertainty, progress)
         values, errors = weighted_mean(densities, _counts(data))
     else:
-        values = _evidences(networks, X, y, likelihood, "noise" in tune, weights, progress)
+        values = evidences(networks, X, y, likelihood, "noise" in tune, weights, progress, _REGS)
     _refuse_unsolved(values)
     k, r = divmod(int(np.nanargmax(values)), len(_REGS))
     curve = RegCurve(np.array(_REGS), values, errors, tuple(names), criterion, _REGS[r], len(X))
@@ -223,7 +225,6 @@ def choose(
         learn = by_held_out if criterion == "cv" else by_evidence
         tried = _with_metrics(learn, candidates, values, data, of_metric)
         network, scales, curve, likelihood = _best_of(tried, curve, _counts(data))
-        X = X * scales
     if mix and densities is not None:
         candidates += [learnt.candidate for learnt in tried if learnt.candidate is not None]
         mixture = _mixed(candidates, data, uncertainty, known)
@@ -233,18 +234,20 @@ def choose(
         best = mixture.components[0]
         scales = np.broadcast_to(best.feature_scales, len(X.T)).copy()
         return Choice(best.architecture, best.reg, scales, likelihood, curve, mixture)
-    reg = curve.reg
-    if criterion == "evidence":
-        if scores:
-            alone = max((one.score for one in tried), default=float(np.nanmax(values)))
-            evidences = partial(
-                _evidences, X=X, y=y, likelihood=likelihood, fit_noise="noise" in tune,
-                weights=weights, progress=None,
-            )  # fmt: skip
-            network, reg = _shown_scores(network, reg, alone, scales, known, evidences)
-        network, reg, climbed, likelihood = _refine(network, X, y, likelihood, reg, tune, weights)
-        scales, curve = scales * climbed, replace(curve, reg=reg)
-    return Choice(network, reg, scales, likelihood, curve)
+    if criterion == "cv":
+        return Choice(network, curve.reg, scales, likelihood, curve)
+    reg, of_data = curve.reg, (y, likelihood, tune, weights)
+    if further:
+        alone = max((one.score for one in tried), default=float(np.nanmax(values)))
+        network, reg = _shown_scores(network, reg, alone, scales, known, X, *of_data)
+    climbed = refine(network, X, scales, *of_data, reg)
+    if further and isinstance(architecture, MLP):
+        climbed = _or_smooth(climbed, architecture, X, of_data)
+    warn_unmoved(climbed)
+    if "noise" in tune:
+        warn_of_copies(cast(Gaussian, climbed.likelihood).noise, y, weights)
+    curve = replace(curve, reg=climbed.reg)
+    return Choice(climbed.network, climbed.reg, climbed.scales, climbed.likelihood, curve)
 
 
 def _refuse_unsolved(values: Floats) -> None:
@@ -301,8 +304,8 @@ def _cross_validated(
         # The evidence is what posteriors predict, point by point, at less of a cost. Modes predict
         # best with other networks: deep ones, whose posteriors are wide.
         X, y, likelihood, _, _, weights = data
-        first, progress = _part(progress, 0, 2), _part(progress, 1, 2)
-        scores = _evidences(networks, X, y, likelihood, False, weights, first, _REGS[::2])
+        first, progress = piece(progress, 0, 2), piece(progress, 1, 2)
+        scores = evidences(networks, X, y, likelihood, False, weights, first, _REGS[::2])
         best = np.max(np.where(np.isnan(scores), -np.inf, scores), axis=1)
         kept = np.sort(np.argsort(-best)[:_SHORTLIST])
         names, networks = [names[k] for k in kept], [networks[k] for k in kept]
@@ -349,7 +352,7 @@ def _with_metrics(
             candidates[k],
             _REGS[int(np.nanargmax(scores[k]))],
             data,
-            _part(progress, part, len(kinds)),
+            piece(progress, part, len(kinds)),
         )
         for part, k in enumerate(kinds.values())
     ]
@@ -389,7 +392,7 @@ def _learnt_by_evidence(
         likelihood = Gaussian(jnp.asarray(noise))
         data = X, y, likelihood, folds, targets, weights
     learnt, factors, _ = _learn(of.network, data, _around(reg), progress)
-    (values,) = _evidences([learnt], X * factors, y, likelihood, fit_noise, weights, None)
+    (values,) = evidences([learnt], X * factors, y, likelihood, fit_noise, weights, None, _REGS)
     best = int(np.nanargmax(values))
     return _Learnt(learnt, factors, _REGS[best], likelihood, float(values[best]))
 
@@ -474,13 +477,6 @@ def _candidates(architecture: Any, tune: Sequence[str], criterion: str) -> dict[
     return embedded
 
 
-def _part(progress: Progress | None, k: int, parts: int) -> Progress | None:
-    """Progress of part k of as many equal parts."""
-    if progress is None:
-        return None
-    return lambda done, total: progress(k * total + done, parts * total)
-
-
 def _counts(data: Any) -> Floats:
     """How much each held-out point counts, fold by fold."""
     X, _, _, folds, _, weights = data
@@ -528,43 +524,14 @@ def _cv_densities(
     )
 
 
-def _evidences(
-    networks: Sequence[Any],
-    X: Floats,
-    y: Floats,
-    likelihood: Likelihood,
-    fit_noise: bool,
-    weights: Floats | None,
-    progress: Progress | None,
-    regs: Sequence[float] = _REGS,
-) -> Floats:
-    """Log evidence at each regularisation, and its own best noise where asked for: [K, R]."""
-    values = np.empty((len(networks), len(regs)))
-    for k, network in enumerate(networks):
-        report = _part(progress, k, len(networks))
-        evidence = _evidence_along(network.kernels(X).ntk, y, likelihood, fit_noise, weights)
-        for i, reg in enumerate(regs):
-            values[k, i] = evidence(reg)
-            if report is not None:
-                report(i + 1, len(regs))
-    return values
-
-
-def _evidence_along(
-    ntk: ArrayLike,
-    y: Floats,
-    likelihood: Likelihood,
-    fit_noise: bool,
-    weights: Floats | None,
-) -> Callable[[float], Array]:
-    """Log evidence as a function of the regularisation."""
-    if not isinstance(likelihood, Gaussian):
-        loss = likelihood if weights is None else Weighted(likelihood, placed(weights))
-        return lambda reg: log_evidence(placed(ntk), placed(y), reg, loss)
-    spectrum = Spectrum.of(ntk, y, weights)
-    return lambda reg: spectrum.log_evidence(
-        reg, spectrum.best_noise(reg) if fit_noise else likelihood.noise
-    )
+def _or_smooth(climbed: Refined, architecture: MLP, X: Floats, of_data: Any) -> Refined:
+    """One with smooth units and a scale for each feature, if that is worth its scales."""
+    if _SCALES_OF * X.shape[1] > len(X):
+        return climbed
+    y, likelihood, tune, weights = of_data
+    other = smooth(architecture, X, y, likelihood, tune, weights, _REGS)
+    gain = other.evidence - climbed.evidence
+    return other if gain > _NATS_OF_SCALE * X.shape[1] else climbed
 
 
 def _shown_scores(
@@ -573,75 +540,19 @@ def _shown_scores(
     alone: float,
     scales: Floats,
     known: Any,
-    evidences: Callable[[Sequence[Any]], Floats],
+    X: Floats,
+    y: Floats,
+    likelihood: Likelihood,
+    tune: Sequence[str],
+    weights: Floats | None,
 ) -> tuple[Any, float]:
     """The network, shown normal scores of known points beside their features if that is better."""
     shown = NormalScores.of(known[0] * scales, network, known[1], beside=True)
     if shown.changes_nothing:
         return network, reg
     beside = shown.scaled(scales)
-    (values,) = evidences([beside])
+    fit_noise = "noise" in tune
+    (values,) = evidences([beside], X * scales, y, likelihood, fit_noise, weights, None, _REGS)
     values = np.where(np.isnan(values), -np.inf, values)
     best = int(np.argmax(values))
     return (beside, _REGS[best]) if values[best] > alone else (network, reg)
-
-
-def _refine(
-    network: Any,
-    X: Floats,
-    y: Floats,
-    likelihood: Likelihood,
-    reg: float,
-    tune: Sequence[str],
-    weights: Floats | None,
-) -> tuple[Any, float, Floats, Likelihood]:
-    """Climb the evidence from the best regularisation of the scan."""
-    start: dict[str, Any] = {"reg": reg}
-    climbed = [name for name in network.tunable if name in tune and name != "depth"]
-    start |= {name: getattr(network, name) for name in climbed}
-    if "scales" in tune:
-        start["scales"] = np.ones(X.shape[1])
-    lower = {name: np.zeros_like(value) for name, value in start.items()}
-    # A kernel that stays as it is is computed once, and one decomposition serves every evidence.
-    stays = not climbed and "scales" not in tune
-    fixed = placed(network.kernels(X).ntk) if stays else None
-    gaussian = isinstance(likelihood, Gaussian)
-    spectrum = Spectrum.of(fixed, y, weights) if fixed is not None and gaussian else None
-    if "noise" in tune:
-        start["noise"] = (
-            spectrum.best_noise(reg)
-            if spectrum
-            else estimate_noise(network.kernels(X).ntk, y, reg, weights)
-        )
-        squares = np.average(np.square(y), axis=0, weights=weights)
-        lower["noise"] = _LEAST_NOISE * np.sqrt(squares)
-    points, targets = placed(X), placed(y)
-
-    def with_noise(p: dict[str, Any]) -> Likelihood:
-        return Gaussian(p["noise"]) if "noise" in p else likelihood
-
-    def evidence(p: dict[str, Any]) -> Array:
-        if spectrum is not None:
-            return spectrum.log_evidence(p["reg"], cast(Gaussian, with_noise(p)).noise)
-        ntk = fixed
-        if ntk is None:
-            scaled = points * p.get("scales", 1.0)
-            ntk = network.tuned_kernel_block(scaled, {name: p[name] for name in climbed}).ntk
-        model = with_noise(p)
-        loss = model if weights is None else Weighted(model, jnp.asarray(weights))
-        return log_evidence(ntk, targets, p["reg"], loss)
-
-    found = maximise_evidence(evidence, start, lower=lower)
-    if not found.moved:
-        warn_user(
-            f"The search for {', '.join(start)} by the evidence has not left its start, though the "
-            "evidence rises from there: the values are those of a scan over reg. The kernel may be "
-            "too wide to be factorised: scale the features (about 1 each), or lower w_std.",
-            ConvergenceWarning,
-        )
-    best = found.parameters
-    changed = {name: float(best[name]) for name in climbed}
-    if changed:
-        network = replace(network, **changed)
-    scales = np.asarray(best.get("scales", np.ones(X.shape[1])))
-    return network, float(best["reg"]), scales, with_noise(best)

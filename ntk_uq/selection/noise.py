@@ -10,14 +10,17 @@ import scipy
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Spectrum", "estimate_noise"]
+from ntk_uq._common.warnings import warn_user
+
+__all__ = ["Spectrum", "estimate_noise", "warn_of_copies"]
 
 Floats = NDArray[np.float64]
 
-# The least noise that is estimated, relative to the targets: less explains no more, and costs the
-# solvers their precision. And what is taken, relative to the prior, where targets are all zero and
+# The least noise that is estimated, relative to the targets: less explains no more, and where rows
+# were entered twice the evidence would have it that a third entry is known to the last digit. And
+# what is taken, relative to the prior, where targets are all zero and
 # so say nothing: small, and yet networks can be trained and chains drawn.
-_LEAST_NOISE, _UNKNOWN_NOISE = 1e-4, 1e-2
+_LEAST_NOISE, _UNKNOWN_NOISE = 1e-2, 1e-2
 
 
 @jax.jit
@@ -132,3 +135,32 @@ def estimate_noise(
     y = np.asarray(y, np.float64)
     weights = None if weights is None else np.asarray(weights, np.float64)
     return Spectrum.of(ntk, y, weights).best_noise(reg)
+
+
+def warn_of_copies(noise: ArrayLike, y: Floats, weights: Floats | None) -> None:
+    """Warn where repeated points may be why the noise came out as the least there is.
+
+    Parameters
+    ----------
+    noise : array of shape [C]
+        What was found.
+    y : array of shape [n, C]
+        Targets.
+    weights : array of shape [n], optional
+        How much each point counts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> warn_of_copies(np.array([0.01]), np.ones((3, 1)), None)  # none counts twice
+    """
+    if weights is None or not np.any(weights > 1):
+        return
+    least = _LEAST_NOISE * np.sqrt(np.average(np.square(y), axis=0, weights=weights))
+    if np.any(np.asarray(noise) <= 1.01 * least):
+        warn_user(
+            f"The noise came out as the least that is estimated, a hundredth of the targets' size, "
+            f"and {np.sum(weights > 1)} points count more than once. Rows that were entered twice, "
+            "with the same target, look like measurements without noise, and predictions near them "
+            "are too sure: drop the copies (DataFrame.drop_duplicates), or set noise."
+        )
