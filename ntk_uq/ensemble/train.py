@@ -170,7 +170,8 @@ def train_ensemble(
     Warns
     -----
     ConvergenceWarning
-        Names members that reached `max_iter`, and those that stopped short of a minimum.
+        Names members that reached `max_iter`, and those that stopped short of a minimum; of
+        mini-batches those alone that diverged.
     PathWarning
         If reg = 0 and `optimizer` leaves the span of the gradients, as Adam does: its end point is
         then not the one that the theory describes.
