@@ -275,6 +275,15 @@ def test_a_stall_is_no_convergence(points, likelihood, reg, options, stuck):
     assert ("cale the features" in said) == (stuck and "batch_size" not in options)
 
 
+@pytest.mark.slow
+def test_a_stall_is_told_in_spite_of_label_noise():
+    with (
+        pytest.warns(ConvergenceWarning, match="4 of 4 shifted networks"),
+        pytest.warns(ConvergenceWarning, match="3 of 3 members stopped short of a minimum"),
+    ):
+        train(NET, uncertainty="posterior", optimizer=SLOW)
+
+
 def test_linearised_networks_that_are_not_solved_are_told():
     net = MLP(width=16, depth=1)
     with pytest.warns(ConvergenceWarning, match=r"2 of 2 linearised .* float32\. Use double"):
