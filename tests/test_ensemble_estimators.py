@@ -99,7 +99,9 @@ class Convolutional(nnx.Module):
         return self.readout(jax.nn.relu(self.conv(x)).reshape(len(x), -1))
 
 
+# So narrow a network in its own parameterisation learns features, which is said.
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ntk_uq.ensemble.LazinessWarning")
 def test_a_users_module_on_images():
     images = np.random.default_rng(0).normal(size=(20, 4, 4, 1))
     labels = (images[:, 0].sum(axis=(1, 2)) > 0).astype(int)

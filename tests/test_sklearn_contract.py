@@ -64,7 +64,9 @@ def test_checks_of_scikit_learn_on_a_network_that_is_given():
     assert_passes_checks(nuq.NTKRegressor(NET, noise=0.3))
 
 
+# One of the two is far too strong, for the search to reject, and a fit with it says so.
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Hardly anything is learnt.*reg=100 :UserWarning")
 def test_search_over_settings_in_a_pipeline():
     pipeline = make_pipeline(StandardScaler(), nuq.NTKClassifier(NET, method="gaussian"))
     grid = {

@@ -159,7 +159,7 @@ def _solve_member(
     return _Results(
         params=jax.tree.map(jnp.add, initial, displacement),
         n_iter=solution.n_products,
-        converged=gap < tol,
+        converged=gap < problem.tol,
         objective=value,
         grad_norm=norm(gradient),
         latents=latents,

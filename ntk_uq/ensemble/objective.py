@@ -13,7 +13,8 @@ from ntk_uq.likelihoods import Likelihood
 # A member that no longer gains may be at its minimum, or stuck: where Newton's method predicts more
 # than this share of the objective, it is stuck. Minima of smooth networks have 1e-5, those on kinks
 # of relu networks 0.0005 to 0.01; at a width of 8 or 16 up to 0.2 is seen, of which a search of
-# thousands of iterations gains a part; relu networks stuck on unscaled features 0.09 to 1000.
+# thousands of iterations gains a part; relu networks stuck on unscaled features 0.09 to 1000. With
+# label noise the share is of the sizes of the terms.
 STUCK = 0.2
 # Products with the Hessian that this may take. Each adds to what is predicted, and features that
 # are badly scaled show in the first few.
@@ -140,8 +141,13 @@ def hessian(problem: Problem, member: Member, params: Any) -> Callable[[Any], An
 
 def newton_start(problem: Problem, member: Member, params: Any) -> NewtonStep:
     """What is known before the first product; of no objective, that it decreases."""
-    (value, _), gradient = jax.value_and_grad(objective, 2, has_aux=True)(problem, member, params)
+    (value, latents), gradient = jax.value_and_grad(objective, 2, has_aux=True)(
+        problem, member, params
+    )
     squared_norm, finite = vdot(gradient, gradient), jnp.isfinite(value)
+    # The term of label noise has either sign, and may cancel the others: it counts by its size.
+    linear = jnp.sum(member.noise * latents)
+    scale = scale_of(problem, value - linear) + jnp.abs(linear)
     return NewtonStep(
         n_products=jnp.int32(0),
         reg=problem.reg,
@@ -150,7 +156,7 @@ def newton_start(problem: Problem, member: Member, params: Any) -> NewtonStep:
         squared_norm=squared_norm,
         predicted=jnp.where(finite, 0.0, jnp.inf).astype(value.dtype),
         left=certificate(problem, value, squared_norm),
-        allowed=jnp.where(finite, jnp.maximum(problem.tol, STUCK) * scale_of(problem, value), 0.0),
+        allowed=jnp.where(finite, jnp.maximum(problem.tol, STUCK) * scale, 0.0),
     )
 
 

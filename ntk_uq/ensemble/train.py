@@ -96,7 +96,8 @@ def train_ensemble(
     - Five iterations have gained less than tol. A relu network's gradient jumps at its kinks and
       never becomes small, so this is the criterion that ends its training. A member that is stuck
       gains nothing either: it counts as converged only if a Newton step on the linearised objective
-      predicts a decrease of less than 20% (or tol, where that is more).
+      predicts a decrease of less than 20% (or tol, where that is more), label noise's term counted
+      by its size.
 
     With reg = 0 the scale is not the objective, which the entropy of soft targets dominates,
     but 1 nat: the excess over the least possible loss, or the gain, is below tol nats.
@@ -170,7 +171,8 @@ def train_ensemble(
     Warns
     -----
     ConvergenceWarning
-        Names members that reached `max_iter`, and those that stopped short of a minimum.
+        Names members that reached `max_iter`, and those that stopped short of a minimum; of
+        mini-batches those alone that diverged.
     PathWarning
         If reg = 0 and `optimizer` leaves the span of the gradients, as Adam does: its end point is
         then not the one that the theory describes.
