@@ -145,14 +145,14 @@ def test_a_smooth_function_of_few_features_is_found():
     """Of ten features five count: the others' scales vanish, and what is predicted is nearer.
 
     With relu units alone errors are 2.5 to 3.5 times those of scikit-learn's process with a smooth
-    kernel and a scale for each feature.
+    kernel and a scale for each feature, told here which these are.
     """
     x, y = make_friedman1(120, noise=0.5, random_state=0)
     new, truth = make_friedman1(300, noise=0.0, random_state=10)
     model = NTKRegressor().fit(x, y)
     assert model.architecture_.activation == "gelu"
     assert np.max(model.feature_scales_[5:]) < 0.1 * np.max(model.feature_scales_[:5])
-    radial = ConstantKernel() * RBF(np.ones(10)) + WhiteKernel()
-    process = GaussianProcessRegressor(radial, normalize_y=True, random_state=0).fit(x, y)
-    error, of_process = (np.sqrt(np.mean((m.predict(new) - truth) ** 2)) for m in (model, process))
-    assert error < 2 * of_process
+    radial = ConstantKernel() * RBF(np.ones(5)) + WhiteKernel()
+    process = GaussianProcessRegressor(radial, normalize_y=True).fit(x[:, :5], y)
+    error = np.sqrt(np.mean((model.predict(new) - truth) ** 2))
+    assert error < 2 * np.sqrt(np.mean((process.predict(new[:, :5]) - truth) ** 2))
