@@ -236,7 +236,7 @@ def test_scales_of_rows_that_come_twice():
 
 def test_a_search_that_does_not_move_is_said(monkeypatch):
     stuck = selection.Optimum({"reg": 1.0, "scales": np.ones(3)}, 0.0, False, False, 2)
-    monkeypatch.setattr("ntk_uq.selection.choice.maximise_evidence", lambda *a, **k: stuck)
+    monkeypatch.setattr("ntk_uq.selection.by_evidence.maximise_evidence", lambda *a, **k: stuck)
     with pytest.warns(ConvergenceWarning, match="reg, scales by the evidence has not left"):
         NTKRegressor(NET, reg="evidence", tune=("scales",), noise=0.3).fit(X, TARGET)
 

@@ -266,7 +266,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         self.check_traceable()
         if self._scaler is None or self._tails is None:
             return X
-        X = X[:, self._numeric]
+        if len(self._numeric) < X.shape[1]:  # by slices: exports have no gather
+            X = jnp.concatenate([X[:, j : j + 1] for j in self._numeric], axis=1)
         gaps, (mean, scale) = jnp.isnan(X), (self._scaler.mean_, self._scaler.scale_)
         filled = jnp.where(gaps, self._medians.astype(X.dtype), X)
         numbers = self._tails.traced((filled - mean.astype(X.dtype)) / scale.astype(X.dtype))
