@@ -55,7 +55,7 @@ _SHORTLIST = 3
 _AROUND, _MARGIN = 2, 1.0
 # What a scale that climbs the evidence is to add to its logarithm (Akaike 1974); where there are
 # fewer points than so many for each, none does.
-_NATS_OF_SCALE, _SCALES_OF = 1.0, 2
+_NATS_OF_SCALE, _SCALES_OF = 1.0, 10
 # More points than these only cost time: a random part of them decides as well between networks, and
 # nearly as well on a regularisation. `reg_of_all_points` corrects it for the number of points.
 _MOST_POINTS = 600
@@ -156,8 +156,8 @@ def choose(
     further : bool, default False
         Whether "evidence" looks further: at the chosen network shown the `NormalScores` of the
         features beside them, and, of an `MLP`, at one or two layers of smooth units ("gelu"), a
-        scale for each feature climbing the evidence. They are taken where the evidence is higher,
-        of the latter by a nat for each scale (Akaike 1974).
+        scale for each feature climbing the evidence, if there are ten points for each. They are
+        taken where the evidence is higher, of the latter by a nat for each scale (Akaike 1974).
     targets : array of shape [n, C], optional
         Targets to train on, where these differ.
     weights : array of shape [n], optional
