@@ -99,7 +99,7 @@ def methods() -> dict[str, Callable[..., Prediction]]:
     return {
         'NTKRegressor("initialization")': ours(nuq.NTKRegressor(uncertainty="initialization")),
         "NTKRegressor()": ours(nuq.NTKRegressor()),
-        "  without scores": ours(
+        "  without scores, smooth units": ours(
             nuq.NTKRegressor(reg="evidence", tune=("depth", "embedding", "scales"))
         ),
         "  without scales either": ours(

@@ -313,7 +313,7 @@ def _key(turn: int, process: int) -> str:
     return f"ntk_uq/{turn}/{process}"
 
 
-def _exchanged(turn: int, task: str, content: bytes) -> list[Any]:
+def _exchanged(turn: int, task: str, content: bytes) -> Sequence[bytes | memoryview]:
     """What every process has to give, of any size, in their order."""
     small = len(content) <= _SMALL
     _send(turn, _Message(task, len(content), content if small else None))

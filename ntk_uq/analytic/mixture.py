@@ -216,7 +216,7 @@ class FittedMixture:
     def latents(self, X: ArrayLike, joint: bool = False) -> SamplePrediction:
         """Draws of the latents at m points, [m, d]: as `FittedInfiniteEnsemble.latents`."""
         X = np.asarray(X)
-        samples = draws_at_one(self.members, X) if len(X) == 1 and not joint else None
+        samples = draws_at_one(self.members, X, joint)
         if samples is None:
             parts = [cast(SamplePrediction, member.latents(X, joint)) for member in self.members]
             samples = np.concatenate([part.samples for part in parts])

@@ -390,7 +390,7 @@ class FittedInfiniteEnsemble:
             The former too of "none", which is known to have no spread, as a single draw is not.
         """
         X = np.asarray(X)
-        at_one = draws_at_one([self], X) if len(X) == 1 and not joint else None
+        at_one = draws_at_one([self], X, joint)
         if at_one is not None:
             return self._prediction(at_one, joint)
         X = X * self.feature_scales
@@ -626,25 +626,30 @@ class _Seen(NamedTuple):
     feature_scales: Any
 
 
-def draws_at_one(members: "Sequence[FittedInfiniteEnsemble]", x: ArrayLike) -> Floats | None:
-    """Draws of some ensembles at one point [1, d]: [S, 1, C]; None if not by formulas.
+def draws_at_one(
+    members: "Sequence[FittedInfiniteEnsemble]", X: Floats, joint: bool
+) -> Floats | None:
+    """Draws of some ensembles at one point: [S, 1, C]; None of more, and if not by formulas.
 
     By one program for all: several take longer to wait for than to run.
 
     Parameters
     ----------
     members : sequence of FittedInfiniteEnsemble
-        Of method "exact".
-    x : array of shape [1, d]
-        The point.
+    X : array of shape [m, d]
+        Points.
+    joint : bool
+        Whether draws are of functions.
     """
+    if len(X) != 1 or joint:
+        return None
     networks = tuple(member.architecture.behind[0] for member in members)
     exact = all(isinstance(member.predictor, ExactPredictor) for member in members)
     if not exact or not all(network.has_closed_form for network in networks):
         return None
     with own_rules(), jax.enable_x64(True):
         seen = [member._seen for member in members]
-        return np.asarray(_draws_at_one(networks, seen, np.asarray(x, float)))
+        return np.asarray(_draws_at_one(networks, seen, np.asarray(X, float)))
 
 
 @partial(jax.jit, static_argnums=0)

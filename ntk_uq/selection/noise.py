@@ -18,8 +18,8 @@ Floats = NDArray[np.float64]
 
 # The least noise that is estimated, relative to the targets: less explains no more, and where rows
 # were entered twice the evidence would have it that a third entry is known to the last digit. And
-# what is taken, relative to the prior, where targets are all zero and
-# so say nothing: small, and yet networks can be trained and chains drawn.
+# what is taken, relative to the prior, where targets are all zero and so say nothing: small, and
+# yet networks can be trained and chains drawn.
 _LEAST_NOISE, _UNKNOWN_NOISE = 1e-2, 1e-2
 
 
