@@ -204,10 +204,10 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         """A table as numbers and gaps, categories as codes."""
         if hasattr(X, "iloc") and getattr(X, "ndim", 2) == 2:
             table = X.copy(deep=False)
-            for j, of_objects in enumerate(X.dtypes == object):
+            for j, dtype in enumerate(X.dtypes):
                 if j in self._known:
                     table.isetitem(j, self._code(j, X.iloc[:, j]))
-                elif of_objects:  # NumPy makes no number of pandas.NA
+                elif str(dtype) == "object":  # NumPy makes no number of pandas.NA
                     table.isetitem(j, X.iloc[:, j].where(X.iloc[:, j].notna(), np.nan))
             return table
         if not self._known:
