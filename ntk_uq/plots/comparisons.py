@@ -217,6 +217,8 @@ def plot_uncertainty(
     rank_correlation = _rank_correlation(of_x, of_y)
     labelled = comparison.y_test is not None and comparison.classes is not None
     unit = "" if comparison.classes is None else " (nats)"
+    # A method whose points are all alike has no ranks.
+    found = f": rank correlation {rank_correlation:.2f}" if np.isfinite(rank_correlation) else ""
 
     ax = axes_or_new(ax)
     colour, _ = method_style(comparison, y)
@@ -251,7 +253,7 @@ def plot_uncertainty(
         aspect="equal",
         xlabel=f"{x}{unit}",
         ylabel=f"{y}{unit}",
-        title=f"{UNCERTAINTIES[measure]}: rank correlation {rank_correlation:.2f}",
+        title=UNCERTAINTIES[measure] + found,
     )
     return ax
 

@@ -74,17 +74,24 @@ def reliability_figures(comparison: "Comparison") -> list[Picture]:
 
 
 def uncertainty_figures(comparison: "Comparison") -> list[Picture]:
-    """Epistemic uncertainties against the reference's or, without one, the first method's."""
-    base = comparison.reference or next(iter(comparison.methods))
+    """Epistemic uncertainties against the reference's or, without one, the first method's.
+
+    Of methods that have any: without draws, as of a forecast that was given, nothing is to see.
+    """
+    means = {
+        name: m.epistemic.mean() for name, m in comparison.methods.items() if m.epistemic.any()
+    }
+    base = comparison.reference or next(iter(means), None)
+    if base not in means:
+        return []
     return [
         Picture(
             svg(plot_uncertainty, comparison, base, name),
             f"{name} against {base}",
             f"Scatter plot of the epistemic uncertainty of every test point: {name}, mean "
-            f"{comparison.methods[name].epistemic.mean():.3f} nats, against {base}, mean "
-            f"{comparison.methods[base].epistemic.mean():.3f} nats.",
+            f"{mean:.3f} nats, against {base}, mean {means[base]:.3f} nats.",
         )
-        for name in comparison.methods
+        for name, mean in means.items()
         if name != base
     ]
 

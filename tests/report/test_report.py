@@ -10,7 +10,7 @@ from stand_ins import StandIn, comparison, diagnostics
 
 from ntk_uq.compare import compare
 from ntk_uq.metrics import CalibrationCheck
-from ntk_uq.plots import plot_latents
+from ntk_uq.plots import plot_latents, plot_uncertainty
 from ntk_uq.predictions import SamplePrediction
 from ntk_uq.report import (
     RegChoice,
@@ -219,6 +219,11 @@ def test_probabilities_of_a_peer_without_a_spread(tmp_path):
     assert "Mean: correlation" in page.text
     assert "Standard deviation" not in page.text
     assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
+    # Its epistemic uncertainty is 0 everywhere: no picture, and no rank in one that is asked for.
+    assert "Where are the methods unsure?" not in page.text
+    assert plot_uncertainty(compared, "peer", "ours", ax=Figure().subplots()).get_title() == (
+        "Epistemic uncertainty"
+    )
     with pytest.raises(ValueError, match="peer is a single draw"):
         plot_latents(compared, "peer", "ours", moment="std")
 
