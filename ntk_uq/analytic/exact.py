@@ -290,8 +290,8 @@ class ExactPredictor:
 class FlatDraws:
     """What latents at each point are computed from.
 
-    A product with one point takes as long as its matrix is read: none is turned at each call, and
-    of all draws a point's coefficients lie together.
+    Products with few points take as long as a matrix is read: none is turned at each call, and of
+    all draws a point's coefficients lie together.
 
     Attributes
     ----------
@@ -328,13 +328,16 @@ class FlatDraws:
         """Draws at each of m points, as `ExactPredictor.latents`: [S, m, C]."""
         latents = cross.ntk @ self.trained
         if self.uncertainty != "none":
-            of_prior = partial(_prior_kernel, reg=self.reg, uncertainty=self.uncertainty)
             # L^-1 k_Xx, [n, m]
-            weights = solve_triangular(self.factor, of_prior(cross).T, lower=True)
-            variance = of_prior(diagonal) - jnp.sum(weights**2, axis=0)
+            weights = solve_triangular(self.factor, self.prior(cross).T, lower=True)
+            variance = self.prior(diagonal) - jnp.sum(weights**2, axis=0)
             scale = jnp.sqrt(jnp.maximum(variance, 0.0))
             latents += weights.T @ self.whitened + scale[:, None] * self.noise.reshape(-1)
         return jnp.moveaxis(latents.reshape(-1, *self.noise.shape), 1, 0)
+
+    def prior(self, kernels: Kernels) -> Array:
+        """The one of two kernels that is the prior's covariance."""
+        return _prior_kernel(kernels, self.reg, self.uncertainty)
 
     def on_device(self) -> "FlatDraws":
         """The same on JAX's device; of the factor LAPACK wants columns."""

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._common.progress import progress_part
 from ntk_uq._common.words import in_a_line
-from ntk_uq.analytic.producer import FittedInfiniteEnsemble, InfiniteEnsemble, draws_at_one
+from ntk_uq.analytic.at_one import draws_at_one
+from ntk_uq.analytic.producer import FittedInfiniteEnsemble, InfiniteEnsemble
 from ntk_uq.likelihoods import Likelihood
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.problem import Problem
@@ -216,7 +217,7 @@ class FittedMixture:
     def latents(self, X: ArrayLike, joint: bool = False) -> SamplePrediction:
         """Draws of the latents at m points, [m, d]: as `FittedInfiniteEnsemble.latents`."""
         X = np.asarray(X)
-        samples = draws_at_one(self.members, X, joint)
+        samples = draws_at_one(self.members, X) if len(X) == 1 and not joint else None
         if samples is None:
             parts = [cast(SamplePrediction, member.latents(X, joint)) for member in self.members]
             samples = np.concatenate([part.samples for part in parts])

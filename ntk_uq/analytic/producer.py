@@ -1,16 +1,15 @@
 """The infinite ensemble as a producer: a problem in, a distribution of latents anywhere out."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.tree_util import Partial
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
@@ -23,6 +22,7 @@ from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import LARGEST_GAP, Products
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq._common.words import in_a_line
+from ntk_uq.analytic.at_one import Seen, draws_at_one
 from ntk_uq.analytic.budget import estimate_memory
 from ntk_uq.analytic.exact import ExactPredictor, FlatDraws, exact_predictor
 from ntk_uq.analytic.flow import check_time, exact_predictor_until
@@ -48,7 +48,6 @@ __all__ = [
     "FittedProcess",
     "InfiniteEnsemble",
     "LaplaceProcess",
-    "draws_at_one",
 ]
 
 Floats = NDArray[np.float64]
@@ -390,9 +389,10 @@ class FittedInfiniteEnsemble:
             The former too of "none", which is known to have no spread, as a single draw is not.
         """
         X = np.asarray(X)
-        at_one = draws_at_one([self], X, joint)
-        if at_one is not None:
-            return self._prediction(at_one, joint)
+        if len(X) == 1 and not joint:
+            at_one = draws_at_one([self], X)
+            if at_one is not None:
+                return self._prediction(at_one, joint)
         X = X * self.feature_scales
         if isinstance(self.predictor, GaussianPredictor):
             return _gaussian(self._on_device, self._kernels, X, joint, self.likelihood)
@@ -501,12 +501,14 @@ class FittedInfiniteEnsemble:
             return jax.device_put(self.predictor)
 
     @cached_property
-    def _seen(self) -> "_Seen":
+    def at_one(self) -> tuple[BaseArchitecture, Seen, FlatDraws] | None:
+        """What draws at one point are computed from; None if not by formulas."""
+        network, shown = self.architecture.behind
+        if not (isinstance(self.predictor, ExactPredictor) and network.has_closed_form):
+            return None
         with jax.enable_x64(True):
-            shown = self.architecture.behind[1]
-            return jax.device_put(
-                _Seen(self._on_device, shown, shown(self.points), self.feature_scales)
-            )
+            seen = Seen(shown, shown(self.points), self.feature_scales)
+            return network, jax.device_put(seen), as_numpy(self.predictor.flat())
 
     def __getstate__(self) -> dict[str, Any]:
         # Not what is on a device: unpickled without x64, JAX would round it.
@@ -615,51 +617,6 @@ class FittedProcess:
         cross = self.prior.covariance(X, self.points)
         own = self.prior.covariance(X) if joint else self.prior.variance(X)
         return Kernels(cross, cross), Kernels(own, own)
-
-
-class _Seen(NamedTuple):
-    """What draws at one point are computed from, beside the network."""
-
-    draws: FlatDraws
-    shown: Partial  # what the network sees of a point
-    points: Array  # what it sees of the training points
-    feature_scales: Any
-
-
-def draws_at_one(
-    members: "Sequence[FittedInfiniteEnsemble]", X: Floats, joint: bool
-) -> Floats | None:
-    """Draws of some ensembles at one point: [S, 1, C]; None of more, and if not by formulas.
-
-    By one program for all: several take longer to wait for than to run.
-
-    Parameters
-    ----------
-    members : sequence of FittedInfiniteEnsemble
-    X : array of shape [m, d]
-        Points.
-    joint : bool
-        Whether draws are of functions.
-    """
-    if len(X) != 1 or joint:
-        return None
-    networks = tuple(member.architecture.behind[0] for member in members)
-    exact = all(isinstance(member.predictor, ExactPredictor) for member in members)
-    if not exact or not all(network.has_closed_form for network in networks):
-        return None
-    with own_rules(), jax.enable_x64(True):
-        seen = [member._seen for member in members]
-        return np.asarray(_draws_at_one(networks, seen, np.asarray(X, float)))
-
-
-@partial(jax.jit, static_argnums=0)
-def _draws_at_one(networks: tuple[BaseArchitecture, ...], seen: list[_Seen], x: Array) -> Array:
-    def draws(network: BaseArchitecture, of: _Seen) -> Array:
-        point = of.shown(x * of.feature_scales)
-        cross, own = network.kernel_block(point, of.points), network.kernel_diag_block(point)
-        return of.draws.latents(cross, own)
-
-    return jnp.concatenate(list(map(draws, networks, seen)))
 
 
 def _gaussian(

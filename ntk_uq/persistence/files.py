@@ -72,6 +72,8 @@ def save(
         If the estimator is not fitted, or holds something that is no data, such as a function; the
         message says what. With ``data=False``, if it predicts from its training points. If
         `held_out` are the data of the fit, row by row.
+    TypeError
+        If the second argument is no path, but the estimator for example.
     OSError
         If the file cannot be written.
 
@@ -95,6 +97,10 @@ def save(
     >>> bool((again.predict_proba(X) == clf.predict_proba(X)).all())
     True
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"nuq.save(estimator, path) takes a file's path second; got {type(path).__name__}."
+        )
     path = Path(path)
     if held_out is not None and not (isinstance(held_out, tuple | list) and len(held_out) == 2):
         raise ValueError(f"held_out takes a pair (X, y); got {type(held_out).__name__}.")

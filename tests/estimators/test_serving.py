@@ -68,6 +68,21 @@ def test_rows_are_predicted_alone_and_compiled_once(name):
     assert compiled == []
 
 
+@pytest.mark.parametrize("uncertainty", ["initialization", "posterior", "none"])
+def test_draws_at_one_row_are_those_among_others(uncertainty):
+    """By products of NumPy's, and by a program of JAX's for blocks of rows."""
+    model = NTKClassifier(NET, reg=0.1, n_draws=4, uncertainty=uncertainty).fit(X, LABELS)
+    rows = np.concatenate([NEW, X[:1]])  # the last is known, and has no variance of its own
+    together = model.predict_distribution(rows)
+    parts = [model.predict_distribution(x[None]) for x in rows]
+    if uncertainty == "none":
+        np.testing.assert_allclose(np.concatenate([p.mean for p in parts]), together.mean, 1e-9)
+        return
+    samples = np.concatenate([p.samples for p in parts], axis=1)
+    # What rounding leaves of a variance that is nothing, its root lets through.
+    np.testing.assert_allclose(samples, together.samples, rtol=1e-9, atol=1e-6)
+
+
 def test_the_count_counts():
     with counted() as compiled:
         jax.jit(lambda x: 3 * x + 41)(np.ones(3))

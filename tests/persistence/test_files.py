@@ -328,6 +328,11 @@ def test_a_cache_is_refused(tmp_path):
         nuq.save(pipeline, tmp_path / "model.ntk")
 
 
+def test_the_path_comes_second(fitted, tmp_path):
+    with pytest.raises(TypeError, match=r"nuq.save\(estimator, path\).* got NTKClassifier"):
+        nuq.save(tmp_path / "model.ntk", fitted)
+
+
 def test_bad_places(fitted, tmp_path):
     with pytest.raises(IsADirectoryError, match="is a folder"):
         nuq.save(fitted, tmp_path)
