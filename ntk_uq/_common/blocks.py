@@ -7,11 +7,13 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["STEP", "bucket", "in_blocks", "placed"]
+__all__ = ["MOST_ENLARGED", "STEP", "bucket", "enlarged", "in_blocks", "placed", "repeated"]
 
 # Numbers of points for which programs are compiled are multiples of this one, where points can be
 # added that change nothing.
 STEP = 32
+# Of so many points at most: programs for more take less time to compile than to run.
+MOST_ENLARGED = 1024
 
 
 def bucket(count: int) -> int:
@@ -22,6 +24,35 @@ def bucket(count: int) -> int:
 def placed(array: ArrayLike) -> jax.Array:
     """The array on JAX's device, by a transfer: `jnp.asarray` compiles a program for each shape."""
     return array if isinstance(array, jax.Array) else jax.device_put(np.asarray(array))
+
+
+def enlarged(array: ArrayLike, *axes: int) -> NDArray[Any]:
+    """The array with zeros behind it along axes over points, up to a multiple of `STEP`.
+
+    In NumPy, which compiles nothing; above a number of points it stays as it is.
+
+    Parameters
+    ----------
+    array : array
+    *axes : int
+        Axes over points.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> enlarged(np.ones((3, 33)), 1).shape
+    (3, 64)
+    """
+    array = np.asarray(array)
+    missing = [0] * array.ndim
+    for axis in axes:
+        missing[axis] = -array.shape[axis] % STEP if array.shape[axis] <= MOST_ENLARGED else 0
+    return np.pad(array, [(0, count) for count in missing]) if any(missing) else array
+
+
+def repeated(n: int) -> NDArray[np.integer]:
+    """Numbers of n points, from the first on again up to a multiple of `STEP`: see `enlarged`."""
+    return np.resize(np.arange(n), n + (-n % STEP if n <= MOST_ENLARGED else 0))
 
 
 def in_blocks(function: Callable[[NDArray], Any], X: NDArray, most: int, axis: int = 0) -> Any:

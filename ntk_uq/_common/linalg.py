@@ -2,12 +2,16 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from numpy.typing import ArrayLike
+
+from ntk_uq._common.blocks import enlarged, placed
 
 __all__ = ["cholesky", "interpolation_factor"]
 
 
-def cholesky(matrix: Array) -> tuple[Array, float]:
+def cholesky(matrix: ArrayLike) -> tuple[Array, float]:
     """Lower Cholesky factor of a kernel, and the jitter on the diagonal that it took.
 
     Parameters
@@ -27,11 +31,13 @@ def cholesky(matrix: Array) -> tuple[Array, float]:
     ValueError
         If the matrix has an eigenvalue that is negative beyond rounding.
     """
+    matrix = np.asarray(matrix)
+    n, larger = len(matrix), placed(enlarged(matrix, 0, 1))
     for multiple in (0.0, 1.0, 10.0, 100.0, 1000.0):
-        factor, jitter, sound = _attempt(matrix, multiple)
+        factor, jitter, sound = _attempt(larger, n, multiple)
         if sound:
-            return factor, float(jitter)
-    smallest = float(jnp.linalg.eigvalsh(matrix)[0])
+            return placed(np.asarray(factor)[:n, :n]), float(jitter)
+    smallest = float(np.linalg.eigvalsh(matrix)[0])
     raise ValueError(
         f"The kernel of shape {matrix.shape} is not positive semi-definite: its smallest "
         f"eigenvalue is {smallest:.3g}, beyond rounding in {matrix.dtype}. It may be asymmetric, "
@@ -40,14 +46,19 @@ def cholesky(matrix: Array) -> tuple[Array, float]:
 
 
 @jax.jit
-def _attempt(matrix: Array, multiple: float) -> tuple[Array, Array, Array]:
-    """Factor with a multiple of rounding as jitter, the jitter, and whether it can be relied on."""
+def _attempt(matrix: Array, n: int, multiple: float) -> tuple[Array, Array, Array]:
+    """Factor with a multiple of rounding as jitter, the jitter, and whether it can be relied on.
+
+    Rows and columns from the n-th on are zero, and become those of an identity.
+    """
     # Rounding moves eigenvalues by about this much; a rank-deficient matrix needs little more.
     rounding = jnp.finfo(matrix.dtype).eps * jnp.trace(matrix)
     jitter = multiple * rounding
-    factor = jnp.linalg.cholesky(matrix + jitter * jnp.eye(len(matrix), dtype=matrix.dtype))
+    added = jnp.where(jnp.arange(len(matrix)) < n, jitter, 1.0)
+    factor = jnp.linalg.cholesky(matrix + jnp.diag(added))
     # A singular matrix may slip through with pivots that are nothing but rounding.
-    return factor, jitter, jnp.all(jnp.square(jnp.diag(factor)) > 0.5 * rounding)
+    pivots = jnp.where(jnp.arange(len(matrix)) < n, jnp.square(jnp.diag(factor)), jnp.inf)
+    return factor, jitter, jnp.all(pivots > 0.5 * rounding)
 
 
 def interpolation_factor(ntk: Array) -> Array:

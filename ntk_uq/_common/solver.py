@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ntk_uq._common.blocks import STEP
+from ntk_uq._common.blocks import MOST_ENLARGED, enlarged, placed, repeated
 from ntk_uq._common.deflation import (
     DEFLATED,
     DIRECTIONS,
@@ -72,9 +72,6 @@ _REFRESH, _LEFT = 250, 0.25
 # A round ends after so many iterations by which no draw has gained: what is left is rounding, of
 # which a fresh residual is free. Of tiles each costs much, and single precision ends soon.
 _STALLED, _STALLED_OF_TILES = 1000, 200
-# Up to so many points their number is rounded up to a multiple of STEP: each is a program that
-# takes longer to compile than most of these problems to solve.
-_MOST_ENLARGED = 1024
 # The mode is where a deflation takes the curvature; any point near it will do. Nats.
 MODE_TOLERANCE = 0.1
 # Of tiles products are what costs: more directions pay, and a deflation nearer to the mode's own
@@ -110,11 +107,24 @@ def deflate_at_mode(
     """
     # Not deflated itself: of classes far apart at a small `reg` nothing is curved at the mode that
     # was at the beginning, and what it takes out then costs ten times what it saves elsewhere.
-    zero = jnp.zeros_like(y)[None]
+    zero = placed(np.zeros((1, *y.shape), y.dtype))
     mode = solve_dual(ntk, reg, y, zero, likelihood, tol=MODE_TOLERANCE, told=told)
-    basis = large_directions(ntk, y) if basis is None else basis
-    share = _SHARE_OF_TILES if isinstance(ntk, Products) else SHARE
-    return deflate(basis, reg, likelihood.curvature(mode.latents[0], y), share), mode
+    problem = DualProblem(reg, y, mode.latents, likelihood)
+    few = len(y) < DIRECTIONS  # who have as many directions
+    if isinstance(ntk, Products) or few or not _can_be_enlarged(ntk, problem):
+        share = _SHARE_OF_TILES if isinstance(ntk, Products) else SHARE
+        basis = large_directions(ntk, y) if basis is None else basis
+        return deflate(basis, reg, likelihood.curvature(mode.latents[0], y), share), mode
+    # By points that no direction reaches.
+    problem = _enlarged(problem)
+    curvature = problem.likelihood.curvature(np.asarray(problem.f0)[0], problem.y)
+    if basis is None:
+        larger = large_directions(placed(enlarged(ntk, 0, 1)), problem.y)
+    else:
+        larger = placed(enlarged(basis[0], 0)), placed(enlarged(basis[1], 0))
+    found = deflate(larger, reg, curvature)
+    v, ntk_v = (placed(np.asarray(part)[: len(y)]) for part in larger)
+    return found._replace(basis=v, ntk_basis=ntk_v), mode
 
 
 def large_directions(
@@ -299,9 +309,8 @@ def solve_dual(
     problem = _of_one_kind(problem)._replace(ntk_start=None)
     if not _can_be_enlarged(ntk, problem):
         return _dense_program()(ntk, problem)
-    missing = -len(y) % STEP
-    found = _dense_program()(np.pad(np.asarray(ntk), (0, missing)), _enlarged(problem, missing))
-    alpha, latents = (jnp.asarray(np.asarray(a)[:, : len(y)]) for a in (found.alpha, found.latents))
+    found = _dense_program()(enlarged(np.asarray(ntk), 0, 1), _enlarged(problem))
+    alpha, latents = (placed(np.asarray(a)[:, : len(y)]) for a in (found.alpha, found.latents))
     return found._replace(alpha=alpha, latents=latents)
 
 
@@ -337,28 +346,31 @@ def _of_one_kind(problem: DualProblem) -> DualProblem:
 
 def _can_be_enlarged(ntk: Any, problem: DualProblem) -> bool:
     """Whether points of weight zero can be added, and are worth it."""
-    if isinstance(ntk, Operator) or np.ndim(ntk) != 2 or len(ntk) > _MOST_ENLARGED:
+    if isinstance(ntk, Operator) or np.ndim(ntk) != 2 or len(ntk) > MOST_ENLARGED:
         return False
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((ntk, problem))):
         return False  # of a program that is compiled for so many points anyway
     y, likelihood = problem.y, problem.likelihood
     of_points = any(np.shape(leaf)[:1] == (len(y),) for leaf in jax.tree.leaves(likelihood))
-    return problem.deflation is None and (hasattr(likelihood, "take") or not of_points)
+    known = problem.deflation is None or isinstance(problem.deflation, Deflation)
+    return known and (hasattr(likelihood, "take") or not of_points)
 
 
-def _enlarged(problem: DualProblem, missing: int) -> DualProblem:
+def _enlarged(problem: DualProblem) -> DualProblem:
     """The problem with points of weight zero, so that one program serves many numbers of points.
 
     Their kernel is zero and their coefficients stay so: the solution is the same. In NumPy, which
     compiles nothing.
     """
-    _, y, f0, likelihood, linear, weights, start, *_ = problem
-    rows = np.resize(np.arange(len(y)), len(y) + missing)  # targets that the likelihood knows
+    _, y, f0, likelihood, linear, weights, start, _, deflation, *_ = problem
+    rows = repeated(len(y))  # targets that the likelihood knows
 
     def fill(array: Any, shape: tuple[int, ...]) -> Any:
-        width = [(0, missing if axis == 1 else 0) for axis in range(len(shape))]
-        return np.pad(np.broadcast_to(np.asarray(array, f0.dtype), shape), width)
+        return enlarged(np.broadcast_to(np.asarray(array, f0.dtype), shape), 1)
 
+    if isinstance(deflation, Deflation):
+        v, ntk_v = (placed(enlarged(part, 0)) for part in deflation[:2])
+        deflation = deflation._replace(basis=v, ntk_basis=ntk_v)
     return problem._replace(
         y=np.asarray(y)[rows],
         f0=fill(f0, f0.shape),
@@ -366,6 +378,7 @@ def _enlarged(problem: DualProblem, missing: int) -> DualProblem:
         linear=linear if np.ndim(linear) == 0 else fill(linear, f0.shape),
         weights=fill(weights, f0.shape[:2]),
         start=None if start is None else fill(start, f0.shape),
+        deflation=deflation,
     )
 
 

@@ -3,7 +3,7 @@
 docs/theory: "Exact push-forward".
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -11,12 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import Array
 from jax.experimental.layout import Format, Layout
 from jax.scipy.linalg import cho_solve, solve_triangular
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._common import checks
+from ntk_uq._common.blocks import enlarged, placed
 from ntk_uq._common.checkpoint import digest
 from ntk_uq._common.linalg import cholesky, interpolation_factor
 from ntk_uq._common.machine import cores
@@ -35,6 +37,7 @@ from ntk_uq.analytic.budget import (
 )
 from ntk_uq.analytic.inputs import _arrays, objective_gap
 from ntk_uq.likelihoods import Likelihood, require_condition
+from ntk_uq.likelihoods.interface import of_many
 from ntk_uq.networks.architecture import Kernels
 
 __all__ = ["ExactPredictor", "FlatDraws", "exact_predictor"]
@@ -120,13 +123,14 @@ def _exact_predictor(
     require_condition(likelihood, y, reg)
     n, outputs = y.shape
     if uncertainty == "none":
-        factor, jitter, n_draws = jnp.zeros_like(kernels.nngp), 0.0, 1
+        factor, jitter, n_draws = placed(np.zeros((n, n), y.dtype)), 0.0, 1
     else:
-        prior = kernels.nngp if uncertainty == "initialization" else kernels.ntk / reg
-        factor, jitter = cholesky(prior)
+        factor, jitter = cholesky(
+            _prior_kernel(Kernels(*map(np.asarray, kernels)), reg, uncertainty)
+        )
 
     whitened, noise, *label_noise = _random_variables(key, range(n_draws), y, uncertainty)
-    f0 = jnp.einsum("ij,sjc->sic", factor, whitened)
+    f0 = placed(np.einsum("ij,sjc->sic", factor, whitened, optimize=True))
     if reg > 0:
         deflation, near = None, None if mode is None else mode[None]
         if uncertainty != "none" and n >= _DEFLATE_FROM:
@@ -142,12 +146,12 @@ def _exact_predictor(
             tol=tol,
             max_iter=_max_iter(n, outputs) if max_iter is None else max_iter,
         )
-        of_draws = {}
+        of_draws: dict[str, ArrayLike] = {}
         if uncertainty == "posterior":
-            centre = solve(jnp.zeros_like(y)[None], start=near)
-            curvature = likelihood.curvature(centre.latents[0], y)
-            of_draws["linear"] = curvature.sqrt_matvec(label_noise[0])
-            of_draws["start"] = centre.alpha - _undoing(f0, kernels.ntk, reg)
+            centre = solve(placed(np.zeros((1, *y.shape), y.dtype)), start=near)
+            latents = np.asarray(centre.latents)[0]
+            of_draws["linear"] = _of_curvature(likelihood, latents, y, label_noise[0])
+            of_draws["start"] = np.asarray(centre.alpha) - _undoing(f0, kernels.ntk, reg)
         task = f"draws of {digest((jax.random.key_data(key), y))}"
         alpha, gap, converged = _solve_draws(solve, f0, of_draws, progress, task)
     else:
@@ -158,17 +162,32 @@ def _exact_predictor(
     return ExactPredictor(alpha, whitened, noise, factor, jitter, reg, uncertainty, gap, converged)
 
 
-def _undoing(f0: Array, ntk: Array, reg: float) -> Array:
+def _of_curvature(likelihood: Likelihood, latents: ArrayLike, y: Array, noise: Array) -> NDArray:
+    """Noise [S, n, C] as labels have it: times a root of the curvature at latents [n, C]."""
+    n = len(y)
+    rows, likelihood = of_many(likelihood, n)
+    at = jax.device_put([np.asarray(array)[..., rows, :] for array in (latents, y, noise)])
+    return np.asarray(_times_root(likelihood, *at))[:, :n]
+
+
+@jax.jit
+def _times_root(likelihood: Likelihood, latents: Array, y: Array, noise: Array) -> Array:
+    return likelihood.curvature(latents, y).sqrt_matvec(noise)
+
+
+def _undoing(f0: ArrayLike, ntk: ArrayLike, reg: float) -> NDArray:
     """Coefficients alpha with Theta alpha near f0: of a wide prior, where rates may overflow.
 
     Theta^-1 f0 would have coefficients without bound, where Theta has hardly anything, and drown
     all others in their rounding. With the ridge f0 is met to a twentieth, and they are below
     5 / reg, for each standard deviation of the prior.
     """
+    f0, ntk = np.asarray(f0), np.asarray(ntk)
     n_draws, n, outputs = f0.shape
-    factor, _ = cholesky(ntk + _RIDGE * reg * jnp.eye(n, dtype=ntk.dtype))
-    columns = jnp.moveaxis(f0, 0, 1).reshape(n, -1)
-    return jnp.moveaxis(cho_solve((factor, True), columns).reshape(n, n_draws, outputs), 1, 0)
+    factor, _ = cholesky(ntk + _RIDGE * reg * np.eye(n, dtype=ntk.dtype))
+    columns = np.moveaxis(f0, 0, 1).reshape(n, -1)
+    found = scipy.linalg.cho_solve((np.asarray(factor), True), columns)
+    return np.moveaxis(found.reshape(n, n_draws, outputs), 1, 0)
 
 
 @in_a_line
@@ -340,10 +359,18 @@ class FlatDraws:
         return _prior_kernel(kernels, self.reg, self.uncertainty)
 
     def on_device(self) -> "FlatDraws":
-        """The same on JAX's device; of the factor LAPACK wants columns."""
-        placed = jax.device_put(self)
-        columns = Format(Layout((1, 0)), placed.factor.sharding)
-        return replace(placed, factor=jax.device_put(placed.factor, columns))
+        """The same on JAX's device, enlarged; of the factor LAPACK wants columns."""
+        n, factor = len(self.factor), enlarged(self.factor, 0, 1)
+        if len(factor) > n:
+            factor = factor + np.diag(np.arange(len(factor)) >= n)
+        larger: dict[str, Any] = {
+            "factor": factor,
+            "trained": enlarged(self.trained, 0),
+            "whitened": enlarged(self.whitened, 0),
+        }
+        found = jax.device_put(replace(self, **larger))
+        columns = Format(Layout((1, 0)), found.factor.sharding)
+        return replace(found, factor=jax.device_put(found.factor, columns))
 
 
 def _prior_kernel(kernels: Kernels, reg: float, uncertainty: Uncertainty) -> Array:
@@ -384,7 +411,7 @@ def _random_variables(key: Array, draws: range, y: Array, uncertainty: Uncertain
 def _solve_draws(
     solve: Callable[..., DualSolution],
     f0: Array,
-    of_draws: dict[str, Array],
+    of_draws: Mapping[str, ArrayLike],
     progress: Progress | None,
     task: str,
     *,
@@ -409,7 +436,7 @@ def _solve_draws(
     # One for all, whatever n_draws: draws keep their values.
     size = min(gather(min(n_draws, at_once), task))
     double = bool(jax.config.jax_enable_x64)
-    given = {name: np.asarray(array) for name, array in (of_draws | {"f0": f0}).items()}
+    given = {name: np.asarray(array) for name, array in {**of_draws, "f0": f0}.items()}
 
     def solve_chunk(start: int, **telling: Any) -> tuple[Array, Array, Array]:
         chunk = slice(start, start + size)

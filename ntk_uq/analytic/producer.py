@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
 from ntk_uq._common import processes
-from ntk_uq._common.blocks import in_blocks, placed
+from ntk_uq._common.blocks import enlarged, in_blocks, placed
 from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.low_rank import LowRank
 from ntk_uq._common.progress import progress_bar
@@ -516,7 +516,8 @@ class FittedInfiniteEnsemble:
 
     def _draws(self, predictor: ExactPredictor, X: Floats) -> Floats:
         def draws(block: Floats) -> Array:
-            return self._on_device.latents(*self._kernels(block, False))
+            cross, own = self._kernels(block, False)
+            return self._on_device.latents(Kernels(*(enlarged(k, 1) for k in cross)), own)
 
         with own_rules(), jax.enable_x64(True):
             return in_blocks(draws, X, _points_at_once(predictor), axis=1)

@@ -5,13 +5,15 @@ targets [n, C]. A likelihood is a frozen pytree: its parameters are traced, not 
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, dataclass_transform
+from typing import Any, NamedTuple, Protocol, dataclass_transform
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common.blocks import repeated
 from ntk_uq._common.rules import own_rules
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     "check_between",
     "in_single_precision",
     "likelihood_class",
+    "log_densities",
+    "of_many",
     "require_condition",
 ]
 
@@ -139,6 +143,47 @@ def require_condition(likelihood: Likelihood, y: Array, reg: float) -> None:
             "solution: the loss falls for ever as the outputs grow, and training leaves the lazy "
             "regime. Set reg > 0, or smooth the targets."
         )
+
+
+def log_densities(likelihood: Likelihood, f: ArrayLike, y: ArrayLike) -> NDArray[np.floating[Any]]:
+    """Log density of each point, by a program that serves many numbers of points.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+        Observation model.
+    f : array of shape [..., n, C]
+        Latents.
+    y : array of shape [n, C]
+        Targets.
+
+    Returns
+    -------
+    array of shape [..., n], nats
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_uq import Categorical
+    >>> log_densities(Categorical(), np.zeros((1, 2)), np.eye(2)[:1]).round(3)
+    array([-0.693], dtype=float32)
+    """
+    f, y = np.asarray(f), np.asarray(y)
+    rows, likelihood = of_many(likelihood, len(y))
+    known = jax.device_put((f[..., rows, :], y[rows]))
+    return np.asarray(likelihood.log_density(*known))[..., : len(y)]
+
+
+def of_many(likelihood: Likelihood, n: int) -> tuple[NDArray[np.integer], Any]:
+    """Rows of n points, repeated so that a program serves many numbers of points; and theirs.
+
+    As they are where a likelihood holds something for each point, and nobody knows what.
+    """
+    rows = repeated(n)
+    if hasattr(likelihood, "take"):
+        return rows, likelihood.take(rows)
+    of_points = any(np.shape(leaf)[:1] == (n,) for leaf in jax.tree.leaves(likelihood))
+    return np.arange(n) if of_points else rows, likelihood
 
 
 @dataclass_transform(frozen_default=True)

@@ -15,6 +15,7 @@ from ntk_uq._common.solver import LARGEST_GAP, solve_dual
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.analytic.gaussian import GaussianPredictor, gaussian_predictor
 from ntk_uq.likelihoods import Likelihood, Weighted
+from ntk_uq.likelihoods.interface import log_densities
 from ntk_uq.networks.architecture import Kernels
 from ntk_uq.predictions.distributions import GaussianPrediction
 
@@ -145,10 +146,8 @@ def _cross_validate_mode(
     weights = np.tile(counts, (len(folds), 1))
     for weight, fold in zip(weights, folds, strict=True):
         weight[fold] = 0
-    on_device = tuple(
-        map(placed, (ntk, targets, y, weights, np.zeros((len(folds), *targets.shape))))
-    )
-    theta, goals, known, of_folds, zero = on_device
+    on_device = tuple(map(placed, (ntk, targets, weights, np.zeros((len(folds), *targets.shape)))))
+    theta, goals, of_folds, zero = on_device
     scores, start = np.full((len(regs), 1, n), np.nan), zero
     held_out, best, worse = np.concatenate(folds), -np.inf, 0
     for done, r in enumerate(np.argsort(regs)[::-1]):
@@ -163,7 +162,7 @@ def _cross_validate_mode(
             tol=_CV_TOLERANCE,
         )
         start = solution.alpha
-        densities = np.asarray(likelihood.log_density(solution.latents, known))
+        densities = log_densities(likelihood, solution.latents, y)
         densities = np.where(np.asarray(solution.gap)[:, None] <= LARGEST_GAP, densities, np.nan)
         for density, fold in zip(densities, folds, strict=True):
             scores[r, 0, fold] = density[fold]

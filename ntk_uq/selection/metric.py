@@ -17,7 +17,7 @@ import scipy
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
-from ntk_uq._common.blocks import STEP, placed
+from ntk_uq._common.blocks import enlarged, placed, repeated
 from ntk_uq._common.checkpoint import digest
 from ntk_uq._common.machine import cores
 from ntk_uq._common.processes import divided
@@ -26,6 +26,7 @@ from ntk_uq._common.rules import own_rules
 from ntk_uq._common.side_by_side import side_by_side
 from ntk_uq._common.solver import LARGEST_GAP, solve_dual
 from ntk_uq.likelihoods import Gaussian, Likelihood
+from ntk_uq.likelihoods.interface import log_densities
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels
 from ntk_uq.networks.embedding import FeatureEmbedding
 from ntk_uq.networks.normal_scores import NormalScores
@@ -179,9 +180,7 @@ def mean_squared_gradients(
     n, d = points.shape
     weights = np.ones(n) if weights is None else np.asarray(weights, float)
     # Repeated with coefficients of zero, so that one program serves many numbers of points.
-    missing = -n % STEP
-    known = points[np.resize(np.arange(n), n + missing)]
-    coefficients = np.pad(np.asarray(alpha, float), ((0, missing), (0, 0)))
+    known, coefficients = points[repeated(n)], enlarged(np.asarray(alpha, float), 0)
     rows = min(len(known), max(1, _ENTRIES_AT_ONCE // (len(known) * d)))
     filled = np.concatenate([known, known[: -len(known) % rows]])
     with jax.enable_x64(True):
@@ -367,7 +366,7 @@ def _path(
                 alphas[r], latents, solved = _mode(*asked)
             start = alphas[r]
             if solved:
-                densities[r] = likelihood.log_density(*jax.device_put((latents, y)))
+                densities[r] = log_densities(likelihood, latents, y)
     return alphas, densities
 
 

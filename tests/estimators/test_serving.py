@@ -68,6 +68,26 @@ def test_rows_are_predicted_alone_and_compiled_once(name):
     assert compiled == []
 
 
+@pytest.mark.parametrize(
+    "asked", [{"reg": "cv", "tune": ("scales",)}, {"reg": 1.0, "uncertainty": "posterior"}]
+)
+def test_other_numbers_of_points_compile_nothing(asked):
+    """A fit and a prediction, with or without a choice: of 97 to 128 points alike."""
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(150, 3))
+    labels = (points[:, 0] + rng.normal(size=150) > 0).astype(int)
+
+    def fit(n):
+        model = NTKClassifier(NET, n_draws=4, **asked)
+        return model.fit(points[:n], labels[:n]).predict_proba(points[n : n + 20])
+
+    fit(101)
+    with counted() as compiled:
+        for n in (104, 109):
+            assert np.isfinite(fit(n)).all()
+    assert compiled == []
+
+
 @pytest.mark.parametrize("uncertainty", ["initialization", "posterior", "none"])
 def test_draws_at_one_row_are_those_among_others(uncertainty):
     """By products of NumPy's, and by a program of JAX's for blocks of rows."""
