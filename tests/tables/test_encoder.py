@@ -153,6 +153,11 @@ def test_what_is_new_is_said():
     new = TABLE[:5].assign(size=np.nan)
     with pytest.warns(UnseenWarning, match="column 'size', is empty in row 0, and was nowhere"):
         model.predict(new)
+    # The rows as their user knows them, as TableModel names them too.
+    new = new.set_index(pd.Index(["a", "b", "c", "d", "e"]))
+    for seen_by in (model.predict, model.encoder_.transform):
+        with pytest.warns(UnseenWarning, match="is empty in row 'a', and"):
+            seen_by(new)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.predict(TABLE)
