@@ -211,13 +211,14 @@ class TableEncoder(TransformerMixin, BaseEstimator):
                 elif str(dtype) == "object":  # NumPy makes no number of pandas.NA
                     table.isetitem(j, X.iloc[:, j].where(X.iloc[:, j].notna(), np.nan))
             return table
-        if not self._known:
+        if not self._known and getattr(X, "dtype", None) != object:
             return X
         table = np.array(X, dtype=object)
         if table.ndim == 2:
             for j in self._known:
                 if j < table.shape[1]:
                     table[:, j] = self._code(j, table[:, j])
+            table[_isna(table)] = np.nan  # as above
         return table
 
     def learn_scales(self, values: Floats, weights: Floats | None = None) -> Self:
