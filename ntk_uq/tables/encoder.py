@@ -211,7 +211,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
                 elif str(dtype) == "object":  # NumPy makes no number of pandas.NA
                     table.isetitem(j, X.iloc[:, j].where(X.iloc[:, j].notna(), np.nan))
             return table
-        if not self._known and getattr(X, "dtype", None) != object:
+        if not self._known and getattr(getattr(X, "dtype", None), "kind", "") != "O":
             return X
         table = np.array(X, dtype=object)
         if table.ndim == 2:
