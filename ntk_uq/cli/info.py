@@ -72,7 +72,10 @@ def _lines(card: dict[str, Any]) -> list[str]:
     ]
     if card["conformal"] is not None:
         conformal = card["conformal"]
-        lines.append(f"  promised: {conformal['kind']} at {conformal['level']:g}")
+        # Earlier versions did not say which promise it is.
+        plain = f"{conformal['kind']} at {conformal['level']:g}"
+        lines.append(f"  promised: {conformal.get('guarantee', plain)}")
+    lines += [f"  {words[0].lower()}{words[1:]}" for words in card.get("decisions", ())]
     lines += _data(card["trained_on"])
     lines += _calibration(card.get("calibration"))
     return [*lines, "Limits", *(f"  {sentence}" for sentence in card["limits"])]

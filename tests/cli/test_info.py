@@ -72,6 +72,21 @@ def test_calibration_is_of_rows_that_were_held_out(folder, capsys):
     assert "Calibration: unknown, as no rows were held out" in capsys.readouterr().out
 
 
+def test_what_is_promised_and_decided(folder, capsys):
+    """As fit said it."""
+    cost = ["--cost", "yes:no=5", "--cost", "no:yes=1"]
+    shell(*FIT, *QUICK, "--conformal", "0.7", *cost)
+    said = capsys.readouterr().out
+    shell("info", "model.ntk")
+    out = capsys.readouterr().out
+    promise = "each class is in the sets of its rows with probability at least 0.7"
+    assert f"Prediction sets: {promise}, by" in said
+    assert f"  promised: {promise}\n" in out
+    decided = "ecisions: those of the least expected cost, if the probabilities are right"
+    assert f"D{decided}" in said
+    assert f"  d{decided}" in out
+
+
 @pytest.mark.filterwarnings("ignore:.* was written with scikit-learn")
 def test_a_model_of_an_earlier_version(capsys):
     assert shell("info", GOLDEN / "ntk-gaussian.ntk") == 0
