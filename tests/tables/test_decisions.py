@@ -7,7 +7,7 @@ from scipy.special import entr
 
 from ntk_uq.tables import fit_table
 from ntk_uq.tables.decisions import check_promises, decisions_from
-from ntk_uq.tables.plan import DecisionPlan
+from ntk_uq.tables.plan import DecisionPlan, check_plan
 
 CLASSES = np.array(["no", "yes"])
 
@@ -77,3 +77,17 @@ def test_it_is_refused_before_the_fit(plan, message):
     table = pd.DataFrame({"x": np.arange(100) ** 0.5, "y": ["no", "yes"] * 50})
     with pytest.raises(ValueError, match=message):
         fit_table(table, "y", Unwanted(), decide=plan)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        DecisionPlan(threshold=0.5),
+        DecisionPlan(reject=0.3),
+        DecisionPlan(costs={("accept", "reject"): 1.0, ("reject", "accept"): 2.0}),
+    ],
+)
+def test_a_class_that_is_called_as_a_decision(plan):
+    """Its rows would be told to have been left to someone else."""
+    with pytest.raises(ValueError, match="the class 'reject' has the name of the decision"):
+        check_plan(plan, np.array(["accept", "reject"]))
