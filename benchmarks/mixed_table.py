@@ -84,7 +84,7 @@ METHODS: dict[str, Callable[[], Any]] = {
         ),
     ),
     "histogram boosting": lambda: HistGradientBoostingClassifier(
-        categorical_features="from_dtype", early_stopping=True
+        categorical_features="from_dtype", early_stopping=True, random_state=0
     ),
 }
 

@@ -4,9 +4,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def test_the_mixed_table_has_the_same_figures_again(monkeypatch):
+    """Boosting stops by rows that it draws."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from mixed_table import METHODS, mixed_table
+
+    table, y = mixed_table(300, seed=0)
+    first, again = (
+        METHODS["histogram boosting"]().fit(table, y).predict_proba(table) for _ in range(2)
+    )
+    np.testing.assert_array_equal(first, again)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from ntk_uq.datasets import SHIPPED, Dataset, load_dataset, split
+from ntk_uq.tables.encoder import UnseenWarning
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -78,6 +79,17 @@ def test_bad_files(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         load_dataset(str(path), "t")
+
+
+def test_what_only_the_test_part_has_is_named_by_its_line(tmp_path):
+    """The parts are shuffled, and their numbers of rows say nothing about the file."""
+    path = tmp_path / "table.csv"
+    kinds = np.where(np.arange(40) % 2, "a", "b").astype(object)
+    kinds[30] = "c"
+    path.write_text("x,kind,t\n" + "".join(f"{i * 7 % 11},{kinds[i]},{i % 2}\n" for i in range(40)))
+    dataset = load_dataset(str(path), "t")
+    with pytest.warns(UnseenWarning, match="'kind', holds in line 32 what no row"):
+        split(dataset, n_train=10, seed=0)
 
 
 def test_bad_sources(tmp_path):

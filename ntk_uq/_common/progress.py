@@ -120,7 +120,7 @@ def progress_bar(label: str, total: int, show: bool | None = None) -> Iterator[P
 
 
 def by_gaps(
-    progress: Progress | None, tol: float, draws: range, total: int
+    progress: Progress | None, tol: float, draws: range, total: int, *, steps: int = 1
 ) -> Callable[[ArrayLike], None] | None:
     """What a solver tells its gaps, of draws that it solves together: nearly all end together.
 
@@ -130,13 +130,15 @@ def by_gaps(
     Parameters
     ----------
     progress : callable or None
-        ``progress(done, total, gap=gap)`` is told draws, and the largest gap.
+        ``progress(done, total, gap=gap)`` is told steps of draws, and the largest gap.
     tol : float
         Where the way ends, in nats.
     draws : range
         Those under way: the ones before are solved.
     total : int
         Draws in all.
+    steps : int
+        What each draw counts for: of a single one nothing else would be seen until its end.
 
     Returns
     -------
@@ -164,8 +166,8 @@ def by_gaps(
         first = np.maximum(first, left)
         way = np.maximum(way, 1 - left / np.where(first > 0, first, 1.0))
         # Of four times a quarter rounding must leave one.
-        done = draws.start + int(np.sum(way) + 1e-9)
-        progress(done, total, gap=float(np.max(known)))
+        done = steps * draws.start + int(steps * np.sum(way) + 1e-9)
+        progress(done, steps * total, gap=float(np.max(known)))
 
     return told
 

@@ -22,7 +22,13 @@ from ntk_uq._common.linalg import cholesky
 from ntk_uq._common.low_rank import LowRank
 from ntk_uq._common.progress import Progress, by_gaps, progress_bar
 from ntk_uq._common.rules import own_rules
-from ntk_uq._common.solver import DualSolution, Products, deflate_at_mode, solve_dual
+from ntk_uq._common.solver import (
+    MODE_TOLERANCE,
+    DualSolution,
+    Products,
+    deflate_at_mode,
+    solve_dual,
+)
 from ntk_uq._common.tiles import SymmetricTiles
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq._common.words import in_a_line
@@ -230,22 +236,21 @@ def network_draws(
     n, outputs = targets.shape
     prior = prior_functions(problem, uncertainty, outputs)
     nats = 0.5 * tol**2  # of the gap, whose root times sqrt(2) bounds the latents' distance
-    by_first, alone = (
-        partial(found_by_first, ntk),
-        partial(by_gaps, tol=nats, draws=range(1), total=1),
-    )
+    by_first = partial(found_by_first, ntk)
+    alone = partial(by_gaps, draws=range(1), total=1, steps=100)  # per cent
+    at_mode = partial(deflate_at_mode, ntk, problem.reg, targets, likelihood)
     with progress_bar("deflation", 1, progress) as bar:
-        at_mode = partial(deflate_at_mode, ntk, problem.reg, targets, likelihood, told=alone(bar))
-        deflation, mode = by_first(at_mode, f"deflation of {digest(targets)}")
+        near = partial(at_mode, told=alone(bar, MODE_TOLERANCE))
+        deflation, mode = by_first(near, f"deflation of {digest(targets)}")
     solve = partial(
         solve_dual, ntk, problem.reg, targets, likelihood=likelihood, deflation=deflation,
         tol=nats, max_iter=_max_iter(n, outputs),
     )  # fmt: skip
-    label_noise = None
+    label_noise, at_zero = None, partial(solve, jnp.zeros_like(mode.alpha))
     if uncertainty != "initialization":
         with progress_bar("mode", 1, progress) as bar:
-            at_zero = partial(solve, jnp.zeros_like(mode.alpha), **_from(mode), told=alone(bar))
-            mode = by_first(at_zero, f"mode of {digest(targets)}")
+            there = partial(at_zero, **_from(mode), told=alone(bar, nats))
+            mode = by_first(there, f"mode of {digest(targets)}")
         label_noise = likelihood.curvature(mode.latents[0], targets)
     if prior is None:
         return _predictor(problem, uncertainty, None, [_kept(mode, coefficients)])

@@ -22,7 +22,7 @@ from ntk_uq.bayes.convergence import Diagnostics, diagnostics
 from ntk_uq.bayes.prediction import predict_latents, predict_network
 from ntk_uq.bayes.leave_one_out import integrated_loo
 from ntk_uq.bayes.simulation import simulation_based_calibration
-from ntk_uq.bayes.datatree import to_datatree
+from ntk_uq.bayes.datatree import predictions_group, to_datatree
 from ntk_uq.bayes.producer import Posterior, SampledPosterior, LaplaceNetwork, FittedNetworkLaplace
 from ntk_uq._common.warnings import SamplingWarning
 
@@ -44,6 +44,7 @@ __all__ = [
     "laplace_network",
     "predict_latents",
     "predict_network",
+    "predictions_group",
     "sample_latents",
     "simulation_based_calibration",
     "to_datatree",

@@ -1,6 +1,7 @@
 """Posterior draws with names for ArviZ."""
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any
 
 import arviz_base
@@ -15,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from ntk_uq._common.rules import own_rules
 from ntk_uq.bayes.posterior import PosteriorDraws
 from ntk_uq.likelihoods import Categorical, Likelihood
+from ntk_uq.predictions.distributions import SamplePrediction
 
-__all__ = ["to_datatree"]
+__all__ = ["predictions_group", "to_datatree"]
 
 Floats = NDArray[np.floating]
 
@@ -95,16 +97,8 @@ def to_datatree(
             np.asarray(likelihood.sample(k, jnp.asarray(f)))
             for k, f in ((key, latents), (keys[2], prior))
         )
-    is_classes = isinstance(likelihood, Categorical)
-    is_one = is_classes or latents.shape[-1] == 1
     axes = tuple(range(2, draws.whitened.ndim))
-
-    def as_seen(y: ArrayLike) -> NDArray:
-        """Targets [..., n, C] as ArviZ takes them."""
-        y = np.asarray(y)
-        return np.argmax(y, axis=-1) if is_classes else y[..., 0] if is_one else y
-
-    names = {"classes": [str(name) for name in output_names]} if is_classes else {}
+    as_seen, names = partial(_as_seen, likelihood), _class_names(likelihood, output_names)
     return arviz_base.from_dict(
         {
             "posterior": {"f": latents},
@@ -116,11 +110,7 @@ def to_datatree(
             "log_prior": {"z": -0.5 * np.sum(np.square(draws.whitened), axis=axes)},
             "observed_data": {"y": as_seen(targets)},
         },
-        dims={"f": ["point", output_dim], "y": ["point"] if is_one else ["point", output_dim]},
-        coords={
-            "point": np.arange(latents.shape[2]) if points is None else np.asarray(points),
-            output_dim: np.asarray(output_names),
-        },
+        **_labels(likelihood, latents, output_names, output_dim, points),
         attrs={
             "posterior": {
                 "inference_library": "numpyro",
@@ -131,6 +121,98 @@ def to_datatree(
             **dict.fromkeys(("posterior_predictive", "prior_predictive", "observed_data"), names),
         },
     )
+
+
+@own_rules()
+def predictions_group(
+    key: Array,
+    prediction: SamplePrediction,
+    *,
+    output_names: Sequence[Hashable],
+    output_dim: str = "class",
+    points: Sequence[Hashable] | None = None,
+) -> xarray.DataTree:
+    """Label draws at test points for ArviZ, and draw a target from each.
+
+    Test points are not those of the posterior: they are a group of their own, which a tree takes as
+    ``tree["predictions"]``, and ArviZ's summaries and plots of draws by ``group="predictions"``.
+
+    Parameters
+    ----------
+    key : Array
+        PRNG key for the predicted targets.
+    prediction : SamplePrediction
+        Of `predict_distribution`. Its chains and their draws are those of the posterior; without
+        chains it is one.
+    output_names, output_dim, points
+        As in `to_datatree`, for the m test points.
+
+    Returns
+    -------
+    xarray.DataTree
+        `f`: the latents, dimensions chain, draw, point, output; `y`: targets, as in `to_datatree`.
+
+    Raises
+    ------
+    TypeError
+        If the prediction has no draws.
+
+    Examples
+    --------
+    >>> import jax, numpy as np
+    >>> from ntk_uq import SamplePrediction, bayes
+    >>> prediction = SamplePrediction(np.zeros((6, 4, 2)), n_chains=2)
+    >>> group = bayes.predictions_group(jax.random.key(0), prediction, output_names=["no", "yes"])
+    >>> dict(group["y"].sizes), group.attrs["classes"]
+    ({'chain': 2, 'draw': 3, 'point': 4}, ['no', 'yes'])
+    """
+    if not isinstance(prediction, SamplePrediction):
+        raise TypeError(
+            f"A SamplePrediction is expected, which has draws; got {type(prediction).__name__}."
+        )
+    likelihood, samples = prediction.likelihood, np.asarray(prediction.samples)
+    latents = samples.reshape(prediction.n_chains or 1, -1, *samples.shape[1:])
+    with jax.enable_x64(latents.dtype == np.float64):
+        predicted = np.asarray(likelihood.sample(key, jnp.asarray(latents)))
+    labels = _labels(likelihood, latents, output_names, output_dim, points)
+    tree = arviz_base.from_dict(
+        {"predictions": {"f": latents, "y": _as_seen(likelihood, predicted)}},
+        pred_dims=labels["dims"],
+        pred_coords=labels["coords"],
+        attrs={"predictions": _class_names(likelihood, output_names)},
+    )
+    return tree.children["predictions"]
+
+
+def _as_seen(likelihood: Likelihood, y: ArrayLike) -> NDArray:
+    """Targets [..., n, C] as ArviZ takes them."""
+    y = np.asarray(y)
+    if isinstance(likelihood, Categorical):
+        return np.argmax(y, axis=-1)
+    return y[..., 0] if y.shape[-1] == 1 else y
+
+
+def _class_names(likelihood: Likelihood, names: Sequence[Hashable]) -> dict[str, Any]:
+    is_classes = isinstance(likelihood, Categorical)
+    return {"classes": [str(name) for name in names]} if is_classes else {}
+
+
+def _labels(
+    likelihood: Likelihood,
+    latents: Floats,
+    output_names: Sequence[Hashable],
+    output_dim: str,
+    points: Sequence[Hashable] | None,
+) -> dict[str, Any]:
+    """Dimensions and coordinates of latents [chain, draw, n, C] and targets."""
+    is_one = isinstance(likelihood, Categorical) or latents.shape[-1] == 1
+    return {
+        "dims": {"f": ["point", output_dim], "y": ["point"] if is_one else ["point", output_dim]},
+        "coords": {
+            "point": np.arange(latents.shape[2]) if points is None else np.asarray(points),
+            output_dim: np.asarray(output_names),
+        },
+    }
 
 
 def _prior_latents(prior: Any, whitened: Array) -> Array:

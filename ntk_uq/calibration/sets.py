@@ -124,14 +124,28 @@ class ConformalIntervals:
     Examples
     --------
     >>> from ntk_uq.calibration import ConformalIntervals
-    >>> ConformalIntervals(below=1.0, above=2.0, level=0.9, asymmetric=True).interval([0.0], [0.5])
+    >>> rule = ConformalIntervals(below=1.0, above=2.0, level=0.9, asymmetric=True)
+    >>> rule.interval([0.0], [0.5])
     (array([-0.5]), array([1.]))
+    >>> rule.guarantee
+    'either end of an interval is exceeded with probability at most 0.05'
     """
 
     below: float
     above: float
     level: float
     asymmetric: bool
+
+    @property
+    def guarantee(self) -> str:
+        """The promise, in words. On average over held-out sets."""
+        if self.asymmetric:
+            beyond = (1 - self.level) / 2
+            return f"either end of an interval is exceeded with probability at most {beyond:.3g}"
+        return (
+            f"the truth is in its interval with probability at least {self.level:g}, on average "
+            "over all rows"
+        )
 
     def interval(
         self, prediction: ArrayLike, scale: ArrayLike | float = 1.0

@@ -535,7 +535,7 @@ def _summary(model: Any, n_rows: int) -> str:
             if rule.asymmetric
             else f"{rule.above:.3g} standard deviations to either side"
         )
-        lines.append(f"Intervals at {rule.level:g}: {sides}, from the rows that were held out")
+        lines.append(f"Intervals: {rule.guarantee}, by rows that were held out ({sides})")
     if model.decisions is not None:
         lines += model.decisions.words(estimator.classes_)
     return "\n".join(lines)

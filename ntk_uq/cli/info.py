@@ -21,8 +21,9 @@ Any file of nuq.save and of ntk-uq fit will do. Nothing of it is run, and no net
 """
     + STATUS
 )
-# Features whose ranges are printed, categories of one, and groups of held-out rows.
-_MOST_FEATURES, _MOST_CATEGORIES, _MOST_GROUPS = 30, 8, 40
+# Features whose ranges are printed, categories of one, groups of held-out rows, and numbers of a
+# setting.
+_MOST_FEATURES, _MOST_CATEGORIES, _MOST_GROUPS, _MOST_NUMBERS = 30, 8, 40, 4
 
 
 def add_parser(commands: Any) -> None:
@@ -71,7 +72,10 @@ def _lines(card: dict[str, Any]) -> list[str]:
     ]
     if card["conformal"] is not None:
         conformal = card["conformal"]
-        lines.append(f"  promised: {conformal['kind']} at {conformal['level']:g}")
+        # Earlier versions did not say which promise it is.
+        plain = f"{conformal['kind']} at {conformal['level']:g}"
+        lines.append(f"  promised: {conformal.get('guarantee', plain)}")
+    lines += [f"  {words[0].lower()}{words[1:]}" for words in card.get("decisions", ())]
     lines += _data(card["trained_on"])
     lines += _calibration(card.get("calibration"))
     return [*lines, "Limits", *(f"  {sentence}" for sentence in card["limits"])]
@@ -79,12 +83,18 @@ def _lines(card: dict[str, Any]) -> list[str]:
 
 def _arguments(values: dict[str, Any]) -> str:
     kind = values.get("kind", "")
-    inner = ", ".join(
-        f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in values.items()
-        if name != "kind"
-    )
+    inner = ", ".join(f"{name}={_value(value)}" for name, value in values.items() if name != "kind")
     return f"{kind}({inner})" if kind else inner
+
+
+def _value(value: Any) -> str:
+    """A setting; of many numbers, such as the scale of each feature, how many and how large."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    numbers = isinstance(value, list) and all(isinstance(v, int | float) for v in value)
+    if numbers and len(value) > _MOST_NUMBERS:
+        return f"{len(value)} numbers from {min(value):.3g} to {max(value):.3g}"
+    return str(value)
 
 
 def _mixture(mixture: dict[str, Any] | None) -> list[str]:
@@ -154,11 +164,11 @@ def _calibration(groups: list[dict[str, Any]] | None) -> list[str]:
 
 
 def _range(feature: dict[str, Any]) -> str:
+    if not feature.get("categories", True) or feature.get("low", 0) is None:
+        return "empty in all rows, and left out"
     if "categories" in feature:
         known = [str(value) for value in feature["categories"]]
         more = f" and {len(known) - _MOST_CATEGORIES} more" if len(known) > _MOST_CATEGORIES else ""
         return f"{', '.join(known[:_MOST_CATEGORIES])}{more}"
     missing = f", {feature['missing']:,} missing" if feature["missing"] else ""
-    if feature["low"] is None:
-        return f"nothing{missing}"
     return f"{feature['low']:.6g} to {feature['high']:.6g}{missing}"

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._common.warnings import warn_user
 from ntk_uq.estimators.training import data_sum
+from ntk_uq.tables.encoder import rows_of
 
 __all__ = ["check_held_out"]
 
@@ -38,7 +39,7 @@ def check_held_out(estimator: Any, X: Any, y: ArrayLike) -> None:
         take few values, so it is no error.
     """
     raw = estimator._checked(X)
-    points = estimator._inputs(raw)
+    points = estimator._inputs(raw, rows_of(X))
     summary = estimator._trained_on
     if summary and summary["sha256"] == data_sum(raw, estimator._known_targets(y)):
         raise ValueError(

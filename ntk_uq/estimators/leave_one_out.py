@@ -291,8 +291,10 @@ def _data_of_fit(estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | None
             "pipe[:-1].transform(X)."
         )
     check_is_fitted(estimator)
-    inputs, targets, observed, weights, rows = _rows_of_fit(estimator, X, y, sample_weight)
-    points, distinct_targets, counts, member = distinct(inputs, targets, weights)
+    raw, targets, observed, weights, rows = _rows_of_fit(estimator, X, y, sample_weight)
+    # In the order of what was given, as fit has them: gaps and categories are encoded to others.
+    points, distinct_targets, counts, member = distinct(raw, targets, weights)
+    points, inputs = estimator._inputs(points), estimator._inputs(raw)
     fitted = estimator._fitted
     known = getattr(fitted, "points", None)
     scales = getattr(fitted, "feature_scales", 1.0)
@@ -319,7 +321,7 @@ def _data_of_fit(estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | None
 def _rows_of_fit(
     estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | None
 ) -> tuple[Floats, Floats, Floats, Floats | None, NDArray[np.intp]]:
-    """Points and targets as the network sees them, what was observed, weights, and which rows."""
+    """Points, targets as the network sees them, what was observed, weights, and which rows."""
     encoder = estimator.encoder_
     y = estimator._check_cells(X if encoder is None else encoder.coded(X), y)
     X, y = indexable(X, y)
@@ -328,13 +330,13 @@ def _rows_of_fit(
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         rows = np.flatnonzero(weights)
         weights, X, y = weights[rows], _safe_indexing(X, rows), _safe_indexing(y, rows)
-    inputs = estimator._validated(X)
+    raw = estimator._checked(X)
     if isinstance(estimator, Regressor):
         observed = np.asarray(y, np.float64).reshape(len(rows), -1)
         shift, scale = estimator._target_shift, estimator._target_scale
         if observed.shape[1] != len(shift):
             raise ValueError(f"fit had {len(shift)} outputs; y has {observed.shape[1]}.")
-        return inputs, (observed - shift) / scale, observed, weights, rows
+        return raw, (observed - shift) / scale, observed, weights, rows
     labels, classes = np.asarray(y), estimator.classes_
     codes = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
     unknown = classes[codes] != labels
@@ -342,7 +344,7 @@ def _rows_of_fit(
         raise ValueError(f"{shown(labels[unknown][0])} is none of the classes of fit.")
     observed = np.eye(len(classes))[codes]
     weights = estimator._task_weights(observed, weights)
-    return inputs, estimator._smoothed(observed), observed, weights, rows
+    return raw, estimator._smoothed(observed), observed, weights, rows
 
 
 def _same_targets(fitted: Any, targets: Floats) -> bool:

@@ -39,7 +39,7 @@ from ntk_uq.networks.problem import Problem
 from ntk_uq.predictions.distributions import GaussianPrediction, SamplePrediction
 from ntk_uq.selection.noise import estimate_noise
 from ntk_uq.tables.encoder import Categorical as CategoricalFeatures
-from ntk_uq.tables.encoder import TableEncoder, check_order
+from ntk_uq.tables.encoder import TableEncoder, check_order, rows_of
 from ntk_uq.tables.tails import CompressedTails
 
 __all__ = [
@@ -277,9 +277,9 @@ class Estimator(BaseEstimator):
         self._point_shape = X.shape[1:]
         return self._inputs(X)
 
-    def _inputs(self, X: Floats) -> Floats:
+    def _inputs(self, X: Floats, rows: Any = None) -> Floats:
         if self.encoder_ is not None:
-            X = self.encoder_.features(X)
+            X = self.encoder_.features(X, rows)
         X = X if self._scaler is None else self._scaler.transform(X)
         X = X if self._tails is None else self._tails.transform(X)
         self._check_range("Features", X)
@@ -303,7 +303,7 @@ class Estimator(BaseEstimator):
             )
 
     def _validated(self, X: ArrayLike) -> Floats:
-        return self._inputs(self._checked(X))
+        return self._inputs(self._checked(X), rows_of(X))
 
     def _checked(self, X: ArrayLike) -> Floats:
         """Points as they were given, categories as codes."""

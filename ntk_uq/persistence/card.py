@@ -39,16 +39,16 @@ def card_of(model: Any, data: bool = True, held_out: Any = None) -> dict[str, An
     dict
         ``model``, ``estimator``, ``settings`` (arguments that are not the defaults),
         ``network``, ``trained_on`` (`training_summary`, None of models of earlier versions, with
-        the ``target`` of a table), ``chosen``, ``fit_seconds``, ``conformal``,
-        ``calibration`` (rows of `calibration_by_group` on what was held out, None where nothing
-        was), ``holds_training_points`` and ``limits``, sentences.
+        the ``target`` of a table), ``chosen``, ``fit_seconds``, ``conformal``, ``decisions``
+        (sentences), ``calibration`` (rows of `calibration_by_group` on what was held out, None
+        where nothing was), ``holds_training_points`` and ``limits``, sentences.
     """
     estimator = innermost(model)
     summary = getattr(estimator, "_trained_on", None)
     if summary is not None:
         target = getattr(model, "target", None)
         summary = {**summary, **({} if target is None else {"target": target})}
-    conformal = getattr(model, "conformal", None)
+    conformal, decisions = getattr(model, "conformal", None), getattr(model, "decisions", None)
     fitted = vars(estimator).get("_fitted")
     return _plain(
         {
@@ -61,7 +61,12 @@ def card_of(model: Any, data: bool = True, held_out: Any = None) -> dict[str, An
             "fit_seconds": getattr(estimator, "fit_seconds_", None),
             "conformal": None
             if conformal is None
-            else {"kind": type(conformal).__name__, "level": conformal.level},
+            else {
+                "kind": type(conformal).__name__,
+                "level": conformal.level,
+                "guarantee": conformal.guarantee,
+            },
+            "decisions": [] if decisions is None else decisions.words(estimator.classes_),
             "calibration": getattr(model, "held_out", estimator._held_out)
             if held_out is None
             else _calibration(model, estimator, *held_out),

@@ -152,7 +152,7 @@ def guess_task(column: pd.Series, name: str) -> tuple[Task, str]:
     check_type(column, name)
     check_present(column, name)
     if is_boolean(column):
-        return "classification", "text"
+        return "classification", "truth values"
     text = parsed(column)[1]
     if text.any():
         if are_amounts(column, text).mean() >= 0.5:

@@ -1,7 +1,7 @@
 """What a model decides of a row: by a threshold, by what decisions cost, or not at all."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from ntk_uq.calibration import (
 )
 from ntk_uq.tables.plan import REJECT, DecisionPlan, check_plan, class_of, cost_matrix
 
-__all__ = ["Decisions", "decisions_from"]
+__all__ = ["Decisions", "check_promises", "decisions_from"]
 
 Floats = NDArray[np.float64]
 
@@ -105,6 +105,27 @@ class Decisions:
             columns = [min(names.index(d), self.cost.shape[1] - 1) for d in decided]
             scores["cost of a decision"] = float(np.mean(self.cost[rows, columns]))
         return scores
+
+
+def check_promises(plan: DecisionPlan, classes: NDArray, y: NDArray) -> None:
+    """Refuse what held-out rows could not promise of any model: there is none to wait for.
+
+    A recall and a share that is rejected are promised by numbers of rows; of positive ones as many
+    as there are, where others are rejected before them. A precision is the model's.
+
+    Parameters
+    ----------
+    plan, classes
+        As in `decisions_from`.
+    y : array of shape [n]
+        Labels of held-out rows.
+    """
+    if isinstance(plan.threshold, tuple) and plan.threshold[0] == "precision":
+        plan = replace(plan, threshold=None)
+    positive = 1 if plan.positive is None else class_of(plan.positive, classes)
+    doubtful = np.argsort(y != classes[positive], kind="stable")
+    uncertainty = np.argsort(doubtful).astype(np.float64)
+    decisions_from(plan, classes, y, (y[:, None] == classes).astype(np.float64), uncertainty)
 
 
 def decisions_from(

@@ -148,9 +148,10 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         check_order(self, X)
         coded = self.coded(X)
         check_numbers("X", coded, missing=True)
-        return self.features(
-            validate_data(self, coded, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
+        values = validate_data(
+            self, coded, dtype=np.float64, ensure_all_finite="allow-nan", reset=False
         )
+        return self.features(values, rows_of(X))
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray:
         """Names of the features: of the column, and of the category.
@@ -210,13 +211,14 @@ class TableEncoder(TransformerMixin, BaseEstimator):
                 elif str(dtype) == "object":  # NumPy makes no number of pandas.NA
                     table.isetitem(j, X.iloc[:, j].where(X.iloc[:, j].notna(), np.nan))
             return table
-        if not self._known:
+        if not self._known and getattr(getattr(X, "dtype", None), "kind", "") != "O":
             return X
         table = np.array(X, dtype=object)
         if table.ndim == 2:
             for j in self._known:
                 if j < table.shape[1]:
                     table[:, j] = self._code(j, table[:, j])
+            table[_isna(table)] = np.nan  # as above
         return table
 
     def learn_scales(self, values: Floats, weights: Floats | None = None) -> Self:
@@ -243,20 +245,20 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             self._tails = CompressedTails.of(self._scaler.transform(filled), weights)
         return self
 
-    def features(self, values: Floats) -> Floats:
-        """Features of what is coded [m, d], and a warning of what is new."""
+    def features(self, values: Floats, rows: Any = None) -> Floats:
+        """Features of what is coded [m, d], and a warning of what is new, by the index of rows."""
         blocks = []
         if self._scaler is not None and self._tails is not None:
             numbers = values[:, self._numeric]
             gaps = np.isnan(numbers)
             known = np.isin(self._numeric, self._missing)
-            self._warn_of_gaps(gaps & ~known)
+            self._warn_of_gaps(gaps & ~known, rows)
             filled = np.where(gaps, self._medians, numbers)
             scaled = (filled - self._scaler.mean_) / self._scaler.scale_
             blocks += [self._tails.transform(scaled), gaps[:, known]]
         for j, codes in self._codes.items():
             indicators = values[:, j, None] == codes
-            self._warn_of_category(j, ~indicators.any(axis=1))
+            self._warn_of_category(j, ~indicators.any(axis=1), rows)
             blocks.append(indicators)
         return np.concatenate(blocks, axis=1, dtype=np.float64)
 
@@ -325,23 +327,26 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             )
         return empty
 
-    def _warn_of_gaps(self, gaps: NDArray[np.bool_]) -> None:
+    def _warn_of_gaps(self, gaps: NDArray[np.bool_], rows: Any) -> None:
         if gaps.any():
+            from ntk_uq.tables.places import row_name
+
             row, number = np.argwhere(gaps)[0]
             warn_user(
-                f"X, {self._name(self._numeric[number])}, is empty in row {row}, and was nowhere "
-                "empty in the training data: its median is taken, and the uncertainty does not "
-                "show it.",
+                f"X, {self._name(self._numeric[number])}, is empty in {row_name(rows, row)}, and "
+                "was nowhere empty in the training data: its median is taken, and the uncertainty "
+                "does not show it.",
                 UnseenWarning,
             )
 
-    def _warn_of_category(self, j: int, unknown: NDArray[np.bool_]) -> None:
+    def _warn_of_category(self, j: int, unknown: NDArray[np.bool_], rows: Any) -> None:
         if unknown.any():
-            others = f" and {unknown.sum() - 1} more" if unknown.sum() > 1 else ""
+            from ntk_uq.tables.places import and_others, row_name
+
+            where = f"{row_name(rows, int(np.argmax(unknown)))}{and_others(unknown)}"
             warn_user(
-                f"X, {self._name(j)}, holds in row {int(np.argmax(unknown))}{others} what no row "
-                "of the training data had: it counts as none of the known categories, and the "
-                "uncertainty does not show it.",
+                f"X, {self._name(j)}, holds in {where} what no row of the training data had: it "
+                "counts as none of the known categories, and the uncertainty does not show it.",
                 UnseenWarning,
             )
 
@@ -376,6 +381,11 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         codes[codes < 0] = _UNKNOWN
         codes[_isna(values)] = len(known)
         return codes
+
+
+def rows_of(X: Any) -> Any:
+    """The index of a frame's rows, by which its user knows them; None of an array."""
+    return getattr(X, "index", None) if hasattr(X, "iloc") else None
 
 
 def _check_choice(chosen: str) -> None:

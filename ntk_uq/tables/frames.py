@@ -73,6 +73,9 @@ def model_frame(
     if target in drop or target in categorical:
         raise ValueError(f"{target!r} is the target: it cannot be dropped or encoded.")
     weights = None if weight is None else _weights(table[weight], target, name)
+    if weights is not None:
+        # Here, so that none is held out: what is promised of rows is not of these.
+        table, weights = table[weights > 0], weights[weights > 0]
     used = table.columns.drop(list({target, *drop, *weighing}))
     check_named(used, table, name)
     if not len(used):
@@ -148,6 +151,8 @@ def _weights(column: pd.Series, target: str, name: str) -> NDArray[np.float64]:
             f"The weight {column.name!r} of {name} is negative in {first(column, weights < 0)}: a "
             "weight of 2 is the row twice, and 0 leaves it out."
         )
+    if not weights.any():
+        raise ValueError(f"The weight {column.name!r} of {name} is 0 in every row: none is left.")
     return weights
 
 

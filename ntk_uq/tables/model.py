@@ -30,7 +30,7 @@ from ntk_uq.calibration import (
 )
 from ntk_uq.tables.cells import Floats, as_known, as_text
 from ntk_uq.tables.columns import Task, check_present, labels, numbers
-from ntk_uq.tables.decisions import Decisions, decisions_from
+from ntk_uq.tables.decisions import Decisions, check_promises, decisions_from
 from ntk_uq.tables.encoder import TableEncoder
 from ntk_uq.tables.frames import (
     SEPARATOR,
@@ -516,6 +516,8 @@ def fit_frame(
     holds_out = conformal is not None or (decide is not None and decide.needs_held_out)
     if holds_out:
         train, held_out = _hold_out(y, task, conformal, seed, name)
+    if decide is not None and decide.needs_held_out:
+        check_promises(decide, np.unique(y), y[held_out])
     weights = {}
     if frame.weights is not None:
         weights = {f"{step}__sample_weight": frame.weights[train] for step, _ in steps}

@@ -16,13 +16,21 @@ __all__ = [
     "check_rows",
     "example",
     "first",
+    "row_name",
 ]
 
 
 def first(column: pd.Series | pd.DataFrame, flags: Any) -> str:
     """Where the first flag is: a line of a file, or the row of that index."""
-    label = column.index[int(np.asarray(flags).argmax())]
-    kind = column.index.name if column.index.name in ("line", "row") else "row"
+    return row_name(column.index, int(np.asarray(flags).argmax()))
+
+
+def row_name(index: pd.Index | None, at: int) -> str:
+    """The row at a place: a line of a file, or of a frame by its index; without one its number."""
+    if index is None:
+        return f"row {at}"
+    label = index[at]
+    kind = index.name if index.name in ("line", "row") else "row"
     return f"{kind} {label!r}" if isinstance(label, str) else f"{kind} {label}"
 
 

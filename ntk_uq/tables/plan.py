@@ -47,6 +47,11 @@ class DecisionPlan:
 
 def check_plan(plan: DecisionPlan, classes: NDArray) -> None:
     """Refuse what names no class, a threshold among more than two, costs that decide nothing."""
+    if REJECT in classes.astype(str):
+        raise ValueError(
+            f"the class {REJECT!r} has the name of the decision to leave a row to someone else: "
+            "rename it, or fit without decisions"
+        )
     if plan.threshold is not None and len(classes) != 2:
         raise ValueError(
             f"a threshold decides between two classes, and there are {len(classes)}: give what "

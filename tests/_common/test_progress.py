@@ -71,6 +71,11 @@ def test_draws_under_way_count_for_orders_of_magnitude():
     told(np.array([np.inf, np.nan]))  # where rates overflow
     told(np.array([0.0, 1e-6]))
     assert seen == [(0, 2, np.inf), (2, 2, 1e-6)]
+    seen.clear()
+    told = by_gaps(lambda *at, gap: seen.append(at), 1e-6, range(1, 2), 4, steps=100)
+    for gap in (1.0, 1e-3, 1e-6):
+        told(np.array([gap]))
+    assert seen == [(100, 400), (150, 400), (200, 400)]
     assert by_gaps(None, 1e-6, range(2), 2) is None
 
 

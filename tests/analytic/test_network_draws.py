@@ -1,5 +1,6 @@
 """Draws whose prior functions are networks, and Theta in tiles, against dense solutions."""
 
+import contextlib
 from dataclasses import replace
 
 import jax
@@ -96,6 +97,25 @@ def test_predictions_have_the_law_of_exact_prior_functions(monkeypatch):
     assert np.all(np.abs(ratio) < level * np.sqrt(1 / 300))
     for a, b in zip(ours.T, exact.T, strict=True):
         assert stats.ks_2samp(a, b).pvalue > 1e-5
+
+
+def test_progress_moves_while_the_mode_is_sought(monkeypatch):
+    """It is a single solution, and takes long of many points."""
+    bars = {}
+
+    @contextlib.contextmanager
+    def bar(label, total, show):
+        bars[label] = []
+        yield lambda done, total, **figures: bars[label].append(done / total)
+
+    monkeypatch.setattr("ntk_uq.analytic.network_draws.progress_bar", bar)
+    InfiniteEnsemble("none", prior_functions="networks").fit(problem(Categorical(), reg=1e-4))
+    for label in ("deflation", "mode"):
+        shares = np.array(bars[label])
+        assert (np.diff(shares) >= 0).all()
+        assert len(set(shares[(shares > 0) & (shares < 1)])) > 1
+        # Each ends at its own tolerance.
+        assert shares[-1] == 1
 
 
 def test_draws_are_functions(tmp_path):

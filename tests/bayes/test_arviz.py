@@ -2,15 +2,19 @@
 
 import csv
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
+import arviz as az
+import jax
 import numpy as np
 import pytest
 from scipy import stats
 from scipy.special import log_softmax
 
 from ntk_uq import MLP, BayesianClassifier, BayesianRegressor
+from ntk_uq.bayes import SamplingWarning, predictions_group
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import arviz_functions
@@ -29,10 +33,12 @@ TABLE = list(csv.DictReader(arviz_functions.TABLE.read_text().splitlines()))
 def trees():
     counts = {"num_warmup": 100, "num_samples": 100, "num_chains": 2}
     net = MLP(depth=1)
-    return {
-        "regressor": BayesianRegressor(net, noise=0.3, **counts).fit(X, TARGET).posterior_,
-        "classifier": BayesianClassifier(net, **counts).fit(X, LABELS).posterior_,
-    }
+    with warnings.catch_warnings():  # chains are short
+        warnings.simplefilter("ignore", SamplingWarning)
+        return {
+            "regressor": BayesianRegressor(net, noise=0.3, **counts).fit(X, TARGET).posterior_,
+            "classifier": BayesianClassifier(net, **counts).fit(X, LABELS).posterior_,
+        }
 
 
 # The table is of the ArviZ that constraints.txt pins: others have other functions and messages.
@@ -105,3 +111,31 @@ def test_codes_densities_and_prior(trees):
     np.testing.assert_allclose(
         tree.log_prior["z"].values.ravel(), -0.5 * np.sum(z**2, axis=0), rtol=1e-3
     )
+
+
+@pytest.mark.filterwarnings("ignore")  # chains are short
+def test_test_points_are_a_group_of_their_own():
+    """Of the posterior's chains and draws: at the training points their latents are these."""
+    counts = {"num_warmup": 100, "num_samples": 100, "num_chains": 2}
+    clf = BayesianClassifier(MLP(depth=1), **counts).fit(X, LABELS)
+    at_training = {"key": jax.random.key(0), "prediction": clf.predict_distribution(X)}
+    group = predictions_group(**at_training, output_names=clf.classes_)
+    tree = clf.posterior_
+    assert group["f"].dims == tree.posterior["f"].dims
+    np.testing.assert_allclose(group["f"], tree.posterior["f"], atol=1e-2)
+    new = clf.predict_distribution(X[:3] + 0.1)
+    tree["predictions"] = predictions_group(
+        jax.random.key(1), new, output_names=clf.classes_, points=["p", "q", "r"]
+    )
+    assert tree.predictions["y"].dims == ("chain", "draw", "point")
+    assert tree.predictions.attrs["classes"] == ["ant", "bee", "cat"]
+    np.testing.assert_array_equal(tree.predictions["point"], ["p", "q", "r"])
+    assert "f[p, ant]" in az.summary(tree, group="predictions", var_names="f").index
+    # Codes are drawn with the probabilities of their own latents: 600 in all.
+    p = np.exp(log_softmax(tree.predictions["f"].values, axis=-1)).reshape(-1, 3)
+    count = np.bincount(tree.predictions["y"].values.ravel(), minlength=3)
+    assert np.all(np.abs(count - p.sum(0)) < 4 * np.sqrt((p * (1 - p)).sum(0) + 1))
+    closed = BayesianRegressor(MLP(depth=1), noise=0.3, sampler="laplace").fit(X, TARGET)
+    prediction = closed.predict_distribution(X)
+    with pytest.raises(TypeError, match="which has draws; got GaussianPrediction"):
+        predictions_group(jax.random.key(0), prediction, output_names=[0])

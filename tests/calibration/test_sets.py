@@ -7,6 +7,7 @@ import pytest
 from mapie.conformity_scores import APSConformityScore
 
 from ntk_uq.calibration import (
+    ConformalIntervals,
     conformal_intervals,
     conformal_quantile,
     conformal_sets,
@@ -123,6 +124,12 @@ def test_coverage_of_intervals(asymmetric, normalised):
         assert np.all(mean < (1 - level) / 2 + 4 * error)
     else:
         assert mean[0] + 4 * error.sum() < mean[1]
+
+
+def test_intervals_say_their_guarantee():
+    asymmetric, average = (ConformalIntervals(1.0, 1.0, 0.8, which) for which in (True, False))
+    assert asymmetric.guarantee.endswith("exceeded with probability at most 0.1")
+    assert average.guarantee.endswith("probability at least 0.8, on average over all rows")
 
 
 def test_coverage_by_class_counts():

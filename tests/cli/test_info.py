@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from example_tables import FIT, FRAME, QUICK, SIZE, WEIGHT, shell
 from sklearn.model_selection import train_test_split
 
 import ntk_uq as nuq
-from ntk_uq.cli.info import _choice
+from ntk_uq.cli.info import _arguments, _choice
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -71,6 +72,21 @@ def test_calibration_is_of_rows_that_were_held_out(folder, capsys):
     assert "Calibration: unknown, as no rows were held out" in capsys.readouterr().out
 
 
+def test_what_is_promised_and_decided(folder, capsys):
+    """As fit said it."""
+    cost = ["--cost", "yes:no=5", "--cost", "no:yes=1"]
+    shell(*FIT, *QUICK, "--conformal", "0.7", *cost)
+    said = capsys.readouterr().out
+    shell("info", "model.ntk")
+    out = capsys.readouterr().out
+    promise = "each class is in the sets of its rows with probability at least 0.7"
+    assert f"Prediction sets: {promise}, by" in said
+    assert f"  promised: {promise}\n" in out
+    decided = "ecisions: those of the least expected cost, if the probabilities are right"
+    assert f"D{decided}" in said
+    assert f"  d{decided}" in out
+
+
 @pytest.mark.filterwarnings("ignore:.* was written with scikit-learn")
 def test_a_model_of_an_earlier_version(capsys):
     assert shell("info", GOLDEN / "ntk-gaussian.ntk") == 0
@@ -89,6 +105,29 @@ def test_a_mixture(capsys):
     assert mixture["held_out_log_probability"] == held.score
     shell("info", path)
     assert "with it, mixed: " in capsys.readouterr().out
+
+
+def test_columns_that_are_empty(tmp_path, capsys):
+    """A frame's, which the estimator leaves out, whether of numbers or of categories."""
+    nothing = np.full(10, np.nan)
+    frame = pd.DataFrame({"x": np.arange(10.0), "gone": nothing})
+    frame["none"] = pd.Categorical(nothing, ["a", "b"])
+    clf = nuq.NTKClassifier(reg=1.0, method="gaussian")
+    with pytest.warns(UserWarning, match="gone, none"):
+        clf.fit(frame, [0, 1] * 5)
+    nuq.save(clf, tmp_path / "model.ntk")
+    shell("info", tmp_path / "model.ntk")
+    lines = capsys.readouterr().out.splitlines()
+    assert "  x: 0 to 9" in lines
+    assert "  gone: empty in all rows, and left out" in lines
+    assert "  none: empty in all rows, and left out" in lines
+
+
+def test_many_numbers_of_a_setting():
+    """The scale of each feature of a wide table would fill the screen."""
+    network = {"kind": "Net", "scales": [0.5, *[1.0] * 74, 4.18104], "w_std": [1.0, 1.5]}
+    expected = "Net(scales=76 numbers from 0.5 to 4.18, w_std=[1.0, 1.5])"
+    assert _arguments(network) == expected
 
 
 def test_labels_that_count_more():

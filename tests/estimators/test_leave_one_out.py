@@ -54,21 +54,23 @@ def test_rows_weights_and_units():
     assert np.array_equal(refits.elpd_i["point"], found.elpd_i["point"])
 
 
-def test_the_table_of_fit():
+@pytest.mark.parametrize("weights", [None, np.r_[2.0, np.ones(11)]], ids=["alike", "weighted"])
+def test_the_table_of_fit(weights):
     """Categories and gaps, as their features in a pipeline's last step."""
     table = pd.DataFrame(X, columns=["size", "mass"]).assign(kind=np.where(X[:, 1] > 0, "a", "b"))
     table.loc[3, "size"] = None
     settings = {"reg": 1.0, "noise": 0.3}
     whole = nuq.NTKRegressor(nuq.MLP(), **settings)
     for leave_out in (nuq.loo, partial(nuq.loo_kfold, k=3)):
-        by_itself = nuq.NTKRegressor(**settings).fit(table, TARGET)
-        found = leave_out(by_itself, table, TARGET)
+        by_itself = nuq.NTKRegressor(**settings).fit(table, TARGET, weights)
+        found = leave_out(by_itself, table, TARGET, weights)
         assert found.elpd == pytest.approx(found.elpd_i.values.sum())
-    encoder = nuq.TableEncoder().fit(table)
-    centred, scale = TARGET - TARGET.mean(), TARGET.std()
-    scaled = whole.set_params(noise=0.3 / scale).fit(encoder.transform(table), centred / scale)
-    expected = nuq.loo(scaled, encoder.transform(table), centred / scale)
-    found = nuq.loo(by_itself, table, TARGET)
+    features = nuq.TableEncoder().fit(table, sample_weight=weights).transform(table)
+    centred = TARGET - np.average(TARGET, weights=weights)
+    scale = np.sqrt(np.average(centred**2, weights=weights))
+    scaled = whole.set_params(noise=0.3 / scale).fit(features, centred / scale, weights)
+    expected = nuq.loo(scaled, features, centred / scale, weights)
+    found = nuq.loo(by_itself, table, TARGET, weights)
     np.testing.assert_allclose(found.elpd_i, expected.elpd_i - np.log(scale), atol=1e-6)
 
 

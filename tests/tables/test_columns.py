@@ -62,7 +62,7 @@ def test_truth_is_a_category_in_any_dtype():
         for dtype in (object, "boolean"):
             truth = pd.Series(cells, dtype=dtype, name="x")
             assert is_categorical(truth, "t")
-            assert guess_task(truth.dropna(), "t")[0] == "classification"
+            assert guess_task(truth.dropna(), "t") == ("classification", "truth values")
             assert labels(truth.dropna(), "t")[0] == "True"
 
 

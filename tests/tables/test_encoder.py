@@ -145,6 +145,18 @@ def test_columns_in_another_order_are_said_to_be():
             fitted(TABLE[TABLE.columns[::-1]])
 
 
+@pytest.mark.parametrize("gap", [None, np.nan, pd.NA])
+@pytest.mark.parametrize("categories", [None, [1]], ids=["numbers", "categories"])
+def test_gaps_of_an_array_of_objects(gap, categories):
+    """As ``frame.to_numpy()`` makes one of pandas' nullable types."""
+    values = np.array([[1.0, 2.0], [gap, 3.0], [2.0, gap], [3.0, 3.0]] * 2, dtype=object)
+    plain = np.where(pd.isna(values), np.nan, values).astype(float)
+    encoder = nuq.TableEncoder(categories)
+    expected = encoder.fit_transform(plain)
+    np.testing.assert_array_equal(encoder.fit_transform(values), expected)
+    np.testing.assert_array_equal(encoder.transform(values[:2]), expected[:2])
+
+
 def test_what_is_new_is_said():
     model = nuq.NTKClassifier(reg=1.0, n_draws=4).fit(TABLE, Y)
     new = TABLE[:5].assign(kind=["x", "q", "y", "q", "z"])
@@ -153,6 +165,11 @@ def test_what_is_new_is_said():
     new = TABLE[:5].assign(size=np.nan)
     with pytest.warns(UnseenWarning, match="column 'size', is empty in row 0, and was nowhere"):
         model.predict(new)
+    # The rows as their user knows them, as TableModel names them too.
+    new = new.set_index(pd.Index(["a", "b", "c", "d", "e"]))
+    for seen_by in (model.predict, model.encoder_.transform):
+        with pytest.warns(UnseenWarning, match="is empty in row 'a', and"):
+            seen_by(new)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.predict(TABLE)

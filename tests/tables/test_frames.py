@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 from example_tables import Saw
@@ -56,3 +57,15 @@ def test_what_is_wrong_with_a_table_is_said_at_once(tmp_path):
     assert ended.stderr.count("'5%' in line 2") == 3
     assert ended.stderr.count("no class 'w'") == 2
     assert "is no file of nuq.save" in ended.stderr
+
+
+def test_rows_of_weight_zero_are_left_out():
+    """Also of those that could be held out, and of what is asked of the rows that are left."""
+    y, w = [*"abacabac", None], [1, 2, 3, 0, 1, 2, 3, 0, 0]
+    table = pd.DataFrame({"x": np.arange(9.0), "y": y, "w": w})
+    frame = model_frame(table, "y", "classification", weight="w", name="table")
+    assert frame.features.index.tolist() == [0, 1, 2, 4, 5, 6]
+    assert frame.y.tolist() == [*"abaaba"]
+    assert frame.weights.tolist() == [1, 2, 3, 1, 2, 3]
+    with pytest.raises(ValueError, match="'w' of table is 0 in every row"):
+        model_frame(table.assign(w=0), "y", "classification", weight="w", name="table")
