@@ -164,6 +164,31 @@ CASES = {
 }
 
 
+SOFT = {
+    "softplus": (jax.nn.softplus, lambda u: jnp.log1p(jnp.exp(u))),
+    "mish": (jax.nn.mish, lambda u: u * jnp.tanh(jnp.log1p(jnp.exp(u)))),
+    "log sigmoid": (jax.nn.log_sigmoid, lambda u: -jnp.log1p(jnp.exp(-u))),
+    "log cosh": (
+        lambda u: jnp.logaddexp(u, -u),
+        lambda u: jnp.log(jnp.exp(u) + jnp.exp(-u)),
+    ),
+}
+
+
+@pytest.mark.cases(2)
+@pytest.mark.parametrize("name", SOFT)
+def test_functions_whose_derivative_is_written_out(name):
+    """As the same function in operations that JAX derives by itself."""
+    ours, plain = (
+        nuq.Architecture(
+            functools.partial(Network, {"a": first}, lambda m, x, phi=phi: phi(m.a(x)), width=8)
+        ).kernels(TABLES)
+        for phi in SOFT[name]
+    )
+    for kernel, expected in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(kernel, expected, rtol=1e-8)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def sample(net, x, members):
     """NNGP kernel and NTK of networks at initialisation, [members, n, n] each."""
