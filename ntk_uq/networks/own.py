@@ -288,10 +288,13 @@ def _check_state(module: Any) -> None:
             f"returned {type(module).__name__}."
         )
     other_state = nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.Param)))
-    kinds = sorted({type(variable).__name__ for _, variable in other_state})
-    if kinds:
+    if other_state:
+        held = ", ".join(
+            f"{'.'.join(map(str, path))}: {type(variable).__name__}"
+            for path, variable in sorted(other_state, key=lambda item: str(item[0]))
+        )
         raise ValueError(
-            f"{type(module).__name__} holds state besides its parameters ({', '.join(kinds)}), "
+            f"{type(module).__name__} holds state besides its parameters ({held}), "
             "as batch normalisation and dropout do. An output that depends on the rest of the "
             "batch, or on fresh noise, is no function of parameters and input, and has no "
             "tangent kernel: take these layers out."
