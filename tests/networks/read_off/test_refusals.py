@@ -69,6 +69,11 @@ def other_positions(m, h):
     return m.b(h).mean((1, 2)) + m.b(h.mean((1, 2)))  # here
 
 
+def joined_layers(m, h):
+    h = h.reshape(len(h), 16, -1)
+    return jnp.concatenate([nnx.relu(h), m.b(nnx.relu(h))], axis=1).mean(1)  # here
+
+
 def whole_numbers(m, h):
     return h.mean((1, 2)).astype(int) + m.b.bias[...] * h.mean((1, 2))
 
@@ -91,6 +96,7 @@ def pole(m, h):
 
 REFUSED = {
     other_positions: "dot_general",
+    joined_layers: "concatenate",
     straight: "custom_jvp_call",
     max_pool: "reduce_window_max",
     attention: "dot_general",
