@@ -131,9 +131,27 @@ class Normed(Zero):
         self.norm = nnx.BatchNorm(in_features, rngs=rngs)
 
 
+class Mistaken(Sequential):
+    def __call__(self, x):
+        return super().__call__(x[:, :-1])
+
+
+def start(module):
+    return nuq.Architecture(module).init(jax.random.key(0), 3, 2)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: start(nnx.Sequential), "Sequential failed, called with in_features=3, "),
+        (
+            lambda: nuq.Architecture(Mistaken).kernels(X),
+            rf"Mistaken failed, called with points of shape .*{__file__}:\d+ \(__call__\): TypeErr",
+        ),
+        (
+            lambda: nuq.Architecture(Zero(3, 2, rngs=nnx.Rngs(0))),
+            "trained already is for nuq.Linearized",
+        ),
         (lambda: nuq.Architecture(Normed).init(jax.random.key(0), 3, 2), "norm.mean: BatchStat"),
         (lambda: nuq.Architecture(Zero).init(jax.random.key(0), 3, 2), "starts at zero"),
         (lambda: nuq.Architecture(Uneven).init(jax.random.key(0), 3, 2), "differ from one"),

@@ -24,6 +24,7 @@ from ntk_uq.networks.read_off.values import Given, Layer, NoLimitError, Weights,
 __all__ = [
     "UnreadableError",
     "check_points_apart",
+    "is_users",
     "read_kernel_diag",
     "read_kernels",
     "read_off",
@@ -259,6 +260,11 @@ def _line(eqn: Any) -> str:
             line = getattr(frame, "line_num", getattr(frame, "start_line", 0))
             return f"{frame.file_name}:{line} ({frame.function_name})"
     return "in a library"
+
+
+def is_users(frame: Any) -> bool:
+    """Whether a line of a traceback is of the user's own code."""
+    return not frame.filename.startswith(_LIBRARIES)
 
 
 # Outputs of the module that is read: a number that is no hidden layer's.
