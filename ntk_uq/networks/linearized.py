@@ -92,9 +92,10 @@ class Linearized(BaseArchitecture):
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nnx.Module):
+            given = getattr(self.model, "__name__", type(self.model).__name__)
             raise ValueError(
                 "model must be a trained network, an instance of a flax.nnx.Module; got "
-                f"{self.model!r}. What builds untrained ones is for Architecture."
+                f"{given}. What builds untrained ones is for Architecture."
             )
         if self.prior_mean not in _PRIOR_MEANS:
             raise ValueError(f'prior_mean must be "model" or "zero"; got {self.prior_mean!r}.')
@@ -106,7 +107,8 @@ class Linearized(BaseArchitecture):
         if not leaves:
             raise ValueError(
                 f"parameters={self.parameters!r} chooses none of the network's parameters, "
-                f"{_paths(nnx.state(model, nnx.Param))}. Give nnx.Param for all, or an nnx filter."
+                f"{_paths(nnx.state(model, nnx.Param))}. Give nnx.Param for all, or an nnx filter: "
+                'nnx.All(nnx.Param, nnx.PathContains("readout")) is of a layer of that name.'
             )
         if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
             raise ValueError(
@@ -132,8 +134,8 @@ class Linearized(BaseArchitecture):
         """Refused: outputs share no kernel."""
         raise ValueError(
             "A trained network has no kernels at infinite width, and its outputs share none. "
-            "Linearized is for NTKClassifier and NTKRegressor; tangent_kernel gives its kernel "
-            "of all outputs."
+            "Linearized is for NTKClassifier and NTKRegressor; its kernel of all outputs is "
+            "net.tangent_kernel(net.tangent.params, X)."
         )
 
     def kernel_diag_block(self, x: jax.Array) -> Kernels:
