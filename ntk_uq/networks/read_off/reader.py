@@ -376,7 +376,7 @@ def _given(architecture: Any) -> str:
 @functools.partial(jax.jit, static_argnums=0)
 def read_kernels(architecture: Any, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
     """Kernels [n1, n2] of an architecture, read off its module."""
-    shape = len(x1), len(x1 if x2 is None else x2)
+    shape = x1.shape[0], (x1 if x2 is None else x2).shape[0]
     found = _of_architecture(architecture, x1, x2)
     return _kernels(found, shape, "12", _given(architecture))
 
@@ -385,7 +385,7 @@ def read_kernels(architecture: Any, x1: jax.Array, x2: jax.Array | None = None) 
 def read_kernel_diag(architecture: Any, x: jax.Array) -> Kernels:
     """Diagonals [n] of the kernels of an architecture, read off its module."""
     found = _of_architecture(architecture, x, None)
-    return _kernels(found, (len(x),), "11", _given(architecture))
+    return _kernels(found, x.shape[:1], "11", _given(architecture))
 
 
 def rows_at_once(point: np.ndarray, bytes_: int = 2**26) -> int:
