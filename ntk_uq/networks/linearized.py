@@ -28,7 +28,7 @@ _BLOCK_BYTES = 2**28
 _PRIOR_MEANS = ("model", "zero")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Linearized(BaseArchitecture):
     r"""A trained Flax NNX network, linearised where it stands.
 
@@ -116,6 +116,11 @@ class Linearized(BaseArchitecture):
                 "real numbers that a network can be differentiated by. Give nnx.Param, or less."
             )
         object.__setattr__(self, "tangent", Tangent(chosen, rest, graphdef))
+
+    def __repr__(self) -> str:
+        chosen = "" if self.parameters is nnx.Param else f", {self.parameters!r}"
+        model = f"{type(self.model).__name__}, {self.tangent.size:,} parameters"
+        return f"Linearized(<{model}>{chosen}, prior_mean={self.prior_mean!r})"
 
     def module(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
         """Build no network: there is one."""

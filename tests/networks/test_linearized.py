@@ -105,6 +105,7 @@ def test_chosen_parameters():
     model = ConvolutionalNetwork(nnx.Rngs(0))
     net = nuq.Linearized(model, nnx.All(nnx.Param, nnx.PathContains("readout")))
     assert net.tangent.size == 7 * 3 + 3
+    assert repr(net).startswith("Linearized(<ConvolutionalNetwork, 24 parameters>, All(")
     pooled = nnx.avg_pool(nnx.relu(model.conv1(IMAGES)), (2, 2), strides=(1, 1))
     inputs = nnx.tanh(model.hidden(nnx.gelu(model.conv2(pooled)).reshape(len(IMAGES), -1)))
     expected = np.einsum("ij,cd->icjd", 1 + np.asarray(inputs @ inputs.T), np.eye(3))
