@@ -1,6 +1,7 @@
 """Kernels of an infinitely wide module, by carrying out its forward pass on covariances."""
 
 import functools
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -368,9 +369,12 @@ def _of_architecture(architecture: Any, x1: jax.Array, x2: jax.Array | None) -> 
 
 
 def _given(architecture: Any) -> str:
-    """A class by its name; other factories have none that a user's program knows."""
+    """A class by its name, with its settings; others have none that a user's program knows."""
     factory = architecture.module
-    return factory.__name__ if isinstance(factory, type) else "module"
+    name = factory.__name__ if isinstance(factory, type) else "module"
+    settings = {"width": None, "parameterization": "ntk", "b_std": 0.3}
+    given = {key: getattr(architecture, key, usual) for key, usual in settings.items()}
+    return name + "".join(f", {k}={json.dumps(v)}" for k, v in given.items() if v != settings[k])
 
 
 @functools.partial(jax.jit, static_argnums=0)

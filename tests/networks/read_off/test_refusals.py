@@ -159,6 +159,8 @@ def test_the_line_to_paste_works():
         nuq.Architecture(Pooled).kernels(IMAGES)
     (line,) = re.findall(r"nuq\.Architecture\(.*?\)", str(raised.value))
     assert eval(line, names).kernels(IMAGES).ntk.shape == (len(IMAGES),) * 2
+    with pytest.raises(UnreadableError, match=r'\(Pooled, parameterization="own", kernels="emp'):
+        nuq.Architecture(Pooled, parameterization="own").kernels(IMAGES)
     with pytest.raises(UnreadableError, match=r"Architecture\(module, "):
         nuq.Architecture(functools.partial(Pooled)).kernels(IMAGES)
 
