@@ -230,7 +230,8 @@ def check_time(time: Any, uncertainty: str) -> None:
     ):
         raise ValueError(
             "time must be at least 0, in units of gradient flow on the sum of losses (learning "
-            f"rate times steps), or None for the end of training; got {shown(time)}."
+            f"rate times steps), or None for the end of training; got {shown(time)}. "
+            'Several are compared by scikit-learn: GridSearchCV(estimator, {"time": [0.1, 1.0]}).'
         )
     if time is not None and uncertainty == "posterior":
         raise ValueError(

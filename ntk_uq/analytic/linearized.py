@@ -37,6 +37,7 @@ from ntk_uq._common.solver import DualSolution, large_directions, solve_dual
 from ntk_uq._common.support import Support
 from ntk_uq._common.tiles import SymmetricTiles, tiled_bytes
 from ntk_uq._common.uncertainty import Uncertainty
+from ntk_uq._common.warnings import warn_user
 from ntk_uq.analytic.budget import _max_iter
 from ntk_uq.analytic.exact import _solve_draws, _standard_normal
 from ntk_uq.analytic.flow import check_time, follow_flow
@@ -73,6 +74,26 @@ _MODE_TOLERANCE_OF_TILES = 1e-6
 _DIRECTIONS = 128
 # Share of the memory that a kernel may take: its factor, or work space, takes as much again.
 _SHARE = 0.35
+
+
+# Points whose outputs are looked at.
+_LOOKED_AT = 100
+_ONE_LOGIT = (
+    " Of two classes with one logit z between them the logits are 0 and z: give a module that "
+    "returns jnp.concatenate([jnp.zeros_like(z), z], axis=1), z of shape [n, 1]."
+)
+
+
+def _warn_of_probabilities(outputs: Floats, targets: Floats) -> None:
+    """Warn where outputs for classes are probabilities, so that a softmax is applied twice."""
+    simplex = [
+        np.all(p >= 0) and np.allclose(np.sum(p, 1), 1, atol=1e-4) for p in (outputs, targets)
+    ]
+    if all(simplex) and outputs.shape[1] > 1:
+        warn_user(
+            "The network's outputs are probabilities, at least 0 and 1 in sum, and logits are "
+            "needed: leave out its last softmax."
+        )
 
 
 def check_linearized(uncertainty: Uncertainty, reg: Any, time: Any = None) -> None:
@@ -177,7 +198,10 @@ class LinearizedEnsemble:
                 raise ValueError(
                     f"The network has {found} outputs, and the targets {outputs}: for classes "
                     "every label must be in y, in the order of the network's outputs."
+                    + _ONE_LOGIT
+                    * (found == 1 and outputs == 2)
                 )
+            _warn_of_probabilities(net.tangent.at(problem.points[:_LOOKED_AT]), problem.targets)
             factorised = self.method == "gaussian" and self.uncertainty != "none"
             as_matrix = factorised or self.time is not None
             with progress_bar("tangent kernel", n, progress) as told:

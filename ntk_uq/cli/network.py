@@ -108,8 +108,15 @@ def own_network(text: str, width: int | None = None) -> Any:
 
 def _of_width(architecture: Any, width: int | None, text: str) -> Any:
     """The architecture of the width that was asked for, if one was."""
+    from ntk_uq.networks.linearized import Linearized
+
     if width is None:
         return architecture
+    if isinstance(architecture, Linearized):
+        raise ValueError(
+            f"--network {text} is one trained network, and there is none of another width: give "
+            "the class that builds such networks"
+        )
     try:
         if hasattr(architecture, "with_width"):
             return architecture.with_width(width)

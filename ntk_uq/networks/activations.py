@@ -206,6 +206,11 @@ def _by_series(function: Callable[[jax.Array], jax.Array]) -> _Dual:
     return _Dual(spread, pair)
 
 
+def _one_by_one(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    """The function of each number alone."""
+    return jax.vmap(lambda u: jnp.broadcast_to(function(u[None]), (1,))[0])
+
+
 @functools.lru_cache(maxsize=256)
 def dual_of(function: Callable[[jax.Array], jax.Array]) -> _Dual:
     """What a function does to a pair of centred Gaussian variables.
@@ -217,7 +222,14 @@ def dual_of(function: Callable[[jax.Array], jax.Array]) -> _Dual:
     u = np.concatenate([-away[::-1], [0.0], away])
     slope = hermite.derivative(function)
     bend = hermite.derivative(slope)
-    f, *slopes = hermite.values_at(u, function, slope, bend, hermite.derivative(bend))
+    f, alone, *slopes = hermite.values_at(
+        u, function, _one_by_one(function), slope, bend, hermite.derivative(bend)
+    )
+    if not np.allclose(f, alone, rtol=1e-5, atol=1e-6, equal_nan=True):
+        raise ValueError(
+            "An activation is a function of one unit at a time, and this is not: its values at "
+            "several numbers together are not those at each (softmax and normalisations are such)."
+        )
     size = np.abs(f).max()
     if not (np.isfinite(f).all() and size > 0):
         return _by_series(function)

@@ -150,7 +150,13 @@ def values_at(u: np.ndarray, *functions: Function) -> list[np.ndarray]:
     with jax.enable_x64(True):
         like = jax.ShapeDtypeStruct(u.shape, jnp.float64)
         together = jax.jit(lambda u: [jnp.broadcast_to(f(u), u.shape) for f in functions])
-        program = together.lower(like).compile()
+        try:
+            program = together.lower(like).compile()
+        except jax.errors.TracerArrayConversionError:
+            raise ValueError(
+                "An activation must be written in jax.numpy, so that it can be compiled and "
+                "differentiated: jnp.sin in place of np.sin."
+            ) from None
         with jax.ensure_compile_time_eval():
             return [np.asarray(values, np.float64) for values in program(u)]
 

@@ -28,7 +28,7 @@ _BLOCK_BYTES = 2**28
 _PRIOR_MEANS = ("model", "zero")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Linearized(BaseArchitecture):
     r"""A trained Flax NNX network, linearised where it stands.
 
@@ -92,9 +92,10 @@ class Linearized(BaseArchitecture):
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nnx.Module):
+            given = getattr(self.model, "__name__", type(self.model).__name__)
             raise ValueError(
                 "model must be a trained network, an instance of a flax.nnx.Module; got "
-                f"{self.model!r}. What builds untrained ones is for Architecture."
+                f"{given}. What builds untrained ones is for Architecture."
             )
         if self.prior_mean not in _PRIOR_MEANS:
             raise ValueError(f'prior_mean must be "model" or "zero"; got {self.prior_mean!r}.')
@@ -106,7 +107,8 @@ class Linearized(BaseArchitecture):
         if not leaves:
             raise ValueError(
                 f"parameters={self.parameters!r} chooses none of the network's parameters, "
-                f"{_paths(nnx.state(model, nnx.Param))}. Give nnx.Param for all, or an nnx filter."
+                f"{_paths(nnx.state(model, nnx.Param))}. Give nnx.Param for all, or an nnx filter: "
+                'nnx.All(nnx.Param, nnx.PathContains("readout")) is of a layer of that name.'
             )
         if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
             raise ValueError(
@@ -114,6 +116,11 @@ class Linearized(BaseArchitecture):
                 "real numbers that a network can be differentiated by. Give nnx.Param, or less."
             )
         object.__setattr__(self, "tangent", Tangent(chosen, rest, graphdef))
+
+    def __repr__(self) -> str:
+        chosen = "" if self.parameters is nnx.Param else f", {self.parameters!r}"
+        model = f"{type(self.model).__name__}, {self.tangent.size:,} parameters"
+        return f"Linearized(<{model}>{chosen}, prior_mean={self.prior_mean!r})"
 
     def module(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
         """Build no network: there is one."""
@@ -132,8 +139,8 @@ class Linearized(BaseArchitecture):
         """Refused: outputs share no kernel."""
         raise ValueError(
             "A trained network has no kernels at infinite width, and its outputs share none. "
-            "Linearized is for NTKClassifier and NTKRegressor; tangent_kernel gives its kernel "
-            "of all outputs."
+            "Linearized is for NTKClassifier and NTKRegressor; its kernel of all outputs is "
+            "net.tangent_kernel(net.tangent.params, X)."
         )
 
     def kernel_diag_block(self, x: jax.Array) -> Kernels:

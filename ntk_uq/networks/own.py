@@ -2,7 +2,9 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -142,7 +144,8 @@ class Architecture(BaseArchitecture):
             raise ValueError(
                 "module must be a function or class that builds a network, called as "
                 f"module(in_features, out_features, rngs=rngs); got {type(module).__name__}. "
-                "An ensemble builds many networks: pass the class, not an instance."
+                "An ensemble builds many networks: pass the class, not an instance. One that is "
+                "trained already is for nuq.Linearized."
             )
         if not (kernel_fn is None or callable(kernel_fn)):
             raise ValueError(
@@ -212,11 +215,19 @@ class Architecture(BaseArchitecture):
 
     def build(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
         """Build one network; in NTK parameterisation its parameters are the standard normal."""
-        module = self._factory(in_features, out_features, rngs=rngs)
+        called = f"called with in_features={in_features}, out_features={out_features} and rngs"
+        with _mistakes_of(self.module, called):
+            module = self._factory(in_features, out_features, rngs=rngs)
         _check_state(module)
         if self.parameterization == "own":
             return module
         return _Scaled(module, self.laws(in_features, out_features))
+
+    @own_rules()
+    def apply(self, params: Any, x: ArrayLike) -> jax.Array:
+        """Outputs (logits) [n, C] of the network `params` at the points `x` [n, d]."""
+        with _mistakes_of(self.module, f"called with points of shape {np.shape(x)}"):
+            return params(x)
 
     # --- Kernels ----------------------------------------------------------------------------------
 
@@ -280,6 +291,21 @@ def _with_width(module: Any, width: int | None) -> Any:
     return module if width is None else functools.partial(module, width=width)
 
 
+@contextmanager
+def _mistakes_of(module: Any, called: str) -> Iterator[None]:
+    """Say of an error in the user's own code that it is there, and where."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, NameError, AssertionError) as error:
+        name = getattr(module, "__name__", type(module).__name__)
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f", {f.filename}:{f.lineno} ({f.name})" for f in frames if read_off.is_users(f)]
+        where = lines[-1] if lines else ""
+        raise ValueError(
+            f"{name} failed, {called}{where}: {type(error).__name__}: {error}"
+        ) from error
+
+
 def _check_state(module: Any) -> None:
     """Refuse what is no network, or more than a function of parameters and input."""
     if not isinstance(module, nnx.Module):
@@ -288,10 +314,13 @@ def _check_state(module: Any) -> None:
             f"returned {type(module).__name__}."
         )
     other_state = nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.Param)))
-    kinds = sorted({type(variable).__name__ for _, variable in other_state})
-    if kinds:
+    if other_state:
+        held = ", ".join(
+            f"{'.'.join(map(str, path))}: {type(variable).__name__}"
+            for path, variable in sorted(other_state, key=lambda item: str(item[0]))
+        )
         raise ValueError(
-            f"{type(module).__name__} holds state besides its parameters ({', '.join(kinds)}), "
+            f"{type(module).__name__} holds state besides its parameters ({held}), "
             "as batch normalisation and dropout do. An output that depends on the rest of the "
             "batch, or on fresh noise, is no function of parameters and input, and has no "
             "tangent kernel: take these layers out."

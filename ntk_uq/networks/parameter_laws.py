@@ -119,7 +119,8 @@ def parameter_laws(
             u = np.concatenate([_even(size, shift) for shift in _SHIFTS])
             values = np.concatenate([np.sort(part) for part in entries])
             fan_in = math.prod(runs[0][i].shape[:-1])
-            if fan_in > 1 and not np.any(values):
+            # Biases may have several axes, as those of attention's heads and of stacked layers.
+            if fan_in > 1 and not np.any(values) and path.split(".")[-1] != "bias":
                 raise ValueError(
                     f"The parameter {path} starts at zero, and no scale can be read from that. "
                     "Draw it at random, or keep the module's own parameterisation: "

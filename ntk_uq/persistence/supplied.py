@@ -100,7 +100,13 @@ def as_saved(recorded: Any, given: Any, path: Path) -> Any:
             f"{path} was fitted with a trained network, whose parameters it holds: give "
             "architecture=Linearized(model) with a model of the same class, trained or not."
         )
-    return given.with_arrays(recorded["arrays"])
+    try:
+        return given.with_arrays(recorded["arrays"])
+    except ValueError as error:
+        raise RefusedError(
+            f"{path} was fitted with another trained network: {error}. Give a model of the same "
+            "class, with the same choice of parameters."
+        ) from None
 
 
 def check_fingerprint(recorded: Any, given: Any, path: Path) -> None:

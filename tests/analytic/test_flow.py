@@ -92,6 +92,8 @@ def test_refusals():
         classifier(reg=1.0, time=1.0, uncertainty="posterior")
     with pytest.raises(ValueError, match="at least 0"):
         classifier(reg=1.0, time=-1.0)
+    with pytest.raises(ValueError, match="compared by scikit-learn: GridSearchCV"):
+        classifier(reg=1.0, time="cv")
     with pytest.raises(ValueError, match="number for reg"):
         classifier(reg="cv", time=1.0)
     with pytest.raises(ValueError, match="closed form"):

@@ -23,6 +23,12 @@ class Network(nnx.Module):
 
     def __call__(self, x):
         return self.readout(nnx.relu(self.hidden(x)))
+
+class Wrong(Network):
+    def __call__(self, x):
+        return self.readout(x[:, 1:])
+
+trained = Network(4, 2, rngs=nnx.Rngs(0))
 """
 FIT = ["fit", "train.csv", "--target", "y", "--reg", "1", "--method", "gaussian"]
 
@@ -59,9 +65,10 @@ def test_an_architecture_is_taken_as_it_is(folder):
     [
         ("mine.py", "must be FILE.py:NAME"),
         ("other.py:Network", "there is no file other.py"),
-        ("mine.py:Other", "mine.py has no Other; it has Network"),
+        ("mine.py:Other", "mine.py has no Other; it has Network, Wrong"),
         ("sizes.py:WIDTH", "module must be a function or class"),
         ("broken.py:Network", "broken.py failed, ZeroDivisionError"),
+        ("mine.py:Wrong", "Wrong failed, called with points of shape"),
         ("ours.py:MLP", "MLP is a class of architectures: write net = MLP(...) in ours.py"),
     ],
 )
@@ -98,6 +105,11 @@ def test_width_is_the_networks_own_where_none_is_given(network, folder):
     assert own_network("ours.py:net", 16) == nuq.MLP(width=16, depth=1)
     with pytest.raises(ValueError, match=r"linear has no width to set .* leave --width out"):
         own_network("ours.py:linear", 16)
+    (folder / "theirs.py").write_text(
+        "from mine import trained\nfrom ntk_uq import Linearized\n\nnet = Linearized(trained)"
+    )
+    with pytest.raises(ValueError, match=r"is one trained network, .* give the class"):
+        own_network("theirs.py:net", 16)
 
 
 @pytest.mark.slow

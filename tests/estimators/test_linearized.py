@@ -1,5 +1,7 @@
 """Estimators of a trained network: its labels, its file, its refusals."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,7 +89,7 @@ def test_file(model, tmp_path):
         np.testing.assert_array_equal(again.predict_proba(X_TEST), clf.predict_proba(X_TEST))
     with pytest.raises(ValueError, match="Linearized"):
         nuq.load(path, architecture=nuq.Architecture(nnx.Linear))
-    with pytest.raises(ValueError, match="other shapes"):
+    with pytest.raises(ValueError, match=r"other shapes.* Give a model of the same class"):
         nuq.load(path, architecture=nuq.Linearized(nnx.Linear(2, 2, rngs=nnx.Rngs(0))))
     chosen = nnx.All(nnx.Param, nnx.PathContains("readout"))
     with pytest.raises(ValueError, match="other shapes"):
@@ -115,6 +117,32 @@ def test_images():
     net = nuq.Linearized(ConvolutionalNetwork(nnx.Rngs(0)))
     clf = nuq.NTKClassifier(net, reg=1.0, uncertainty="posterior", n_draws=3, progress=False)
     assert clf.fit(images, np.arange(9) % 3).predict_proba(images).shape == (9, 3)
+
+
+class Outputs(nnx.Module):
+    """A network whose outputs are a function of another's."""
+
+    def __init__(self, function, model):
+        self.function, self.model = function, model
+
+    def __call__(self, x):
+        return self.function(self.model(x))
+
+
+def test_outputs_that_are_no_logits(model):
+    """Probabilities, and one logit between two classes: what the error says to paste works."""
+
+    def fitted(function):
+        net = nuq.Linearized(Outputs(function, model))
+        return nuq.NTKClassifier(net, reg=1.0, uncertainty="none", progress=False).fit(X, y)
+
+    with pytest.warns(UserWarning, match="outputs are probabilities.* leave out its last softmax"):
+        fitted(nnx.softmax)
+    with pytest.raises(ValueError, match=r"jnp\.concatenate") as raised:
+        fitted(lambda logits: logits[:, 1:] - logits[:, :1])
+    (code,) = re.findall(r"returns (jnp.*), z of shape", str(raised.value))
+    two = fitted(lambda logits: eval(code, {"jnp": jnp, "z": logits[:, 1:] - logits[:, :1]}))
+    assert two.score(X_TEST, Y_TEST) > 0.9
 
 
 def test_refusals(model):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flax import nnx
 
 import ntk_uq as nuq
 
@@ -79,6 +80,29 @@ def test_what_onnx_has_not_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"The folder \S+missing does not exist"):
         nuq.to_onnx(model, tmp_path / "missing" / "model.onnx")
     assert not any(tmp_path.iterdir())
+
+
+def test_kernels_that_are_read_off(tmp_path):
+    """Of a module of the user's, where its activation's kernel has a closed form."""
+    pytest.importorskip("onnx")
+    path = tmp_path / "model.onnx"
+
+    def fitted(activation):
+        def build(d, k, *, rngs):
+            hidden, readout = nnx.Linear(d, 8, rngs=rngs), nnx.Linear(8, k, rngs=rngs)
+            return nnx.Sequential(hidden, activation, readout)
+
+        clf = nuq.NTKClassifier(nuq.Architecture(build), reg=1.0, n_draws=4, progress=False)
+        return clf.fit(X, np.arange(len(X)) % 2)
+
+    with pytest.raises(ValueError, match="has the operation"):
+        nuq.to_onnx(fitted(nnx.tanh), path)
+    model = fitted(nnx.relu)
+    nuq.to_onnx(model, path)
+    points = np.random.default_rng(6).normal(size=(5, 2))
+    np.testing.assert_allclose(
+        answers(model, path, points)["proba"], model.predict_proba(points), rtol=1e-5
+    )
 
 
 def test_without_onnx_the_error_says_how_to_install_it(monkeypatch, tmp_path):

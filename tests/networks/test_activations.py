@@ -140,6 +140,15 @@ def test_convolutions_with_any_activation(readout):
         np.testing.assert_allclose(one, other, rtol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [(np.sin, "jnp.sin in place of np.sin"), (jax.nn.softmax, "one unit at a time")],
+)
+def test_no_activations(function, said):
+    with pytest.raises(ValueError, match=said):
+        MLP(activation=function).kernels(x)
+
+
 def test_a_function_is_compiled_once():
     """Copies of a function would be other functions to JAX, each with a program of its own."""
     x, net = np.eye(3), MLP(depth=1, activation=jax.nn.silu)

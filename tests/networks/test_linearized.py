@@ -105,6 +105,7 @@ def test_chosen_parameters():
     model = ConvolutionalNetwork(nnx.Rngs(0))
     net = nuq.Linearized(model, nnx.All(nnx.Param, nnx.PathContains("readout")))
     assert net.tangent.size == 7 * 3 + 3
+    assert repr(net).startswith("Linearized(<ConvolutionalNetwork, 24 parameters>, All(")
     pooled = nnx.avg_pool(nnx.relu(model.conv1(IMAGES)), (2, 2), strides=(1, 1))
     inputs = nnx.tanh(model.hidden(nnx.gelu(model.conv2(pooled)).reshape(len(IMAGES), -1)))
     expected = np.einsum("ij,cd->icjd", 1 + np.asarray(inputs @ inputs.T), np.eye(3))
@@ -117,14 +118,16 @@ def test_refusals():
     model = ConvolutionalNetwork(nnx.Rngs(0))
     with pytest.raises(ValueError, match="instance of"):
         nuq.Linearized(ConvolutionalNetwork)
+    with pytest.raises(ValueError, match=r"got State\. What builds"):
+        nuq.Linearized(nnx.state(model))
     with pytest.raises(ValueError, match="prior_mean"):
         nuq.Linearized(model, prior_mean="zeros")
-    with pytest.raises(ValueError, match=r"chooses none.*readout\.kernel"):
+    with pytest.raises(ValueError, match=r"chooses none.*readout\.kernel.*PathContains\("):
         nuq.Linearized(model, nnx.PathContains("last"))
     with pytest.raises(ValueError, match="not all of which are real"):
         nuq.Linearized(BatchNormalised(nnx.Rngs(0)), ...)
     net = nuq.Linearized(model)
-    with pytest.raises(ValueError, match="share none"):
+    with pytest.raises(ValueError, match=r"share none.*net\.tangent_kernel\(net\.tangent\.params"):
         net.kernels(IMAGES)
     with pytest.raises(ValueError, match="share none"):
         net.kernel_diag(IMAGES)

@@ -69,6 +69,7 @@ class Mixed(nnx.Module):
         self.orthogonal = nnx.Linear(30, 30, kernel_init=init.orthogonal(1.5), rngs=rngs)
         self.norm = nnx.LayerNorm(30, rngs=rngs)
         self.bare = nnx.Param(1 + 0.02 * jax.random.normal(rngs.params(), (30, 7)))
+        self.heads = nnx.LinearGeneral(30, (4, 7), rngs=rngs)  # its bias has two axes
 
     def __call__(self, x):
         return x
@@ -82,6 +83,7 @@ def test_laws_of_parameters_are_recognised():
         "uniform.kernel": (0, (2 / 70) ** 0.5, "uniform"),
         "norm.scale": (1, 0, "constant"),
         "norm.bias": (0, 0.1, "constant"),
+        "heads.bias": (0, 0.1, "constant"),
         "bare": (1, 0.02, "normal"),
     }
     for path, (mean, scale, how) in expected.items():
@@ -123,9 +125,34 @@ class Uneven(Zero):
         self.last.kernel = nnx.Param(numbers * jnp.arange(1.0, in_features + 1)[:, None])
 
 
+class Normed(Zero):
+    def __init__(self, in_features, out_features, *, rngs):
+        super().__init__(in_features, out_features, rngs=rngs)
+        self.norm = nnx.BatchNorm(in_features, rngs=rngs)
+
+
+class Mistaken(Sequential):
+    def __call__(self, x):
+        return super().__call__(x[:, :-1])
+
+
+def start(module):
+    return nuq.Architecture(module).init(jax.random.key(0), 3, 2)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: start(nnx.Sequential), "Sequential failed, called with in_features=3, "),
+        (
+            lambda: nuq.Architecture(Mistaken).kernels(X),
+            rf"Mistaken failed, called with points of shape .*{__file__}:\d+ \(__call__\): TypeErr",
+        ),
+        (
+            lambda: nuq.Architecture(Zero(3, 2, rngs=nnx.Rngs(0))),
+            "trained already is for nuq.Linearized",
+        ),
+        (lambda: nuq.Architecture(Normed).init(jax.random.key(0), 3, 2), "norm.mean: BatchStat"),
         (lambda: nuq.Architecture(Zero).init(jax.random.key(0), 3, 2), "starts at zero"),
         (lambda: nuq.Architecture(Uneven).init(jax.random.key(0), 3, 2), "differ from one"),
         (lambda: nuq.Architecture(nnx.Linear, width=3), "Linear takes no width"),

@@ -5,8 +5,8 @@ from ntk_uq.networks.read_off.values import Given, Layer, NoLimitError, Weights
 from ntk_uq.networks.read_off.rules import RULES, Operation, rule
 from ntk_uq.networks.read_off.elementwise import elementwise
 from ntk_uq.networks.read_off import shapes, sums, products
-from ntk_uq.networks.read_off.reader import UnreadableError, check_points_apart, read_off
-from ntk_uq.networks.read_off.reader import read_kernel_diag, read_kernels, rows_at_once
+from ntk_uq.networks.read_off.reader import UnreadableError, check_points_apart, is_users
+from ntk_uq.networks.read_off.reader import read_kernel_diag, read_kernels, read_off, rows_at_once
 
 __all__ = [
     "RULES",
@@ -18,6 +18,7 @@ __all__ = [
     "Weights",
     "check_points_apart",
     "elementwise",
+    "is_users",
     "read_kernel_diag",
     "read_kernels",
     "read_off",

@@ -13,8 +13,10 @@ from jax import lax
 
 from ntk_uq.networks.read_off.elementwise import data_of, layer_dims
 from ntk_uq.networks.read_off.fields import (
+    Coefficient,
     Contraction,
     Data,
+    Elementwise,
     PositionMap,
     Reduction,
 )
@@ -143,6 +145,11 @@ def _check_weights(operation: Operation, w: Weights, key: Any, sources: Any) -> 
             f"multiplies a layer by the parameter {w.path}, whose entries start about {w.mean:g} "
             "and not 0"
         )
+    if any(units > 1 and _is_statistic(part) for units, part in sources):
+        raise NoLimitError(
+            "multiplies a parameter by means over units, one for each of several groups: of few "
+            "units they have no limit"
+        )
     use = key, tuple((units, isinstance(part, Data)) for units, part in sources)
     used = operation.known.setdefault(("used", w.path), use)
     if used[0][1] != key[1]:
@@ -159,6 +166,13 @@ def _check_weights(operation: Operation, w: Weights, key: Any, sources: Any) -> 
             f"multiplies by the parameter {w.path}, which starts at {w.scale:g} times N(0, 1): in "
             "the module's own parameterisation the tangent kernel grows with the width"
         )
+
+
+def _is_statistic(part: Elementwise | Data) -> bool:
+    """Whether all units are one number for each point, as means over units are."""
+    return (
+        isinstance(part, Elementwise) and not part.terms and isinstance(part.constant, Coefficient)
+    )
 
 
 def _sum_over(key: Any, count: int, summed: tuple[int, ...]) -> Reduction:

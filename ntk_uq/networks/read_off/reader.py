@@ -1,6 +1,7 @@
 """Kernels of an infinitely wide module, by carrying out its forward pass on covariances."""
 
 import functools
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from ntk_uq.networks.read_off.values import Given, Layer, NoLimitError, Weights,
 __all__ = [
     "UnreadableError",
     "check_points_apart",
+    "is_users",
     "read_kernel_diag",
     "read_kernels",
     "read_off",
@@ -200,8 +202,8 @@ class _Run(NamedTuple):
         )
 
 
-def _numbers(shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
-    return np.random.default_rng(0).normal(size=shape).astype(dtype)
+def _numbers(shape: tuple[int, ...], dtype: Any = np.float64, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 
 
 def _derives_as_it_is(eqn: Any, inner: core.ClosedJaxpr) -> bool:
@@ -210,7 +212,8 @@ def _derives_as_it_is(eqn: Any, inner: core.ClosedJaxpr) -> bool:
         return True
 
     def pulled_back(function: Any) -> Any:
-        arguments = [_numbers(a.shape, a.dtype) for a in inner.in_avals]
+        # Numbers of each argument's own: where two are equal, logaddexp has a kink on its way.
+        arguments = [_numbers(a.shape, a.dtype, i) for i, a in enumerate(inner.in_avals)]
         outputs, pull = jax.vjp(lambda *a: list(function(*a)), *arguments)
         return pull([_numbers(out.shape, out.dtype) for out in outputs])
 
@@ -258,6 +261,11 @@ def _line(eqn: Any) -> str:
             line = getattr(frame, "line_num", getattr(frame, "start_line", 0))
             return f"{frame.file_name}:{line} ({frame.function_name})"
     return "in a library"
+
+
+def is_users(frame: Any) -> bool:
+    """Whether a line of a traceback is of the user's own code."""
+    return not frame.filename.startswith(_LIBRARIES)
 
 
 # Outputs of the module that is read: a number that is no hidden layer's.
@@ -361,15 +369,18 @@ def _of_architecture(architecture: Any, x1: jax.Array, x2: jax.Array | None) -> 
 
 
 def _given(architecture: Any) -> str:
-    """A class by its name; other factories have none that a user's program knows."""
+    """A class by its name, with its settings; others have none that a user's program knows."""
     factory = architecture.module
-    return factory.__name__ if isinstance(factory, type) else "module"
+    name = factory.__name__ if isinstance(factory, type) else "module"
+    settings = {"width": None, "parameterization": "ntk", "b_std": 0.3}
+    given = {key: getattr(architecture, key, usual) for key, usual in settings.items()}
+    return name + "".join(f", {k}={json.dumps(v)}" for k, v in given.items() if v != settings[k])
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def read_kernels(architecture: Any, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
     """Kernels [n1, n2] of an architecture, read off its module."""
-    shape = len(x1), len(x1 if x2 is None else x2)
+    shape = x1.shape[0], (x1 if x2 is None else x2).shape[0]
     found = _of_architecture(architecture, x1, x2)
     return _kernels(found, shape, "12", _given(architecture))
 
@@ -378,7 +389,7 @@ def read_kernels(architecture: Any, x1: jax.Array, x2: jax.Array | None = None) 
 def read_kernel_diag(architecture: Any, x: jax.Array) -> Kernels:
     """Diagonals [n] of the kernels of an architecture, read off its module."""
     found = _of_architecture(architecture, x, None)
-    return _kernels(found, (len(x),), "11", _given(architecture))
+    return _kernels(found, x.shape[:1], "11", _given(architecture))
 
 
 def rows_at_once(point: np.ndarray, bytes_: int = 2**26) -> int:

@@ -4,7 +4,7 @@ A rule is a function of an `Operation` and of its operands, each a `Given`, a `W
 `Layer`; it returns what the operation makes of them. `RULES` has them by the operation's name in a
 jaxpr, and takes more::
 
-    from ntk_uq.networks.read_off import RULES, rule
+    from ntk_uq.networks.read_off import elementwise, rule
 
     @rule("cbrt")
     def _(operation, x):

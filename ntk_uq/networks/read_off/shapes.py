@@ -1,5 +1,6 @@
 """Rules of operations that move entries: reshapes, transposes, slices, concatenations."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ntk_uq.networks.read_off.elementwise import (
     constant_over,
@@ -19,7 +21,7 @@ from ntk_uq.networks.read_off.elementwise import (
     layer_dims,
     tidy,
 )
-from ntk_uq.networks.read_off.fields import PositionMap
+from ntk_uq.networks.read_off.fields import Elementwise, Field, Linear, PositionMap, Term
 from ntk_uq.networks.read_off.rules import Operation, Value, rule
 from ntk_uq.networks.read_off.values import (
     Axis,
@@ -28,6 +30,7 @@ from ntk_uq.networks.read_off.values import (
     NoLimitError,
     Weights,
     mapped,
+    moved,
     parameter_field,
     share,
 )
@@ -154,7 +157,7 @@ def _concatenate(operation: Operation, *operands: Any) -> Any:
         raise NoLimitError("joins a parameter with something else")
     dims = layers[0].dims
     if not all(len(o.dims[k]) == 1 and o.dims[k][0].units for o in layers):
-        raise NoLimitError("joins layers along positions, or positions with units")
+        return _joined_positions(operation, operands, k)
     parts: list[Any] = []
     for o in operands:
         if isinstance(o, Layer):
@@ -166,6 +169,110 @@ def _concatenate(operation: Operation, *operands: Any) -> Any:
     units = sum(size for size, _ in parts)
     new = (*dims[:k], (Axis(units, True),), *dims[k + 1 :])
     return Layer(new, tuple(parts))
+
+
+def _joined_positions(operation: Operation, operands: Sequence[Any], k: int) -> Layer:
+    """Positions of one layer beside one another, as periodic padding puts them."""
+    if not all(
+        isinstance(o, Layer)
+        and not any(axis.units for axis in o.dims[k])
+        and o.dims[:k] + o.dims[k + 1 :] == operands[0].dims[:k] + operands[0].dims[k + 1 :]
+        and len(o.parts) == len(operands[0].parts)
+        for o in operands
+    ):
+        raise NoLimitError("joins positions with units, or of different layers")
+    before = operands[0].dims[:k]
+    axis = sum(not a.units for dim in before for a in dim)
+    flat = [
+        with_dims(
+            operation, o, (*before, (Axis(o.shape[k], False),), *o.dims[k + 1 :]),
+            tuple(range(len(o.positions))),
+        )
+        for o in operands
+    ]  # fmt: skip
+    parts = tuple(
+        (same[0][0], _joined_values([value for _, value in same], axis))
+        for same in zip(*(o.parts for o in flat), strict=True)
+    )
+    size = sum(o.shape[k] for o in operands)
+    return Layer((*before, (Axis(size, False),), *operands[0].dims[k + 1 :]), parts)
+
+
+def _joined_values(values: Sequence[Any], axis: int) -> Elementwise:
+    """One value over the positions of several, which are the same function of the same fields."""
+    first, *others = (known_part(value) for value in values)
+    alike = all(
+        value.constant == first.constant
+        and len(value.terms) == len(first.terms)
+        and all(
+            [f for _, f in s.factors] == [f for _, f in t.factors]
+            for s, t in zip(value.terms, first.terms, strict=True)
+        )
+        for value in others
+    )
+    if not alike:
+        raise NoLimitError("joins positions of different layers")
+    terms = []
+    for same in zip(*(value.terms for value in (first, *others)), strict=True):
+        factors = zip(*(term.factors for term in same), strict=True)
+        terms.append(
+            Term(tuple((_joined_field([u for u, _ in of], axis), of[0][1]) for of in factors))
+        )
+    return Elementwise(tuple(terms), first.constant)
+
+
+def _joined_field(fields: Sequence[Field], axis: int) -> Field:
+    """Picks of one field's positions beside one another."""
+    chains = [_picked_from(u) for u in fields]
+    source = next(
+        (u for u, _ in chains[0] if all(any(u is v for v, _ in chain) for chain in chains)), None
+    )
+    if source is None:
+        raise NoLimitError("joins positions of different layers")
+    maps = [next(maps for u, maps in chain if u is source) for chain in chains]
+
+    def join(values: jax.Array) -> jax.Array:
+        picked = [functools.reduce(lambda v, m: m.function(v), those, values) for those in maps]
+        return jnp.concatenate(picked, axis)
+
+    sizes = list(fields[0].positions)
+    sizes[axis] = sum(u.positions[axis] for u in fields)
+    key = "join", axis, tuple(tuple((m.key, m.after) for m in those) for those in maps)
+    return moved(source, PositionMap(key, join, source.positions, tuple(sizes), True))
+
+
+def _picked_from(u: Field) -> list[tuple[Field, tuple[PositionMap, ...]]]:
+    """What a field's positions are picked from, and by which maps: itself first, by none."""
+    chain: list[tuple[Field, tuple[PositionMap, ...]]] = [(u, ())]
+    while isinstance(u, Linear) and u.map.picks:
+        chain.append((u.source, (u.map, *chain[-1][1])))
+        u = u.source
+    return chain
+
+
+@rule("pad")
+def _pad(operation: Operation, x: Any, value: Any) -> Any:
+    if isinstance(x, Weights) or not (isinstance(value, Given) and value.number == 0):
+        raise NoLimitError("pads a parameter, or a layer by something else than 0")
+    config, dims = [], []
+    for dim, how, size in zip(
+        x.dims, operation.params["padding_config"], operation.shapes[0], strict=True
+    ):
+        if tuple(how) == (0, 0, 0):
+            config += [(0, 0, 0) for axis in dim if not axis.units]
+            dims.append(dim)
+        elif len(dim) == 1 and not dim[0].units:
+            config.append(tuple(how))
+            dims.append((Axis(size, False),))
+        else:
+            raise NoLimitError("pads units")
+    after = tuple(axis.size for dim in dims for axis in dim if not axis.units)
+
+    def pad(values: jax.Array) -> jax.Array:
+        return lax.pad(values, jnp.zeros((), values.dtype), config)
+
+    map_ = PositionMap(("pad", tuple(config)), pad, x.positions, after, False)
+    return replace(x.with_values(lambda value: mapped(value, map_)), dims=tuple(dims))
 
 
 @rule("slice")

@@ -37,6 +37,7 @@ __all__ = [
     "combination",
     "gaussian_of",
     "mapped",
+    "moved",
     "multiplied",
     "parameter_field",
     "scaled",
@@ -375,7 +376,7 @@ def mapped(value: Elementwise, map_: PositionMap) -> Elementwise:
     if map_.picks:
         return Elementwise(
             tuple(
-                Term(tuple((_moved(u, map_), f) for u, f in term.factors)) for term in value.terms
+                Term(tuple((moved(u, map_), f) for u, f in term.factors)) for term in value.terms
             ),
             constant,
         )
@@ -385,16 +386,17 @@ def mapped(value: Elementwise, map_: PositionMap) -> Elementwise:
         gaussian = gaussian_of(Elementwise((term,)))
         if gaussian and _is_zero(gaussian[2]):
             u, a, _ = gaussian
-            result = added(result, single(_moved(u, map_), affine(a, 0.0)))
+            result = added(result, single(moved(u, map_), affine(a, 0.0)))
         else:
             rest.append(term)
     if rest:
         hidden = as_field(Elementwise(tuple(rest)))
-        result = added(result, single(_moved(hidden, map_)))
+        result = added(result, single(moved(hidden, map_)))
     return result
 
 
-def _moved(u: Field, map_: PositionMap) -> Field:
+def moved(u: Field, map_: PositionMap) -> Field:
+    """A linear map of a field's positions."""
     return u.once((map_.key, map_.after), lambda: Linear(map_.after, u.gaussian, map_, u))
 
 

@@ -69,6 +69,16 @@ def other_positions(m, h):
     return m.b(h).mean((1, 2)) + m.b(h.mean((1, 2)))  # here
 
 
+def joined_layers(m, h):
+    h = h.reshape(len(h), 16, -1)
+    return jnp.concatenate([nnx.relu(h), m.b(nnx.relu(h))], axis=1).mean(1)  # here
+
+
+def few_units(m, h):
+    pairs = nnx.relu(h.mean((1, 2))).reshape(len(h), 4, 2)
+    return m.narrow(pairs.mean(-1))  # here
+
+
 def whole_numbers(m, h):
     return h.mean((1, 2)).astype(int) + m.b.bias[...] * h.mean((1, 2))
 
@@ -91,6 +101,8 @@ def pole(m, h):
 
 REFUSED = {
     other_positions: "dot_general",
+    joined_layers: "concatenate",
+    few_units: "dot_general",
     straight: "custom_jvp_call",
     max_pool: "reduce_window_max",
     attention: "dot_general",
@@ -114,6 +126,7 @@ class Network(nnx.Module):
         self.b = nnx.Linear(8, 8, rngs=rngs)
         self.c = nnx.Linear(8, 8, rngs=rngs)
         self.gate = nnx.Linear(8, 1, rngs=rngs)
+        self.narrow = nnx.Linear(4, 8, rngs=rngs)
         self.mix = nnx.Param(jax.random.normal(rngs.params(), (16, 16)))
         self.readout = nnx.Linear(8, out_features, rngs=rngs)
 
@@ -153,6 +166,8 @@ def test_the_line_to_paste_works():
         nuq.Architecture(Pooled).kernels(IMAGES)
     (line,) = re.findall(r"nuq\.Architecture\(.*?\)", str(raised.value))
     assert eval(line, names).kernels(IMAGES).ntk.shape == (len(IMAGES),) * 2
+    with pytest.raises(UnreadableError, match=r'\(Pooled, parameterization="own", kernels="emp'):
+        nuq.Architecture(Pooled, parameterization="own").kernels(IMAGES)
     with pytest.raises(UnreadableError, match=r"Architecture\(module, "):
         nuq.Architecture(functools.partial(Pooled)).kernels(IMAGES)
 

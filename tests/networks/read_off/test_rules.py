@@ -11,6 +11,7 @@ from jax import lax
 
 import ntk_uq as nuq
 from ntk_uq.networks.jacobians import jacobian_kernel
+from ntk_uq.networks.neural_tangents import stax
 
 TABLES = np.random.default_rng(0).normal(size=(3, 4))
 IMAGES = np.random.default_rng(0).normal(size=(2, 5, 4, 3))
@@ -162,6 +163,93 @@ CASES = {
     "transposed": ({"a": first, "w": normal("k", "k")}, transposed, IMAGES),
     "group norm": ({"a": conv(), "norm": group_norm}, group_normed, IMAGES),
 }
+
+
+SOFT = {
+    "softplus": (jax.nn.softplus, lambda u: jnp.log1p(jnp.exp(u))),
+    "mish": (jax.nn.mish, lambda u: u * jnp.tanh(jnp.log1p(jnp.exp(u)))),
+    "log sigmoid": (jax.nn.log_sigmoid, lambda u: -jnp.log1p(jnp.exp(-u))),
+    "log cosh": (
+        lambda u: jnp.logaddexp(u, -u),
+        lambda u: jnp.log(jnp.exp(u) + jnp.exp(-u)),
+    ),
+}
+
+
+@pytest.mark.cases(2)
+@pytest.mark.parametrize("name", SOFT)
+def test_functions_whose_derivative_is_written_out(name):
+    """As the same function in operations that JAX derives by itself."""
+    ours, plain = (
+        nuq.Architecture(
+            functools.partial(Network, {"a": first}, lambda m, x, phi=phi: phi(m.a(x)), width=8)
+        ).kernels(TABLES)
+        for phi in SOFT[name]
+    )
+    for kernel, expected in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(kernel, expected, rtol=1e-8)
+
+
+def in_two(first_layer, second_layer):
+    """Two convolutions by 3 x 3, and the mean over positions."""
+
+    def forward(m, x):
+        h = nnx.relu(second_layer(m.b, nnx.relu(first_layer(m.a, x)) + 0.1))
+        return h.mean((1, 2))
+
+    return forward
+
+
+def plainly(layer, x):
+    return layer(x)
+
+
+def padded(mode):
+    return lambda layer, x: layer(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode))
+
+
+@pytest.mark.cases(1)
+@pytest.mark.parametrize(("mode", "padding"), [("constant", "SAME"), ("wrap", "CIRCULAR")])
+def test_padding_by_hand(mode, padding):
+    """As the padding of the convolution: of zeros, or of the other side's positions."""
+
+    def kernels(forward, padding):
+        layers = {
+            "a": conv(padding=padding, use_bias=False),
+            "b": conv2(padding=padding, use_bias=False),
+        }
+        net = functools.partial(Network, layers, forward, width=8)
+        return nuq.Architecture(net).kernels(IMAGES)
+
+    ours = kernels(in_two(padded(mode), padded(mode)), "VALID")
+    theirs = kernels(in_two(plainly, plainly), padding)
+    for kernel, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(kernel, expected, rtol=1e-12)
+
+
+def test_circular_padding_of_a_hidden_layer():
+    """In the limit it goes round as neural-tangents' does."""
+    layers = {
+        name: make(padding="CIRCULAR", use_bias=False) for name, make in (("a", conv), ("b", conv2))
+    }
+
+    def forward(m, x):
+        return nnx.relu(m.b(nnx.relu(m.a(x)))).mean((1, 2))
+
+    net = functools.partial(Network, layers, forward, width=8)
+    around = {"W_std": 1.0, "padding": "CIRCULAR"}
+    _, _, kernel_fn = stax.serial(
+        stax.Conv(1, (3, 3), **around),
+        stax.Relu(),
+        stax.Conv(1, (3, 3), **around),
+        stax.Relu(),
+        stax.GlobalAvgPool(),
+        stax.Dense(1, W_std=1.0, b_std=0.3),
+    )
+    ours = nuq.Architecture(net).kernels(IMAGES)
+    theirs = nuq.Architecture(net, kernel_fn).kernels(IMAGES)
+    for kernel, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(kernel, expected, rtol=1e-6)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
