@@ -7,7 +7,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, WhiteKernel
 from stand_ins import default_features
 
-from ntk_uq import MLP, BayesianRegressor, EnsembleRegressor, NTKRegressor
+from ntk_uq import MLP, BayesianRegressor, EnsembleRegressor, NormalScores, NTKRegressor
 from ntk_uq.analytic import estimate_noise
 
 
@@ -139,6 +139,27 @@ def test_rows_that_were_entered_twice_are_said():
     with pytest.warns(UserWarning, match="6 points count more than once.*drop the copies"):
         model = NTKRegressor().fit(x[twice], y[twice])
     assert model.noise_[0] > 0.009 * y.std()
+
+
+def test_skewed_features_are_seen_by_powers_of_them():
+    """Where the target is a function of logarithms, and nearer than with features as they are."""
+    rng = np.random.default_rng(0)
+    logs, new = rng.normal(size=(80, 2)), rng.normal(size=(300, 2))
+
+    def truth(logs):
+        return np.sin(2 * logs[:, 0]) + 0.5 * logs[:, 1]
+
+    x, y = np.exp(1.5 * logs), truth(logs) + 0.1 * rng.normal(size=80)
+    shown = NTKRegressor().fit(x, y)
+    asked = {"reg": "evidence", "tune": ("depth", "embedding", "scales")}
+    errors = [
+        np.sqrt(np.mean((model.predict(np.exp(1.5 * new)) - truth(new)) ** 2))
+        for model in (shown, NTKRegressor(**asked).fit(x, y))
+    ]
+    network = shown.architecture_
+    assert isinstance(network, NormalScores)
+    assert not network.beside
+    assert errors[0] < 0.9 * errors[1]
 
 
 def test_a_smooth_function_of_few_features_is_found():

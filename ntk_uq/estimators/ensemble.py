@@ -126,13 +126,16 @@ class _Ensemble(Estimator):
         before, after = self.ensemble_.member(0)
         change = kernel_change(network, before, after, points[:_PROBES])
         if not change < _LARGEST_CHANGE:
+            own = getattr(network, "parameterization", None) == "own"
+            scaled = "weights of size one with their scale in the forward pass"
+            cure = 'parameterization="ntk"' if own else scaled
             warn_user(
                 f"The tangent kernel of {type(network).__name__} changed by {change:.3g} times its "
                 f"norm in training (the first member, at {min(len(points), _PROBES)} training "
                 "points): it is not lazy, and neither kernels nor the theory of reg and "
                 "uncertainty describe it. The ensemble is one of networks that learn features. "
-                "For the lazy regime take a wider network, a larger reg, or weights of size one "
-                "with their scale in the forward pass (docs, Your own network).",
+                f"For the lazy regime take a wider network, a larger reg, or {cure} (docs, "
+                "Your own network).",
                 LazinessWarning,
             )
 

@@ -596,8 +596,8 @@ class NTKRegressor(_NTK, Regressor):
         network that you give sees both as they are.
     reg : float, "evidence", "cv" or None, default None
         As in `NTKClassifier`, but that it is "evidence" when neither `reg` nor `architecture` is
-        given; depth, embedding and scales are chosen too, of one network, and whether it is shown
-        the normal scores of the features beside them.
+        given; depth, embedding and scales are chosen too, of one network, whether it sees powers of
+        the features in their place, and whether their normal scores beside them.
     uncertainty : {"posterior", "initialization", "none"}, default "posterior"
         As in `NTKClassifier`. The posterior's is the default: its intervals are calibrated where
         `reg` and noise are chosen by the evidence, those over initialisations are too narrow.

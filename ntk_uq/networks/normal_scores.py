@@ -1,14 +1,15 @@
-"""A network that sees each feature by its rank among known values.
+"""A network that sees each feature by its rank among known values, or by a power of it.
 
 How far apart two values of a feature are depends on the unit: of a price, or of its logarithm.
-Their ranks do not. Where nobody knows which of the two a network should see, both are tried, and
-predictions mixed, or it sees both side by side: see docs, "The defaults".
+Their ranks do not; and of powers and the logarithm, that by which a feature is most nearly normal
+is often a unit in which it acts smoothly. Where nobody knows what a network should see, these are
+tried, and predictions mixed, or it sees them side by side: see docs, "The defaults".
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from flax import nnx
 from jax import lax
 from jax.tree_util import Partial
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import optimize, stats
 
 from ntk_uq._common.rules import own_rules
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels, as_points
@@ -27,9 +28,13 @@ from ntk_uq.networks.mlp import MLP
 __all__ = ["NormalScores"]
 
 Floats = NDArray[np.float64]
+# Scores of values in their order, standardised, which occur so often.
+_Rule = Callable[[Floats, Floats], Floats]
 
 # Between so many values a straight line is as good as more of them.
 _MOST_KNOTS = 64
+# Powers that are looked at; 0 is the logarithm of what is above the mean, 2 that of what is below.
+_POWERS = -4.0, 6.0
 # Values that differ by less, in standard deviations, are one: rounding has no rank.
 _SAME = 1e-5
 
@@ -53,7 +58,7 @@ class NormalScores(BehindInputMap):
     Waerden's score), standardised: whatever increasing function of a feature is measured, its
     scores are the same. Between known values they are interpolated, and beyond them they go on by a
     straight line, so that what is far from all known values stays far. `NormalScores.of` makes one
-    from data.
+    from data, with these scores or those of a power transformation.
 
     Parameters
     ----------
@@ -74,7 +79,8 @@ class NormalScores(BehindInputMap):
 
     References
     ----------
-    van der Waerden 1952, Order tests for the two-sample problem and their power.
+    van der Waerden 1952, Order tests for the two-sample problem and their power; Yeo & Johnson
+    2000, A new family of power transformations to improve normality or symmetry.
 
     Examples
     --------
@@ -113,6 +119,7 @@ class NormalScores(BehindInputMap):
         network: BaseArchitecture,
         weights: Floats | None = None,
         *,
+        by: Literal["rank", "power"] = "rank",
         beside: bool = False,
     ) -> Self:
         """The network behind the scores that known points give.
@@ -128,6 +135,9 @@ class NormalScores(BehindInputMap):
             What sees the scores.
         weights : array of shape [n], optional
             How much each point counts, > 0.
+        by : {"rank", "power"}
+            What a score is: the normal quantile of a rank, or the power transformation of Yeo and
+            Johnson by which the standardised feature is most nearly normal, standardised again.
         beside : bool, default False
             Whether the network sees the features as well. The scales of an embedding are those of
             the features, and their scores have the same.
@@ -138,7 +148,9 @@ class NormalScores(BehindInputMap):
         """
         points = as_points(X, "X", 2)
         counts = np.ones(len(points)) if weights is None else np.asarray(weights, float)
-        at, to = zip(*(_scores(feature, counts) for feature in points.T), strict=True)
+        if by not in _RULES:
+            raise ValueError(f'by must be "rank" or "power"; got {by!r}.')
+        at, to = zip(*(_scores(feature, counts, _RULES[by]) for feature in points.T), strict=True)
         scales = getattr(network, "scales", None)
         if beside and scales is not None:
             network = replace(cast(Any, network), scales=(*scales, *scales))
@@ -239,8 +251,8 @@ class NormalScores(BehindInputMap):
         return self.network.tangent_kernel(params.network, left, right, trace=trace)
 
 
-def _scores(feature: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Values of a feature [n] that counts so, increasing, and their scores."""
+def _scores(feature: Floats, weights: Floats, rule: _Rule) -> tuple[Floats, Floats]:
+    """Values of a feature [n] that counts so, increasing, and their scores by a rule."""
     mean = np.average(feature, weights=weights)
     spread = np.sqrt(np.average((feature - mean) ** 2, weights=weights))
     as_it_is = np.array([0.0, 1.0]), np.array([0.0, 1.0])
@@ -252,16 +264,41 @@ def _scores(feature: Floats, weights: Floats) -> tuple[Floats, Floats]:
     if len(first) <= 2:
         return as_it_is
     values, counts = feature[first], np.bincount(place, weights)
-    ranks = (np.cumsum(counts) - counts / 2) / counts.sum()
-    scores = stats.norm.ppf(ranks)
+    scores = rule((values - mean) / spread, counts)
     centre = np.average(scores, weights=counts)
     scores = (scores - centre) / np.sqrt(np.average((scores - centre) ** 2, weights=counts))
+    ranks = _ranks(counts)
     evenly = np.linspace(ranks[0], ranks[-1], _MOST_KNOTS)
     kept = np.unique(np.searchsorted(ranks, evenly)) if len(ranks) > _MOST_KNOTS else slice(None)
     values, scores = values[kept], scores[kept]
     # Beyond the known values as fast as between them, on average.
     at = np.concatenate([values[:1] - spread, values, values[-1:] + spread])
     return at, np.concatenate([scores[:1] - 1, scores, scores[-1:] + 1])
+
+
+def _ranks(counts: Floats) -> Floats:
+    """Between 0 and 1, of values in their order that occur so often."""
+    return (np.cumsum(counts) - counts / 2) / counts.sum()
+
+
+def _by_rank(values: Floats, counts: Floats) -> Floats:
+    return stats.norm.ppf(_ranks(counts))
+
+
+def _by_power(values: Floats, counts: Floats) -> Floats:
+    """Of the highest likelihood, as of a normal variable."""
+    stretched = np.average(np.sign(values) * np.log1p(np.abs(values)), weights=counts)
+
+    def loss(power: float) -> float:
+        scores = stats.yeojohnson(values, power)
+        variance = np.average((scores - np.average(scores, weights=counts)) ** 2, weights=counts)
+        return 0.5 * np.log(variance) - (power - 1) * stretched
+
+    found = optimize.minimize_scalar(loss, bounds=_POWERS, method="bounded")
+    return stats.yeojohnson(values, found.x)
+
+
+_RULES: dict[str, _Rule] = {"rank": _by_rank, "power": _by_power}
 
 
 def _filled(at: Floats, to: Floats, size: int) -> tuple[Floats, Floats]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from ntk_uq._common.blocks import placed
 from ntk_uq._common.checkpoint import digest
 from ntk_uq._common.machine import cores
 from ntk_uq._common.processes import divided
@@ -154,10 +155,11 @@ def choose(
         `NormalScores` of the features, which takes half of its weight. Of "posterior" the networks
         are those of "none", and how often each label counts is chosen besides (`counted_more`).
     further : bool, default False
-        Whether "evidence" looks further: at the chosen network shown the `NormalScores` of the
-        features beside them, and, of an `MLP`, at one or two layers of smooth units ("gelu"), a
-        scale for each feature climbing the evidence, if there are ten points for each. They are
-        taken where the evidence is higher, of the latter by a nat for each scale (Akaike 1974).
+        Whether "evidence" looks further: at each network behind powers of the features in their
+        place, at the chosen one shown the `NormalScores` of what it sees beside that, and, of an
+        `MLP`, at one or two layers of smooth units ("gelu"), a scale for each feature climbing the
+        evidence, if there are ten points for each. They are taken where the evidence is higher, of
+        the latter by a nat for each scale (Akaike 1974).
     targets : array of shape [n, C], optional
         Targets to train on, where these differ.
     weights : array of shape [n], optional
@@ -202,6 +204,11 @@ def choose(
     names, networks = map(
         list, zip(*_candidates(architecture, tune, criterion).items(), strict=True)
     )
+    if further:
+        powers = NormalScores.of(known[0], architecture, known[1], by="power")
+        if not powers.changes_nothing:
+            names += [f"{name}, powers" for name in names]
+            networks += [replace(powers, network=network) for network in networks]
     # By the gradients of modes; those of the evidence learn the scales of a given network.
     learns = "scales" in tune and (criterion == "cv" or "embedding" in tune)
     if learns:
@@ -360,7 +367,9 @@ def _with_metrics(
 
 def _is_additive(network: Any) -> bool:
     """Whether a network is a sum of functions of one feature each."""
-    return getattr(getattr(network, "network", network), "depth", None) == 0
+    while hasattr(network, "network"):
+        network = network.network
+    return getattr(network, "depth", None) == 0
 
 
 def _best_of(
@@ -546,13 +555,19 @@ def _shown_scores(
     tune: Sequence[str],
     weights: Floats | None,
 ) -> tuple[Any, float]:
-    """The network, shown normal scores of known points beside their features if that is better."""
-    shown = NormalScores.of(known[0] * scales, network, known[1], beside=True)
+    """The network, shown normal scores of what it sees of known points beside it, if better."""
+    factors, seen, counts = scales, known[0] * scales, known[1]
+    inner, powers = network, network if isinstance(network, NormalScores) else None
+    if powers is not None:
+        inner, seen = powers.network, np.asarray(powers.scores(placed(seen)))
+        scales = np.std(seen, axis=0)
+    shown = NormalScores.of(seen, inner, counts, beside=True)
     if shown.changes_nothing:
         return network, reg
-    beside = shown.scaled(scales)
+    beside: Any = shown.scaled(scales)
+    beside = beside if powers is None else replace(powers, network=beside)
     fit_noise = "noise" in tune
-    (values,) = evidences([beside], X * scales, y, likelihood, fit_noise, weights, None, _REGS)
+    (values,) = evidences([beside], X * factors, y, likelihood, fit_noise, weights, None, _REGS)
     values = np.where(np.isnan(values), -np.inf, values)
     best = int(np.argmax(values))
     return (beside, _REGS[best]) if values[best] > alone else (network, reg)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.preprocessing import PowerTransformer, StandardScaler
 
 from ntk_uq.networks import MLP, FeatureEmbedding, NormalScores
 from ntk_uq.selection.metric import with_scales
@@ -43,6 +44,22 @@ def test_a_weight_of_two_is_the_point_twice(X):
     repeated = NormalScores.of(np.concatenate([X, X[:20]]), NET)
     np.testing.assert_allclose(
         scores_of(NormalScores.of(X, NET, weights), X), scores_of(repeated, X), atol=1e-9
+    )
+
+
+def test_powers_are_those_of_the_highest_likelihood(X):
+    """As scikit-learn finds them, of a feature in any unit: its own search ends elsewhere."""
+    positive = np.stack([np.exp(X[:, 1]), np.arange(50.0) ** 2], axis=1)
+    standardised = StandardScaler().fit_transform(positive)
+    expected = PowerTransformer().fit_transform(standardised)
+    network = NormalScores.of(40 * positive + 3, NET, by="power")
+    found = scores_of(network, 40 * positive + 3)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    weights = 1.0 + (np.arange(50) < 20)
+    repeated = NormalScores.of(np.concatenate([positive, positive[:20]]), NET, by="power")
+    weighted = NormalScores.of(positive, NET, weights, by="power")
+    np.testing.assert_allclose(
+        scores_of(weighted, positive), scores_of(repeated, positive), atol=1e-5
     )
 
 
@@ -139,6 +156,8 @@ def test_gradients_beside_scores_move_a_feature_and_its_score_alike(X):
 
 
 def test_refused(X):
+    with pytest.raises(ValueError, match='by must be "rank" or "power"; got \'log\''):
+        NormalScores.of(X, NET, by="log")
     with pytest.raises(ValueError, match="must increase"):
         NormalScores(NET, ((0.0, 0.0),), ((0.0, 1.0),))
     with pytest.raises(ValueError, match="as many finite values as scores"):
