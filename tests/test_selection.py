@@ -385,7 +385,7 @@ def test_features_are_shown_beside_their_scores():
     """Where units hide what matters and the evidence gains; reg and noise are at its maximum."""
     rng = np.random.default_rng(0)
     logs = rng.normal(size=(40, 2))
-    y = np.sin(2 * logs[:, :1]) + logs[:, 1:] + 0.1 * rng.normal(size=(40, 1))
+    y = np.sin(2 * logs[:, :1]) + logs[:, 1:] + 0.3 * rng.normal(size=(40, 1))
     known, net = np.exp(2 * logs) / 10, MLP(depth=1)
 
     def evidence(choice, reg, noise):
@@ -399,7 +399,8 @@ def test_features_are_shown_beside_their_scores():
         )
         for further in (True, False)
     )  # fmt: skip
-    assert found.architecture.beside
+    assert not found.architecture.beside  # powers of the features, and their scores beside these
+    assert found.architecture.network.beside
     assert without.architecture == net
     noise = float(found.likelihood.noise[0])
     best = evidence(found, found.reg, noise)

@@ -22,7 +22,7 @@ from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import LARGEST_GAP, Products
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq._common.words import in_a_line
-from ntk_uq.analytic.at_one import Seen, draws_at_one
+from ntk_uq.analytic.at_one import DrawsAtOne, Seen, draws_at_one
 from ntk_uq.analytic.budget import estimate_memory
 from ntk_uq.analytic.exact import ExactPredictor, FlatDraws, exact_predictor
 from ntk_uq.analytic.flow import check_time, exact_predictor_until
@@ -501,14 +501,14 @@ class FittedInfiniteEnsemble:
             return jax.device_put(self.predictor)
 
     @cached_property
-    def at_one(self) -> tuple[BaseArchitecture, Seen, FlatDraws] | None:
+    def at_one(self) -> tuple[BaseArchitecture, Seen, DrawsAtOne] | None:
         """What draws at one point are computed from; None if not by formulas."""
         network, shown = self.architecture.behind
         if not (isinstance(self.predictor, ExactPredictor) and network.has_closed_form):
             return None
         with jax.enable_x64(True):
             seen = Seen(shown, shown(self.points), self.feature_scales)
-            return network, jax.device_put(seen), as_numpy(self.predictor.flat())
+            return network, jax.device_put(seen), DrawsAtOne.of(self.predictor.flat())
 
     def __getstate__(self) -> dict[str, Any]:
         # Not what is on a device: unpickled without x64, JAX would round it.

@@ -1,6 +1,6 @@
 """The choice of regularisation and kernel, from the training data alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from threading import Lock
@@ -201,14 +201,10 @@ def choose(
         return Choice(architecture, curve.reg, np.ones(X.shape[1]), likelihood, curve)
 
     data = X, y, likelihood, folds, targets, weights
-    names, networks = map(
-        list, zip(*_candidates(architecture, tune, criterion).items(), strict=True)
-    )
+    tried_first = _candidates(architecture, tune, criterion)
     if further:
-        powers = NormalScores.of(known[0], architecture, known[1], by="power")
-        if not powers.changes_nothing:
-            names += [f"{name}, powers" for name in names]
-            networks += [replace(powers, network=network) for network in networks]
+        tried_first |= _behind_powers(tried_first, known)
+    names, networks = map(list, zip(*tried_first.items(), strict=True))
     # By the gradients of modes; those of the evidence learn the scales of a given network.
     learns = "scales" in tune and (criterion == "cv" or "embedding" in tune)
     if learns:
@@ -484,6 +480,17 @@ def _candidates(architecture: Any, tune: Sequence[str], criterion: str) -> dict[
     if isinstance(architecture, MLP):
         embedded["waves of all features"] = replace(architecture, **_WAVES)
     return embedded
+
+
+def _behind_powers(candidates: Mapping[str, Any], known: Any) -> dict[str, Any]:
+    """The same networks behind powers of the features of known points, unless these are none."""
+    powers = NormalScores.of(known[0], next(iter(candidates.values())), known[1], by="power")
+    if powers.changes_nothing:
+        return {}
+    return {
+        f"{name}, powers".removeprefix(", "): replace(powers, network=network)
+        for name, network in candidates.items()
+    }
 
 
 def _counts(data: Any) -> Floats:
