@@ -72,8 +72,8 @@ _REFRESH, _LEFT = 250, 0.25
 # A round ends after so many iterations by which no draw has gained: what is left is rounding, of
 # which a fresh residual is free. Of tiles each costs much, and single precision ends soon.
 _STALLED, _STALLED_OF_TILES = 1000, 200
-# The mode is where a deflation takes the curvature; any point near it will do. Nats.
-MODE_TOLERANCE = 0.1
+# The mode is where a deflation takes the curvature; any point near it will do. Nats for each point.
+MODE_TOLERANCE = 1e-3
 # Of tiles products are what costs: more directions pay, and a deflation nearer to the mode's own
 # curvature.
 _DIRECTIONS_OF_TILES, _SHARE_OF_TILES = 128, 0.05
@@ -108,7 +108,7 @@ def deflate_at_mode(
     # Not deflated itself: of classes far apart at a small `reg` nothing is curved at the mode that
     # was at the beginning, and what it takes out then costs ten times what it saves elsewhere.
     zero = placed(np.zeros((1, *y.shape), y.dtype))
-    mode = solve_dual(ntk, reg, y, zero, likelihood, tol=MODE_TOLERANCE, told=told)
+    mode = solve_dual(ntk, reg, y, zero, likelihood, tol=MODE_TOLERANCE * len(y), told=told)
     problem = DualProblem(reg, y, mode.latents, likelihood)
     few = len(y) < DIRECTIONS  # who have as many directions
     if isinstance(ntk, Products) or few or not _can_be_enlarged(ntk, problem):

@@ -240,7 +240,7 @@ def network_draws(
     alone = partial(by_gaps, draws=range(1), total=1, steps=100)  # per cent
     at_mode = partial(deflate_at_mode, ntk, problem.reg, targets, likelihood)
     with progress_bar("deflation", 1, progress) as bar:
-        near = partial(at_mode, told=alone(bar, MODE_TOLERANCE))
+        near = partial(at_mode, told=alone(bar, MODE_TOLERANCE * n))
         deflation, mode = by_first(near, f"deflation of {digest(targets)}")
     solve = partial(
         solve_dual, ntk, problem.reg, targets, likelihood=likelihood, deflation=deflation,

@@ -110,7 +110,7 @@ def reg_of_all_points(
             done, total = each * len(scores), each * max(3, len(scores) + 1)
             scores[step] = scan.scores(
                 float(np.clip(reg * _FACTOR**step, _LOWEST, _HIGHEST)),
-                by_gaps(progress, MODE_TOLERANCE, range(done, done + 1), total),
+                by_gaps(progress, MODE_TOLERANCE * len(X), range(done, done + 1), total),
                 by_gaps(progress, LARGEST_GAP, range(done + 1, done + each), total),
             )
         return float(weighted_mean(scores[step], scored)[0])
