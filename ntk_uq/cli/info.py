@@ -113,7 +113,7 @@ def _choice(chosen: dict[str, Any]) -> str:
     if "label_weight" in chosen:
         words += f", each label counting {chosen['label_weight']:,.0f} times"
     if chosen["by"] is None:
-        return f"{words}, as given"
+        return f"{words}, as given" if chosen.get("given", True) else f"{words}, as none was given"
     among = f", {chosen['chosen']} among {len(chosen['among'])}" if len(chosen["among"]) > 1 else ""
     if chosen["by"] == "cv":
         score = f"{chosen['held_out_log_probability']:.4g} nats a held-out point"

@@ -50,8 +50,9 @@ def as_function(estimator: Any) -> Callable[[Any], Answers]:
     latents = getattr(estimator._fitted, "traced_latents", None)
     if latents is None:
         raise ValueError(
-            f"{type(estimator).__name__} with these settings predicts by conditional draws, and is "
-            "no function. NTKClassifier and EnsembleClassifier are."
+            f"{type(estimator).__name__} with these settings, or of a trained network "
+            "(Linearized), is no function. NTKClassifier of any other network and "
+            "EnsembleClassifier are."
         )
     if estimator.encoder_ is not None:
         estimator.encoder_.check_traceable()

@@ -101,7 +101,8 @@ def _chosen(estimator: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"reg": estimator.reg if reg is None else reg}
     curve: Any = getattr(estimator, "reg_curve_", None)
     if curve is None:
-        return {**found, "by": None}
+        # A trained network's is 1 where none was given, and not chosen.
+        return {**found, "by": None, **({"given": False} if estimator.reg is None else {})}
     scores = np.where(np.isfinite(curve.scores), curve.scores, -np.inf)
     row = int(np.argmax(scores.max(axis=1)))
     at = int(np.argmin(np.abs(np.log(curve.regs) - np.log(curve.reg))))

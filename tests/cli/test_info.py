@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from example_tables import FIT, FRAME, QUICK, SIZE, WEIGHT, shell
+from flax import nnx
 from sklearn.model_selection import train_test_split
+from small_problem import LABELS, X
 
 import ntk_uq as nuq
 from ntk_uq.cli.info import _arguments, _choice
+from ntk_uq.persistence.card import _chosen
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -133,6 +136,14 @@ def test_many_numbers_of_a_setting():
 def test_labels_that_count_more():
     chosen = {"reg": 1.0, "by": None, "label_weight": 1000.0}
     assert _choice(chosen) == "reg 1, each label counting 1,000 times, as given"
+
+
+def test_a_strength_that_nobody_gave():
+    """Of a trained network, which takes 1."""
+    trained = nuq.Linearized(nnx.Linear(3, 3, rngs=nnx.Rngs(0)))
+    for reg, how in ((None, "as none was given"), (1.0, "as given")):
+        model = nuq.NTKClassifier(trained, reg=reg, uncertainty="none").fit(X, LABELS)
+        assert _choice(_chosen(model)) == f"reg 1, {how}"
 
 
 def test_mistakes(folder, capsys):

@@ -3,10 +3,11 @@
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from small_problem import FEW, LABELS, NET
 from small_problem import X as STANDARD
 
-from ntk_uq import BayesianClassifier, ConvNet, EnsembleClassifier, NTKClassifier
+from ntk_uq import BayesianClassifier, ConvNet, EnsembleClassifier, Linearized, NTKClassifier
 from ntk_uq.bayes import SamplingWarning
 
 # Of several units: where no network is given, features are standardised first.
@@ -55,6 +56,14 @@ def test_draws_that_go_on_by_random_numbers_are_no_function():
     with pytest.warns(SamplingWarning):
         model.fit(STANDARD, LABELS)
     with pytest.raises(ValueError, match="is no function"):
+        model.as_function()
+
+
+def test_a_trained_network_is_no_function():
+    """The message says what is: NTKClassifiers of other networks."""
+    trained = Linearized(nnx.Linear(3, 3, rngs=nnx.Rngs(0)))
+    model = NTKClassifier(trained, reg=1.0, uncertainty="none").fit(STANDARD, LABELS)
+    with pytest.raises(ValueError, match=r"\(Linearized\), is no function"):
         model.as_function()
 
 

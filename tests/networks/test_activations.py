@@ -170,3 +170,11 @@ def test_a_function_is_looked_at_by_few_programs(monkeypatch):
     assert hermite.is_odd(lambda u: jnp.tanh(u))  # a new one: rules are kept
     # Two quadratures, and the derivative at both; then all grids at once.
     assert len(shapes) == 5
+
+
+def test_a_mean_square_that_overflows_is_none():
+    """E[exp(2 u^2)] is infinite: NaN is no number that is close to another."""
+    with pytest.raises(hermite.NoMomentError, match="no moments"):
+        MLP(activation=lambda u: jnp.exp(u**2)).kernels(x)
+    small = np.array([[0.0, 1.0, -1.0]])
+    assert np.isfinite(MLP(activation=lambda u: jnp.exp(u**2 / 10)).kernels(small).ntk).all()

@@ -28,6 +28,7 @@ from ntk_uq.networks.read_off.values import (
     mapped,
     multiplied,
     parameter_field,
+    reciprocal,
     scaled,
     share,
 )
@@ -259,7 +260,25 @@ def elementwise(operation: Operation, *operands: Value) -> Layer:
     def run(*arrays: Any) -> Any:
         return operation.bind(*jnp.broadcast_arrays(*map(jnp.asarray, arrays)))
 
-    return _combined(operation, lambda *values: applied(run, values), *operands)
+    degree = _degree(operation, operands)
+    return _combined(operation, lambda *values: applied(run, values, degree), *operands)
+
+
+_DEGREES = {"abs": 1.0, "max": 1.0, "min": 1.0, "sqrt": 0.5, "rsqrt": -0.5, "cbrt": 1 / 3} | {
+    name: 0.0 for name in "ceil eq floor ge gt is_finite le lt ne round sign".split()
+}
+
+
+def _degree(operation: Operation, operands: Sequence[Value]) -> float | None:
+    """Degree of a homogeneous function, 0 of one that jumps."""
+    if operation.name == "square":
+        return 2.0
+    if operation.name == "integer_pow":
+        return float(operation.params["y"])
+    if operation.name == "pow":
+        exponent = operands[1]
+        return exponent.number if isinstance(exponent, Given) else None
+    return _DEGREES.get(operation.name)
 
 
 def _combined(operation: Operation, combine: Callable[..., Elementwise], *operands: Value) -> Layer:
@@ -349,8 +368,7 @@ def _div(operation: Operation, x: Any, y: Value) -> Any:
     def divided(a: Elementwise, b: Elementwise) -> Elementwise:
         if b.terms:
             return applied(jnp.divide, (a, b))
-        over = b.constant
-        return scaled(a, over.map(jnp.reciprocal) if isinstance(over, Coefficient) else 1 / over)
+        return scaled(a, reciprocal(b.constant))
 
     return _combined(operation, divided, x, y)
 

@@ -19,12 +19,13 @@ module".
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 
 from ntk_uq.networks.read_off.functions import Function
+from ntk_uq.networks.read_off.large_numbers import Sum
 
 __all__ = [
     "Coefficient",
@@ -49,33 +50,41 @@ Array = jax.Array
 
 @dataclass(frozen=True, eq=False)
 class Coefficient:
-    """A number for each point and position, the same for all units: [n or 1, *positions]."""
+    """A number for each point and position, the same for all units: [n or 1, *positions].
+
+    sum : what it is a sum over units of, if it is one.
+    """
 
     left: Array
     right: Array
+    sum: Sum | None = None
 
     def at(self, side: int) -> Array:
         """Values at the first points (1), or at the second (2)."""
         return self.left if side == 1 else self.right
 
     def map(self, function: Callable[..., Array], *others: "Coefficient | float") -> "Coefficient":
-        """An elementwise function of this and of others."""
-        return Coefficient(
-            *(
-                function(
-                    self.at(side),
-                    *(o.at(side) if isinstance(o, Coefficient) else o for o in others),
-                )
-                for side in (1, 2)
+        """An elementwise function of this and of others; of which sum it is stays as it was."""
+        left, right = (
+            function(
+                self.at(side),
+                *(o.at(side) if isinstance(o, Coefficient) else o for o in others),
             )
+            for side in (1, 2)
         )
+        return Coefficient(left, right, self.sum)
+
+    def of(self, sum_: Sum | None) -> "Coefficient":
+        """The same numbers, of this sum."""
+        return replace(self, sum=sum_)
 
 
 @dataclass(frozen=True, eq=False)
 class PositionMap:
     """A linear map of positions, from shape `before` to shape `after`.
 
-    `picks` says that each new position is one of the old ones; `key` tells maps apart.
+    `picks` says that each new position is one of the old ones; `key` tells maps apart; `most` is
+    the largest that becomes of numbers of size 1.
     """
 
     key: Any
@@ -83,6 +92,7 @@ class PositionMap:
     before: tuple[int, ...]
     after: tuple[int, ...]
     picks: bool
+    most: float = 1.0
 
     def __call__(self, values: Array, start: int) -> Array:
         """Map the axes of `values` from `start` on."""

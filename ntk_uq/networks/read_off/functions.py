@@ -11,10 +11,14 @@ __all__ = ["IDENTITY", "Function", "affine", "composed"]
 
 @dataclass(frozen=True, eq=False)
 class Function:
-    """An elementwise function of one variable; `affine` is (a, b) where it is a u + b."""
+    """An elementwise function of one variable; `affine` is (a, b) where it is a u + b.
+
+    factor : the number that the module has multiplied it by.
+    """
 
     call: Callable[[jax.Array], jax.Array]
     affine: tuple[float, float] | None = None
+    factor: float = 1.0
 
     def __call__(self, u: jax.Array) -> jax.Array:
         """Values at u."""
@@ -28,7 +32,7 @@ def affine(a: float, b: float) -> Function:
     def call(u: jax.Array) -> jax.Array:
         return a * u + b
 
-    return Function(call, (a, b))
+    return Function(call, (a, b), abs(a))
 
 
 IDENTITY = affine(1.0, 0.0)

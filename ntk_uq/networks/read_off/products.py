@@ -29,6 +29,7 @@ from ntk_uq.networks.read_off.values import (
     NoLimitError,
     Weights,
     mapped,
+    settled,
     single,
 )
 
@@ -89,7 +90,9 @@ def _mixed(
             return jnp.tensordot(values, matrix, (axes, list(contracted))).reshape(after)
         return jnp.tensordot(matrix, values, (list(contracted), axes)).reshape(after)
 
-    map_ = PositionMap(("mix", id(given), tuple(axes), first), mix, before, after, False)
+    most = np.abs(np.asarray(given.left)[0]).sum(tuple(contracted)).max(initial=0.0)
+    key = "mix", id(given), tuple(axes), first
+    map_ = PositionMap(key, mix, before, after, False, float(most))
     operation.known["kept", id(given)] = given
     dims = (*dims_x, *dims_m) if first else (*dims_m, *dims_x)
     return replace(x.with_values(lambda v: mapped(v, map_)), dims=dims)
@@ -150,6 +153,9 @@ def _check_weights(operation: Operation, w: Weights, key: Any, sources: Any) -> 
             "multiplies a parameter by means over units, one for each of several groups: of few "
             "units they have no limit"
         )
+    for _, part in sources:
+        if isinstance(part, Elementwise):
+            settled(part.constant)
     use = key, tuple((units, isinstance(part, Data)) for units, part in sources)
     used = operation.known.setdefault(("used", w.path), use)
     if used[0][1] != key[1]:

@@ -14,6 +14,7 @@ from ntk_uq.networks.read_off.fields import (
     Elementwise,
     PositionMap,
 )
+from ntk_uq.networks.read_off.large_numbers import Sum, joined
 from ntk_uq.networks.read_off.rules import Operation, rule
 from ntk_uq.networks.read_off.values import (
     Axis,
@@ -21,6 +22,7 @@ from ntk_uq.networks.read_off.values import (
     NoLimitError,
     Weights,
     mapped,
+    size_of,
 )
 
 __all__ = []
@@ -44,8 +46,9 @@ def _reduce_sum(operation: Operation, x: Any) -> Any:
     before = x.positions
     after = tuple(size for i, size in enumerate(before) if i not in summed)
     map_ = PositionMap(
-        ("sum", tuple(summed), before), lambda v: jnp.sum(v, tuple(summed)), before, after, False
-    )
+        ("sum", tuple(summed), before), lambda v: jnp.sum(v, tuple(summed)), before, after, False,
+        math.prod(before[i] for i in summed),
+    )  # fmt: skip
     return replace(x.with_values(lambda value: mapped(value, map_)), dims=kept)
 
 
@@ -69,9 +72,25 @@ def _mean_over_units(
             value = jnp.broadcast_to(value, (value.shape[0], *positions))
             value = units * jnp.sum(value, tuple(i + 1 for i in summed))
         sides.append(value)
-    constant = 0.0 if sides[0] is None else Coefficient(*sides)
     count = math.prod(a.size for dim in kept for a in dim if a.units)
+    entries = units * math.prod(positions[i] for i in summed)
+    own = Sum(entries, units, count, sides[0] is None)
+    found = [_sum_of(part, own) for _, part in x.parts]
+    if sides[0] is None:
+        sizes = tuple(size for i, size in enumerate(positions) if i not in summed)
+        sides = [jnp.zeros((1, *sizes))] * 2
+    constant = Coefficient(*sides).of(joined(*found))
     return Layer(kept, ((count, Elementwise((), constant)),))
+
+
+def _sum_of(part: Any, own: Sum) -> Sum | None:
+    """What a sum over units is one of: these, or, where they are one number, those it is from."""
+    if part.terms:
+        return replace(own, size=size_of(part))
+    constant = part.constant
+    if isinstance(constant, Coefficient) and constant.sum:
+        return constant.sum.multiple(own.times)
+    return None
 
 
 @rule("reduce_window_sum")
@@ -100,5 +119,5 @@ def _reduce_window_sum(operation: Operation, x: Layer) -> Any:
     def pool(values: jax.Array) -> jax.Array:
         return lax.reduce_window(values, 0.0, lax.add, sizes, strides, padding, base, dilation)
 
-    map_ = PositionMap(("window", repr(windows)), pool, before, after, False)
+    map_ = PositionMap(("window", repr(windows)), pool, before, after, False, math.prod(sizes))
     return replace(x.with_values(lambda value: mapped(value, map_)), dims=tuple(dims))

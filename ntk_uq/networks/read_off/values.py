@@ -24,6 +24,7 @@ from ntk_uq.networks.read_off.fields import (
     roots,
 )
 from ntk_uq.networks.read_off.functions import IDENTITY, Function, affine, composed
+from ntk_uq.networks.read_off.large_numbers import combined, joined
 
 __all__ = [
     "Axis",
@@ -40,9 +41,12 @@ __all__ = [
     "moved",
     "multiplied",
     "parameter_field",
+    "reciprocal",
     "scaled",
+    "settled",
     "share",
     "single",
+    "size_of",
 ]
 
 
@@ -149,6 +153,27 @@ def single(field: Field, function: Function = IDENTITY) -> Elementwise:
     return Elementwise((Term(((field, function),)),))
 
 
+def size_of(value: Elementwise) -> float:
+    """What the module has multiplied a layer by."""
+    return max(
+        (math.prod(f.factor * _size_of_field(u) for u, f in term.factors) for term in value.terms),
+        default=1.0,
+    )
+
+
+def _size_of_field(u: Field) -> float:
+    match u:
+        case Combination(terms=terms):
+            return max(abs(a) * _size_of_field(one) for a, one in terms)
+        case Linear(map=map_, source=source):
+            return map_.most * _size_of_field(source)
+        case Scaled(source=source) | Share(source=source):
+            return _size_of_field(source)
+        case Hidden(value=value):
+            return size_of(value)
+    return 1.0
+
+
 # --- Elementwise arithmetic -----------------------------------------------------------------------
 
 
@@ -185,10 +210,41 @@ def _is_zero(number: Any) -> bool:
     return not isinstance(number, Coefficient) and number == 0
 
 
+def settled(number: Any, beside: float = 1.0) -> Any:
+    """A number that meets a layer, of such size: a sum over units must be a number by then."""
+    if not isinstance(number, Coefficient) or number.sum is None:
+        return number
+    if reason := number.sum.why_random(beside):
+        raise NoLimitError(reason)
+    return 0.0 if number.sum.nought else number.of(None)
+
+
 def _plus(a: Any, b: Any) -> Any:
-    if isinstance(a, Coefficient):
-        return a.map(jnp.add, b)
-    return b.map(jnp.add, a) if isinstance(b, Coefficient) else a + b
+    if not isinstance(a, Coefficient):
+        a, b = b, a
+    if _is_zero(b):
+        return a
+    if not isinstance(a, Coefficient):
+        return a + b
+    return a.map(jnp.add, b).of(joined(a.sum, b.sum if isinstance(b, Coefficient) else None))
+
+
+def _times(a: Any, b: Any) -> Any:
+    if not isinstance(a, Coefficient):
+        a, b = b, a
+    if not isinstance(a, Coefficient):
+        return a * b
+    product = a.map(jnp.multiply, b)
+    if isinstance(b, Coefficient):
+        return product.of(combined(a.sum, b.sum))
+    return product.of(a.sum.multiple(b)) if a.sum else product
+
+
+def reciprocal(number: Any) -> Any:
+    """One over a number."""
+    if not isinstance(number, Coefficient):
+        return 1 / number
+    return _of_numbers(jnp.reciprocal, [number], -1)
 
 
 def added(one: Elementwise, other: Elementwise) -> Elementwise:
@@ -198,6 +254,8 @@ def added(one: Elementwise, other: Elementwise) -> Elementwise:
         key = term.factors[0][0] if len(term.factors) == 1 else term
         terms[key] = _joined(terms[key], term) if key in terms else term
     constant = _plus(one.constant, other.constant)
+    if terms:
+        constant = settled(constant, max(size_of(v) for v in (one, other) if v.terms))
     result = Elementwise(tuple(terms.values()), constant)
     gaussians: list[Any] = [gaussian_of(Elementwise((term,))) for term in result.terms]
     if len(gaussians) > 1 and all(gaussians):
@@ -230,7 +288,8 @@ def _joined(one: Term, other: Term) -> Term:
         return Term(((u, affine(f.affine[0] + g.affine[0], f.affine[1] + g.affine[1])),))
     if not u.gaussian:
         raise NoLimitError("adds different functions of a field that is not Gaussian")
-    return Term(((u, composed(jnp.add, f, g)),))
+    sum_ = composed(jnp.add, f, g)
+    return Term(((u, replace(sum_, factor=max(f.factor, g.factor))),))
 
 
 def scaled(value: Elementwise, by: float | Coefficient) -> Elementwise:
@@ -242,21 +301,24 @@ def scaled(value: Elementwise, by: float | Coefficient) -> Elementwise:
             if f.affine:
                 f = affine(by * f.affine[0], by * f.affine[1])
             else:
-                f = composed(jnp.multiply, f, by)
+                f = replace(composed(jnp.multiply, f, by), factor=f.factor * abs(by))
             terms.append(Term(((u, f), *rest)))
-        constant = value.constant
-        return Elementwise(
-            tuple(terms),
-            constant.map(jnp.multiply, by) if isinstance(constant, Coefficient) else by * constant,
-        )
+        return Elementwise(tuple(terms), _times(value.constant, by))
     if not value.terms:
-        return Elementwise((), by.map(jnp.multiply, value.constant))
+        return Elementwise((), _times(by, value.constant))
+    if by.sum and by.sum.nought:
+        raise NoLimitError(
+            f"multiplies a layer by a sum over {by.sum.units} units whose mean is 0: it is random, "
+            "however it is scaled"
+        )
+    # A mean of large units is a number beside its own size.
+    number: Any = settled(by, max(by.sum.size, 1.0) if by.sum else 1.0)
     gaussian = gaussian_of(value)
     if gaussian and _is_zero(gaussian[2]):
         u, a, _ = gaussian
-        return single(Scaled(u.positions, True, by, u), affine(a, 0.0))
+        return single(Scaled(u.positions, True, number, u), affine(a, 0.0))
     source = as_field(value)
-    return single(Scaled(source.positions, source.gaussian, by, source))
+    return single(Scaled(source.positions, source.gaussian, number, source))
 
 
 def as_field(value: Elementwise) -> Field:
@@ -280,7 +342,8 @@ def multiplied(one: Elementwise, other: Elementwise) -> Elementwise:
             return scaled(value, factor.constant)
     lone, lone_other = _lone(one), _lone(other)
     if lone and lone_other and lone[0] is lone_other[0] and lone[0].gaussian:
-        return single(lone[0], composed(jnp.multiply, lone[1], lone_other[1]))
+        product = composed(jnp.multiply, lone[1], lone_other[1])
+        return single(lone[0], replace(product, factor=lone[1].factor * lone_other[1].factor))
     result = Elementwise((), 0.0)
     pairs = [(s, t) for s in _all_terms(one) for t in _all_terms(other)]
     for s, t in pairs:
@@ -297,7 +360,7 @@ def _product(s: Any, t: Any) -> Elementwise:
     if not isinstance(s, Term):
         s, t = t, s
     if not isinstance(s, Term):
-        return Elementwise((), s.map(jnp.multiply, t) if isinstance(s, Coefficient) else s * t)
+        return Elementwise((), _times(s, t))
     if not isinstance(t, Term):
         return scaled(Elementwise((s,)), t)
     factors = dict(s.factors)
@@ -313,30 +376,48 @@ def _product(s: Any, t: Any) -> Elementwise:
     return Elementwise((Term(tuple(factors.items())),))
 
 
-def applied(function: Callable[..., Any], values: Sequence[Any]) -> Elementwise:
-    """An elementwise function of values that are functions of one Gaussian field, or numbers."""
+def _of_numbers(function: Callable[..., Any], numbers: Sequence[Any], degree: float | None) -> Any:
+    """A function of numbers alone, which takes multiples to multiples if it has a degree."""
+    found = [c for c in numbers if isinstance(c, Coefficient)]
+    if not found:
+        with jax.ensure_compile_time_eval():
+            return float(function(*map(jnp.asarray, numbers)))
+    sums = [c.sum for c in found if c.sum is not None]
+    fails = any(s.nought for s in sums) or (degree == 0 and len(sums) > 1)
+    if fails and degree is not None and degree <= 0:
+        what = "divides by" if degree else "jumps with"
+        raise NoLimitError(f"{what} a sum over units whose mean is 0, or is another's: random")
+    for sum_ in sums if degree is None else []:
+        if reason := sum_.why_random():
+            raise NoLimitError(reason)
+    left, right = (
+        function(*(c.at(side) if isinstance(c, Coefficient) else jnp.asarray(c) for c in numbers))
+        for side in (1, 2)
+    )
+    total = joined(*sums, *([None] if degree is None or len(found) < len(numbers) else []))
+    if total:
+        total = total.of_units() if degree is None else total.power(degree)
+    return Coefficient(left, right, total)
+
+
+def applied(
+    function: Callable[..., Any], values: Sequence[Any], degree: float | None = None
+) -> Elementwise:
+    """An elementwise function of values that are functions of one Gaussian field, or numbers.
+
+    degree : p where the function takes c u to c^p times its value, 0 where it jumps.
+    """
     base: Any = None
     inner: list[Any] = []
     if all(not isinstance(v, Elementwise) or not v.terms for v in values):
         constants = [v.constant if isinstance(v, Elementwise) else v for v in values]
-        if not any(isinstance(c, Coefficient) for c in constants):
-            with jax.ensure_compile_time_eval():
-                return Elementwise((), float(function(*map(jnp.asarray, constants))))
-        first = next(c for c in constants if isinstance(c, Coefficient))
-
-        def both(*sides: Any) -> Any:
-            return function(*sides)
-
-        lefts, rights = (
-            [c.at(side) if isinstance(c, Coefficient) else jnp.asarray(c) for c in constants]
-            for side in (1, 2)
-        )
-        assert first is not None
-        return Elementwise((), Coefficient(both(*lefts), both(*rights)))
+        return Elementwise((), _of_numbers(function, constants, degree))
     for value in values:
         if not isinstance(value, Elementwise):
             inner.append(value)
             continue
+        if not value.terms:
+            value = Elementwise((), settled(value.constant))
         lone = _lone(value)
         if lone is None:
             raise NoLimitError(
@@ -356,7 +437,11 @@ def applied(function: Callable[..., Any], values: Sequence[Any]) -> Elementwise:
             raise NoLimitError("is a nonlinear function of several random layers")
         base = u
         inner.append(f)
-    return single(base, composed(function, *inner))
+    result = composed(function, *inner)
+    if degree and degree > 0:
+        sizes = [f.factor**degree for f in inner if isinstance(f, Function)]
+        result = replace(result, factor=max(sizes))
+    return single(base, result)
 
 
 # --- Positions ------------------------------------------------------------------------------------
@@ -368,6 +453,8 @@ def mapped(value: Elementwise, map_: PositionMap) -> Elementwise:
         constant: Any = value.constant.map(
             lambda c: map_(jnp.broadcast_to(c, (len(c), *map_.before)), 1)
         )
+        if constant.sum:
+            constant = constant.of(constant.sum.multiple(map_.most))
     elif value.constant == 0 or map_.picks:
         constant = value.constant
     else:
