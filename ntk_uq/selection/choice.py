@@ -202,7 +202,7 @@ def choose(
 
     data = X, y, likelihood, folds, targets, weights
     tried_first = _candidates(architecture, tune, criterion)
-    if further:
+    if further and criterion == "evidence":
         tried_first |= _behind_powers(tried_first, known)
     names, networks = map(list, zip(*tried_first.items(), strict=True))
     # By the gradients of modes; those of the evidence learn the scales of a given network.
