@@ -364,7 +364,7 @@ class FlatDraws:
         if len(factor) > n:
             factor = factor + np.diag(np.arange(len(factor)) >= n)
         larger: dict[str, Any] = {
-            "factor": factor,
+            "factor": np.array(factor),  # a copy, as in `NormalScores.behind`
             "trained": enlarged(self.trained, 0),
             "whitened": enlarged(self.whitened, 0),
         }

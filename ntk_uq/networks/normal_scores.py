@@ -185,7 +185,7 @@ class NormalScores(BehindInputMap):
     def scores(self, x: jax.Array) -> jax.Array:
         """Scores of points [n, d], in their precision."""
         self._check_features(x)
-        return _interpolated(*self._knots, x)
+        return _interpolated(*map(np.array, self._knots), x)
 
     def _check_features(self, x: jax.Array) -> None:
         if x.shape[-1] != len(self.at):
@@ -215,7 +215,10 @@ class NormalScores(BehindInputMap):
     @property
     def behind(self) -> tuple[BaseArchitecture, Partial]:
         """The network, and what it is shown, as a function."""
-        return self.network, Partial(_beside if self.beside else _interpolated, *self._knots)
+        # Copies: an array that JAX has traced in single precision it takes for such a one in double
+        # precision too (findings/jax_constants_keep_precision.sh).
+        knots = map(np.array, self._knots)
+        return self.network, Partial(_beside if self.beside else _interpolated, *knots)
 
     def kernel_block(self, x1: jax.Array, x2: jax.Array | None = None) -> Kernels:
         """Kernels [n1, n2] as JAX arrays in the points' dtype; of `x1` with itself without `x2`."""

@@ -1,5 +1,7 @@
 """A classifier as a function of JAX: the estimator's own predictions, jitted and differentiated."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -7,13 +9,34 @@ from flax import nnx
 from small_problem import FEW, LABELS, NET
 from small_problem import X as STANDARD
 
-from ntk_uq import BayesianClassifier, ConvNet, EnsembleClassifier, Linearized, NTKClassifier
+from ntk_uq import (
+    BayesianClassifier,
+    ConvNet,
+    EnsembleClassifier,
+    Linearized,
+    NTKClassifier,
+    load,
+)
 from ntk_uq.bayes import SamplingWarning
 
 # Of several units: where no network is given, features are standardised first.
 UNITS, SHIFT = np.array([1.0, 100.0, 0.01]), np.array([-3.0, 500.0, 0.1])
 X = SHIFT + UNITS * STANDARD
 TEST = SHIFT + UNITS * np.random.default_rng(1).normal(size=(8, 3))
+
+
+@pytest.mark.parametrize("name", ["ntk-mixture", "ntk-exact", "ntk-none", "ensemble"])
+@pytest.mark.filterwarnings("ignore:.* was written with scikit-learn")
+def test_predictions_after_a_function_in_single_precision(name):
+    """While it lives JAX takes arrays that it holds for single (findings): none are shared."""
+    points = np.random.default_rng(5).normal(size=(7, 2))
+    path = Path(__file__).parents[1] / "golden" / f"{name}.ntk"
+    before = [load(path).predict_proba(some) for some in (points, points[:1])]
+    model = load(path)
+    function = model.as_function()
+    function(points.astype(np.float32))
+    for some, expected in zip((points, points[:1]), before, strict=True):
+        np.testing.assert_allclose(model.predict_proba(some), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
