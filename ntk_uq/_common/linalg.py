@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
-from ntk_uq._common.blocks import enlarged, placed
+from ntk_uq._common.blocks import MOST_ENLARGED, enlarged, placed
 
 __all__ = ["cholesky", "interpolation_factor"]
 
 
-def cholesky(matrix: ArrayLike) -> tuple[Array, float]:
+def cholesky(matrix: Array | NDArray) -> tuple[Array, float]:
     """Lower Cholesky factor of a kernel, and the jitter on the diagonal that it took.
 
     Parameters
@@ -31,12 +31,15 @@ def cholesky(matrix: ArrayLike) -> tuple[Array, float]:
     ValueError
         If the matrix has an eigenvalue that is negative beyond rounding.
     """
-    matrix = np.asarray(matrix)
-    n, larger = len(matrix), placed(enlarged(matrix, 0, 1))
+    n = len(matrix)
+    enlarges = n <= MOST_ENLARGED  # more are not copied
+    larger = placed(enlarged(matrix, 0, 1) if enlarges else matrix)
     for multiple in (0.0, 1.0, 10.0, 100.0, 1000.0):
         factor, jitter, sound = _attempt(larger, n, multiple)
         if sound:
-            return placed(np.asarray(factor)[:n, :n]), float(jitter)
+            own = placed(np.asarray(factor)[:n, :n]) if enlarges else factor
+            return own, float(jitter)
+    matrix = np.asarray(matrix)
     smallest = float(np.linalg.eigvalsh(matrix)[0])
     raise ValueError(
         f"The kernel of shape {matrix.shape} is not positive semi-definite: its smallest "

@@ -125,9 +125,8 @@ def _exact_predictor(
     if uncertainty == "none":
         factor, jitter, n_draws = placed(np.zeros((n, n), y.dtype)), 0.0, 1
     else:
-        factor, jitter = cholesky(
-            _prior_kernel(Kernels(*map(np.asarray, kernels)), reg, uncertainty)
-        )
+        initial = uncertainty == "initialization"
+        factor, jitter = cholesky(kernels.nngp if initial else np.asarray(kernels.ntk) / reg)
 
     whitened, noise, *label_noise = _random_variables(key, range(n_draws), y, uncertainty)
     f0 = placed(np.einsum("ij,sjc->sic", factor, whitened, optimize=True))
@@ -184,7 +183,9 @@ def _undoing(f0: ArrayLike, ntk: ArrayLike, reg: float) -> NDArray:
     """
     f0, ntk = np.asarray(f0), np.asarray(ntk)
     n_draws, n, outputs = f0.shape
-    factor, _ = cholesky(ntk + _RIDGE * reg * np.eye(n, dtype=ntk.dtype))
+    ridged = np.array(ntk)
+    ridged[np.diag_indices(n)] += _RIDGE * reg
+    factor, _ = cholesky(ridged)
     columns = np.moveaxis(f0, 0, 1).reshape(n, -1)
     found = scipy.linalg.cho_solve((np.asarray(factor), True), columns)
     return np.moveaxis(found.reshape(n, n_draws, outputs), 1, 0)
@@ -361,10 +362,12 @@ class FlatDraws:
     def on_device(self) -> "FlatDraws":
         """The same on JAX's device, enlarged; of the factor LAPACK wants columns."""
         n, factor = len(self.factor), enlarged(self.factor, 0, 1)
-        if len(factor) > n:
-            factor = factor + np.diag(np.arange(len(factor)) >= n)
+        if len(factor) == n:
+            factor = np.array(factor)  # a copy, as in `NormalScores.behind`
+        rest = range(n, len(factor))
+        factor[rest, rest] = 1
         larger: dict[str, Any] = {
-            "factor": np.array(factor),  # a copy, as in `NormalScores.behind`
+            "factor": factor,
             "trained": enlarged(self.trained, 0),
             "whitened": enlarged(self.whitened, 0),
         }

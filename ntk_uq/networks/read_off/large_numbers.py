@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 __all__ = ["Sum", "combined", "joined"]
 
 # Fluctuations of at most this part of a unit's own are those of a finite width.
-FLUCTUATION = 1 / 4
+_FLUCTUATION = 1 / 4
 # Rounding of factors that are given in single precision.
-ROUNDING = 1e-4
+_ROUNDING = 1e-4
 # Means over so few units in still more groups: as the width grows, the groups become more.
-FEW = 8
+_FEW = 8
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class Sum:
 
     def why_random(self, beside: float = 1.0) -> str | None:
         """Why it is no number, if it is not, beside units that are multiplied by a number."""
-        if self.units <= FEW and self.units < self.groups:
+        if self.units <= _FEW and self.units < self.groups:
             return (
                 f"takes means over {self.units} units each, of {self.groups} groups, for numbers: "
                 "of few units they are random"
             )
-        most = max(self.units / max(self.units - 1, 1), FLUCTUATION * math.sqrt(self.units))
+        most = max(self.units / max(self.units - 1, 1), _FLUCTUATION * math.sqrt(self.units))
         times = self.times * (self.size / beside if beside else 1.0)
-        if times <= (1 + ROUNDING) * most:
+        if times <= (1 + _ROUNDING) * most:
             return None
         return (
             f"takes a sum over {self.units} units for a number, which is random if it is not "
