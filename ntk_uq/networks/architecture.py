@@ -23,7 +23,7 @@ from jax.tree_util import Partial
 from numpy.typing import ArrayLike
 
 from ntk_uq._common import checks
-from ntk_uq._common.blocks import bucket
+from ntk_uq._common.blocks import MOST_ENLARGED, STEP, bucket
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.words import shown
@@ -330,7 +330,9 @@ class BaseArchitecture(abc.ABC):
                 "are needed. Rows are points, columns are features."
             )
         size = width = self.tile_rows(rows[0])
-        if size < TILE:  # a pair of points costs much: few are filled up to a power of two
+        if size == TILE and len(rows) > FEW:
+            size = width = _even(len(columns))
+        elif size < TILE:  # a pair of points costs much: few are filled up to a power of two
             size = width = min(size, bucket(max(len(rows), len(columns))))
         if X2 is not None and len(rows) <= FEW:
             size, width = min(FEW, size), max(size * size // FEW // _FLATTER, size)
@@ -432,6 +434,14 @@ def _tile(points: np.ndarray, start: int, size: int) -> jax.Array:
         filled[: len(rows)] = rows
         rows = filled
     return jax.device_put(rows)
+
+
+def _even(n: int) -> int:
+    """Rows of blocks of n points: as few blocks as of `TILE` rows, and hardly any of them empty."""
+    if not TILE < n <= MOST_ENLARGED:
+        return TILE
+    rows = math.ceil(n / math.ceil(n / TILE))
+    return math.ceil(rows / STEP) * STEP
 
 
 def check_integers(architecture: Any, **least: int) -> None:

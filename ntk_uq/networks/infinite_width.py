@@ -41,7 +41,6 @@ def _complement(u1: jax.Array, u2: jax.Array, same: bool) -> jax.Array:
     return h + lax.stop_gradient(corrected - h)
 
 
-@functools.partial(jax.jit, static_argnames=("depth", "activation", "residual"))
 def mlp_kernels(
     x1: jax.Array,
     x2: jax.Array | None = None,
@@ -94,14 +93,22 @@ def mlp_kernels(
     [[200.  32.]
      [ 32. 200.]]
     """
+    # Programs of their own: what follows the moments is compiled once for points with themselves,
+    # with others, and behind an embedding.
+    s1, s2, h = _moments(x1, x2)
+    return dot_product_kernels(
+        s1, s2, h, w_std=w_std, b_std=b_std, depth=depth, activation=activation, residual=residual
+    )
+
+
+@jax.jit
+def _moments(x1: jax.Array, x2: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Root mean squares [n1, 1] and [1, n2], and one minus the cosine between points."""
     norms1, u1 = _lengths_and_directions(x1)
     norms2, u2 = (norms1, u1) if x2 is None else _lengths_and_directions(x2)
     root_mean_square = 1 / math.sqrt(x1.shape[1])
     s1, s2 = norms1[:, None] * root_mean_square, norms2[None, :] * root_mean_square
-    h = _complement(u1, u2, x2 is None)
-    return dot_product_kernels(
-        s1, s2, h, w_std=w_std, b_std=b_std, depth=depth, activation=activation, residual=residual
-    )
+    return s1, s2, _complement(u1, u2, x2 is None)
 
 
 @functools.partial(jax.jit, static_argnames=("depth", "activation", "residual"))

@@ -9,7 +9,7 @@ from small_problem import X as x
 from ntk_uq import MLP, ConvNet, NTKClassifier
 from ntk_uq.networks import hermite
 from ntk_uq.networks.activations import dual_of
-from ntk_uq.networks.infinite_width import mlp_kernels
+from ntk_uq.networks.infinite_width import dot_product_kernels
 
 # Standard deviations of two variables, and their correlation.
 PAIRS = [(1.0, 1.0, 0.5), (1.0, 1.0, 0.99), (0.5, 1.5, -0.3), (1.5, 1.5, 0.99), (1.0, 1.0, 1.0)]
@@ -153,9 +153,9 @@ def test_a_function_is_compiled_once():
     """Copies of a function would be other functions to JAX, each with a program of its own."""
     x, net = np.eye(3), MLP(depth=1, activation=jax.nn.silu)
     net.kernels(x)
-    programs = mlp_kernels._cache_size()
+    programs = dot_product_kernels._cache_size()
     net.kernels(x)
-    assert mlp_kernels._cache_size() == programs
+    assert dot_product_kernels._cache_size() == programs
 
 
 def test_a_function_is_looked_at_by_few_programs(monkeypatch):

@@ -11,8 +11,9 @@ from flax import nnx
 from scipy import signal, special, stats
 
 from ntk_uq.kernels import empirical_nngp, empirical_ntk
+from ntk_uq.networks.architecture import Kernels
 from ntk_uq.networks.convnet import ConvNet
-from ntk_uq.networks.infinite_width import mlp_kernel_diag, mlp_kernels
+from ntk_uq.networks.infinite_width import dot_product_kernels, mlp_kernel_diag, mlp_kernels
 from ntk_uq.networks.mlp import MLP
 from ntk_uq.networks.neural_tangents import stax
 from ntk_uq.networks.own import Architecture
@@ -253,10 +254,30 @@ def test_kernels_are_float64_and_leave_the_configuration_alone():
 
 
 def test_compiles_once_for_all_sizes_and_scales():
-    mlp_kernels.clear_cache()
-    for n, w_std, width in [(3, 1.0, 8), (300, 1.1, 16), (17, 1.2, 32)]:
-        MLP(width=width, w_std=w_std).kernels(points(5), points(n))
-    assert mlp_kernels._cache_size() == 1
+    dot_product_kernels.clear_cache()
+    for n, w_std, width in [(3, 1.0, 8), (200, 1.1, 16), (17, 1.2, 32)]:
+        MLP(width=width, w_std=w_std).kernels(points(9), points(n))
+        MLP(width=width, w_std=w_std).kernels(points(n))
+    assert dot_product_kernels._cache_size() == 1
+
+
+@pytest.mark.parametrize("n", [256, 257, 300, 513, 1024, 1025])
+def test_hardly_any_row_of_a_block_is_empty(n):
+    """Blocks are of one shape for 32 numbers of points, and together a little more than these."""
+    asked = []
+
+    class Counted(MLP):
+        def kernel_block(self, x1, x2=None):
+            asked.append(x1.shape[0])
+            return Kernels(*(np.zeros((x1.shape[0], (x1 if x2 is None else x2).shape[0])),) * 2)
+
+    Counted().kernels(np.ones((n, 1)))
+    (size,) = set(asked)
+    assert size <= 256
+    assert size % 32 == 0
+    blocks = -(-n // 256)
+    assert len(asked) == blocks * (blocks + 1) // 2
+    assert n <= blocks * size < n + (32 * blocks if n <= 1024 else 256)
 
 
 # --- Finite networks ------------------------------------------------------------------------------
