@@ -44,10 +44,14 @@ def enlarged(array: ArrayLike, *axes: int) -> NDArray[Any]:
     (3, 64)
     """
     array = np.asarray(array)
-    missing = [0] * array.ndim
+    shape = list(array.shape)
     for axis in axes:
-        missing[axis] = -array.shape[axis] % STEP if array.shape[axis] <= MOST_ENLARGED else 0
-    return np.pad(array, [(0, count) for count in missing]) if any(missing) else array
+        shape[axis] += -shape[axis] % STEP if shape[axis] <= MOST_ENLARGED else 0
+    if tuple(shape) == array.shape:
+        return array
+    filled = np.zeros(shape, array.dtype)
+    filled[tuple(map(slice, array.shape))] = array
+    return filled
 
 
 def repeated(n: int) -> NDArray[np.integer]:

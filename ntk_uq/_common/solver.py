@@ -377,7 +377,7 @@ def _enlarged(problem: DualProblem) -> DualProblem:
         likelihood=likelihood.take(rows) if hasattr(likelihood, "take") else likelihood,
         linear=linear if np.ndim(linear) == 0 else fill(linear, f0.shape),
         weights=fill(weights, f0.shape[:2]),
-        start=None if start is None else fill(start, f0.shape),
+        start=fill(0.0 if start is None else start, f0.shape),  # one program, with or without
         deflation=deflation,
     )
 
