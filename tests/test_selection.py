@@ -251,6 +251,22 @@ def test_a_scan_gives_up_where_weaker_regularisations_lose():
     assert means[~visited].max() < means.max() - 0.03
 
 
+def test_a_coarse_scan_looks_closer_where_it_is_best():
+    """Every second regularisation, and those next to the best, with the scores of a whole scan."""
+    folds = [np.arange(N)[i::3] for i in range(3)]
+    for regs in (np.logspace(-1, 2, 13), np.logspace(1, 2, 13), np.logspace(-1, -0.5, 12)):
+        args = (KERNELS, ONE_HOT, regs, Categorical(), ["none"], folds)
+        whole, part = (cross_validate(*args, coarsely=coarsely)[:, 0] for coarsely in (False, True))
+        visited = ~np.isnan(part[:, 0])
+        coarse = np.arange(len(regs))[::-1][::2]  # from the strongest on
+        best = coarse[np.argmax(part.mean(axis=1)[coarse])]
+        beside = [r for r in (best - 1, best + 1) if 0 <= r < len(regs)]
+        assert set(np.flatnonzero(visited)) == {*coarse, *beside}
+        # Either is within a thousandth of a posterior standard deviation of the mode, which is
+        # sqrt(Theta / reg) at most, some 5.
+        np.testing.assert_allclose(part[visited], whole[visited], atol=2e-2)
+
+
 def chosen_by_cv(points, labels, seed=0):
     one_hot = np.eye(labels.max() + 1)[labels]
     rng = np.random.default_rng(seed)

@@ -122,14 +122,18 @@ def plot_reg_curve(curve: "RegCurve", *, ax: Axes | None = None) -> Axes:
     ax = axes_or_new(ax)
     best = np.max(np.where(np.isnan(curve.scores), -np.inf, curve.scores), axis=1)
     named, *others = np.split(np.argsort(-best, kind="stable"), [_MOST_CURVES])
+    tried = ~np.isnan(curve.scores)  # a line ends at what is not known
     for k in np.concatenate(others).astype(int):
-        ax.plot(curve.regs, curve.scores[k], color="0.8", linewidth=0.8, zorder=1)
+        regs, score = curve.regs[tried[k]], curve.scores[k, tried[k]]
+        ax.plot(regs, score, color="0.8", linewidth=0.8, zorder=1)
     for i, k in enumerate(np.sort(named)):
-        (colour, marker), score = style_of(i), curve.scores[k]
-        ax.plot(curve.regs, score, color=colour, marker=marker, markersize=4, label=curve.names[k])
+        (colour, marker), regs, score = style_of(i), curve.regs[tried[k]], curve.scores[k, tried[k]]
+        ax.plot(regs, score, color=colour, marker=marker, markersize=4, label=curve.names[k])
         if curve.errors is not None:
-            low, high = score - curve.errors[k], score + curve.errors[k]
-            ax.fill_between(curve.regs, low, high, color=colour, alpha=0.15, linewidth=0)
+            error = curve.errors[k, tried[k]]
+            ax.fill_between(
+                regs, score - error, score + error, color=colour, alpha=0.15, linewidth=0
+            )
     shown = curve.scores[named]
     if np.isfinite(shown).any():  # what the others do far below is of no interest
         span = np.ptp(shown[np.isfinite(shown)])

@@ -53,7 +53,7 @@ _GIVE_UP = 0.03
 _SHORTLIST = 3
 # Scales of features are learnt at regularisations so far on either side of the best, in steps, and
 # kept where they predict better by so many standard errors, paired over the points.
-_AROUND, _MARGIN = 2, 1.0
+_AROUND, _MARGIN = 1, 1.0
 # What a scale that climbs the evidence is to add to its logarithm (Akaike 1974); where there are
 # fewer points than so many for each, none does.
 _NATS_OF_SCALE, _SCALES_OF = 1.0, 10
@@ -408,7 +408,8 @@ def _learnt_by_held_out(
     of_posterior = uncertainty == "posterior"
     # The regularisation that is best for the posterior says little of the mode's.
     regs = _REGS if of_posterior else _around(reg)
-    learnt, factors, metric = _learn(of.network, data, regs, progress)
+    known = None if of_posterior else of.densities[[_REGS.index(reg) for reg in regs]]
+    learnt, factors, metric = _learn(of.network, data, regs, progress, known)
     names = [f"{of.name}, scales learnt in {t + 1}" for t in range(len(metric.scores) - 1)]
     rows, densities = (metric.scores[1:], metric.errors[1:]), metric.densities[metric.kept]
     if of_posterior:
@@ -438,13 +439,13 @@ def _learnt_by_held_out(
 
 
 def _learn(
-    network: Any, data: Any, regs: Sequence[float], progress: Progress | None
+    network: Any, data: Any, regs: Sequence[float], progress: Progress | None, known: Any = None
 ) -> tuple[Any, Floats, Metric]:
     """The network with the scales worth having, factors of features, and how they were learnt."""
     X, y, likelihood, folds, targets, weights = data
     metric = learn_metric(
         network, X, y, regs, likelihood, folds,
-        targets=targets, weights=weights, margin=_MARGIN, progress=progress,
+        targets=targets, weights=weights, margin=_MARGIN, known=known, progress=progress,
     )  # fmt: skip
     return *with_scales(network, metric.scales[metric.kept]), metric
 
@@ -527,6 +528,7 @@ def _cv_densities(
                 targets=targets,
                 weights=weights,
                 give_up=_GIVE_UP,
+                coarsely=len(networks) > _SHORTLIST,
                 progress=None if progress is None else partial(told, k),
             )[:, 0, held_out]
 

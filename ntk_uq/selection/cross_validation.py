@@ -23,7 +23,7 @@ __all__ = ["cross_validate"]
 
 Floats = NDArray[np.float64]
 # Held-out scores need no more: a thousandth of a posterior standard deviation.
-_CV_TOLERANCE = 1e-6
+HELD_OUT_TOLERANCE = 1e-6
 
 
 @own_rules()
@@ -38,6 +38,7 @@ def cross_validate(
     targets: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     give_up: float = np.inf,
+    coarsely: bool = False,
     progress: Progress | None = None,
 ) -> Floats:
     """Log predictive density of held-out points, for every regularisation and uncertainty.
@@ -67,6 +68,8 @@ def cross_validate(
     give_up : float, default inf
         Weaker regularisations, which take longest, are not tried where of "none" alone the mean
         score has twice in a row been so far below the best, in nats.
+    coarsely : bool, default False
+        Of "none" alone: every second regularisation, and those next to the best of them.
     progress : callable, optional
         ``progress(done, total)`` is told solutions.
 
@@ -74,9 +77,9 @@ def cross_validate(
     -------
     array of shape [R, U, n]
         Log predictive density of each point when it was held out, in nats; NaN where a point is in
-        no fold, where `give_up` ended the scan, or where latents may be off by a hundredth of a
-        posterior standard deviation, because the problem is too ill-conditioned for double
-        precision.
+        no fold, where `give_up` or `coarsely` left a regularisation out, or where latents may be
+        off by a hundredth of a posterior standard deviation, because the problem is too
+        ill-conditioned for double precision.
 
     Examples
     --------
@@ -93,7 +96,7 @@ def cross_validate(
     targets = y if targets is None else np.asarray(targets)
     if set(uncertainties) == {"none"}:
         return _cross_validate_mode(
-            kernels.ntk, y, regs, likelihood, folds, targets, weights, give_up, progress
+            kernels.ntk, y, regs, likelihood, folds, targets, weights, give_up, coarsely, progress
         )
     scores = np.full((len(regs), len(uncertainties), len(y)), np.nan)
     order = np.argsort(regs)[::-1]
@@ -114,7 +117,7 @@ def cross_validate(
                 loss,
                 _widest(uncertainties),
                 start=start,
-                tol=_CV_TOLERANCE,
+                tol=HELD_OUT_TOLERANCE,
                 n_checked=0,
             )
             start = predictor.alpha
@@ -138,6 +141,7 @@ def _cross_validate_mode(
     targets: Floats,
     counts: ArrayLike | None,
     give_up: float,
+    coarsely: bool,
     progress: Progress | None,
 ) -> Floats:
     """All folds at once: each is a draw of the solver that leaves its points out."""
@@ -148,9 +152,10 @@ def _cross_validate_mode(
         weight[fold] = 0
     on_device = tuple(map(placed, (ntk, targets, weights, np.zeros((len(folds), *targets.shape)))))
     theta, goals, of_folds, zero = on_device
-    scores, start = np.full((len(regs), 1, n), np.nan), zero
-    held_out, best, worse = np.concatenate(folds), -np.inf, 0
-    for done, r in enumerate(np.argsort(regs)[::-1]):
+    scores, held_out = np.full((len(regs), 1, n), np.nan), np.concatenate(folds)
+    modes: dict[int, Array] = {}
+
+    def score(r: int, start: Array) -> float:
         solution = solve_dual(
             theta,
             regs[r],
@@ -159,21 +164,33 @@ def _cross_validate_mode(
             likelihood,
             weights=of_folds,
             start=start,
-            tol=_CV_TOLERANCE,
+            tol=HELD_OUT_TOLERANCE,
         )
-        start = solution.alpha
+        modes[r] = solution.alpha
         densities = log_densities(likelihood, solution.latents, y)
         densities = np.where(np.asarray(solution.gap)[:, None] <= LARGEST_GAP, densities, np.nan)
         for density, fold in zip(densities, folds, strict=True):
             scores[r, 0, fold] = density[fold]
+        return float(np.average(scores[r, 0, held_out], weights=counts[held_out]))
+
+    order, step = np.argsort(regs)[::-1].tolist(), 2 if coarsely else 1
+    start, found, worse = zero, {}, 0
+    for done, r in enumerate(order[::step]):
+        found[r] = score(r, start)
+        start = modes[r]
         if progress is not None:
-            progress((done + 1) * len(folds), len(regs) * len(folds))
-        score = np.average(scores[r, 0, held_out], weights=counts[held_out])
-        best, worse = np.fmax(best, score), worse + 1 if score < best - give_up else 0
+            progress((done + 1) * step * len(folds), (len(regs) + 1) * len(folds))
+        below = found[r] < np.nanmax([-np.inf, *found.values()]) - give_up
+        worse = worse + 1 if below else 0
         if worse == 2:
             break
-    if progress is not None and worse == 2:  # with what is left
-        progress(len(regs) * len(folds), len(regs) * len(folds))
+    if coarsely and np.isfinite(list(found.values())).any():
+        best = order.index(max(found, key=lambda r: np.nan_to_num(found[r], nan=-np.inf)))
+        for beside in (best - 1, best + 1):
+            if 0 < beside < len(order):
+                score(order[beside], modes[order[beside - 1]])
+    if progress is not None:  # with what was left out
+        progress((len(regs) + 1) * len(folds), (len(regs) + 1) * len(folds))
     return scores
 
 

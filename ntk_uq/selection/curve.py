@@ -23,7 +23,7 @@ class RegCurve:
         Regularisations.
     scores : array of shape [K, R]
         Log evidence of the data, or mean log predictive density of a held-out point, in nats; one
-        row a depth.
+        row a network, NaN where it was not tried.
     errors : array of shape [K, R] or None
         Standard error of the mean over points, as if those of one fold, which share a fit, were
         independent; None for the evidence.

@@ -8,7 +8,7 @@ a kernel can do: docs/theory, "A metric for the features".
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from ntk_uq.likelihoods.interface import log_densities
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels
 from ntk_uq.networks.embedding import FeatureEmbedding
 from ntk_uq.networks.normal_scores import NormalScores
+from ntk_uq.selection.cross_validation import HELD_OUT_TOLERANCE
 
 __all__ = [
     "Metric",
@@ -45,8 +46,6 @@ Floats = NDArray[np.float64]
 _ROUNDS = 3
 # A feature counts this much less than the mean one at most: none is lost for good.
 _LEAST_SCALE = 1e-3
-# Held-out scores need no more: a thousandth of a posterior standard deviation.
-_TOLERANCE = 1e-6
 # Numbers that the derivatives of a block of the kernel may hold.
 _ENTRIES_AT_ONCE = 2**22
 
@@ -213,6 +212,7 @@ def learn_metric(
     targets: Floats | None = None,
     weights: Floats | None = None,
     margin: float = 1.0,
+    known: Floats | None = None,
     progress: Progress | None = None,
 ) -> Metric:
     r"""Learn a scale for each feature from the mode, and judge each round by held-out points.
@@ -243,6 +243,8 @@ def learn_metric(
     margin : float, default 1.0
         A round is kept if it predicts better than the first by so many standard errors of the
         difference, paired over the points.
+    known : array of shape [R, m], optional
+        Log predictive density of each held-out point, fold by fold, without scales.
     progress : callable, optional
         ``progress(done, total)`` is told rounds.
 
@@ -268,37 +270,52 @@ def learn_metric(
         weight[fold] = 0
     scored = counts[np.concatenate(folds)]
     threads = min(cores(), len(training)) if jax.default_backend() == "cpu" else 1
+    data = digest((X, targets))
+
+    def of_each(function: Callable[[int], Any], what: str) -> list[Any]:
+        def work(share: Sequence[int]) -> list[Any]:
+            return side_by_side(function, share, threads)
+
+        return divided(work, range(len(training)), f"{what} on {data}")
+
     scales, learnt, densities, best = np.ones((len(training), X.shape[1])), [], [], -np.inf
     for t in range(_ROUNDS + 1):
+        held_out = known if t == 0 else None
+        at = regs if held_out is None else [regs[_best(held_out, scored)]]
 
-        def fit(k: int, scales: Floats = scales) -> tuple[Floats, Floats]:
+        def fit(k: int, scales: Floats = scales, at: Any = at) -> tuple[Floats, Floats]:
             network, factors = with_scales(architecture, scales[k])
-            return _path(network.kernels, X * factors, y, targets, regs, likelihood, training[k])
+            return _path(network.kernels, X * factors, y, targets, at, likelihood, training[k])
 
-        paths = divided(
-            lambda share, fit=fit: side_by_side(fit, share, threads),  # type: ignore[misc]
-            range(len(training)),
-            f"round {t} of scales on {digest((X, targets))}",
-        )
-        modes, every = zip(*paths, strict=True)
-        of_folds = zip(every, folds, strict=False)
-        densities.append(np.concatenate([density[:, fold] for density, fold in of_folds], axis=1))
+        modes, every = zip(*of_each(fit, f"round {t} of scales"), strict=True)
+        if held_out is None:
+            of_folds = zip(every, folds, strict=False)
+            held_out = np.concatenate([density[:, fold] for density, fold in of_folds], axis=1)
+        densities.append(held_out)
         learnt.append(scales[-1])
         if progress is not None:
             progress(t + 1, _ROUNDS + 1)
-        scores = np.nan_to_num(weighted_mean(densities[-1], scored)[0], nan=-np.inf)
-        if t == _ROUNDS or scores.max() <= best:
+        r = _best(held_out, scored)
+        score = np.nan_to_num(weighted_mean(held_out, scored)[0], nan=-np.inf)[r]
+        if t == _ROUNDS or score <= best:
             break
-        best, r = scores.max(), int(scores.argmax())
-        scales = np.array(
-            [
-                _rescaled(s, mean_squared_gradients(architecture, X, alpha[r], s, w))
-                for s, alpha, w in zip(scales, modes, training, strict=True)
-            ]
-        )
+        best = score
+
+        def rescaled(
+            k: int, scales: Floats = scales, modes: Any = modes, r: int = at.index(regs[r])
+        ) -> Floats:
+            of_mode = modes[k][r], scales[k], training[k]
+            return _rescaled(scales[k], mean_squared_gradients(architecture, X, *of_mode))
+
+        scales = np.array(of_each(rescaled, f"scales after round {t}"))
     if progress is not None:
         progress(_ROUNDS + 1, _ROUNDS + 1)
     return _judged(np.array(learnt), np.array(densities), scored, regs, margin)
+
+
+def _best(held_out: Floats, weights: Floats) -> int:
+    """Which regularisation predicts best, from log densities [R, m] of points that count so."""
+    return int(np.argmax(np.nan_to_num(weighted_mean(held_out, weights)[0], nan=-np.inf)))
 
 
 def _judged(
@@ -382,7 +399,7 @@ def _mode(
         likelihood,
         weights=placed(weights[None]),
         start=placed(start[None]),
-        tol=_TOLERANCE,
+        tol=HELD_OUT_TOLERANCE,
     )
     alpha, latents, gap = (
         np.asarray(of_one)[0] for of_one in (solution.alpha, solution.latents, solution.gap)

@@ -386,6 +386,18 @@ def test_reg_curve(errors, ax):
     assert "nats" in ax.get_ylabel()
 
 
+def test_a_reg_curve_goes_through_what_was_tried(ax):
+    """Every second regularisation, and no gap where the others are."""
+    scores = np.array([[-1.0, np.nan, -2.0, np.nan, -3.0]])
+    errors, regs = 0.1 * np.ones_like(scores), np.logspace(-1, 1, 5)
+    plot_reg_curve(RegCurve(regs, scores, errors, ("depth 1",), "cv", 0.1), ax=ax)
+    line, band = ax.get_lines()[0], ax.collections[0].get_paths()[0].vertices
+    np.testing.assert_array_equal(line.get_xdata(), regs[::2])
+    np.testing.assert_array_equal(line.get_ydata(), scores[0, ::2])
+    assert np.isfinite(band).all()
+    assert set(regs[::2]) <= set(band[:, 0])
+
+
 @pytest.mark.parametrize(
     ("draw", "message"),
     [

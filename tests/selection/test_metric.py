@@ -11,7 +11,7 @@ from sklearn.inspection import permutation_importance
 
 import ntk_uq as nuq
 from ntk_uq import MLP, Categorical, FeatureEmbedding, Gaussian, NTKClassifier, NTKRegressor
-from ntk_uq.selection import RegCurve, choose, log_evidence
+from ntk_uq.selection import RegCurve, choose, log_evidence, metric
 from ntk_uq.selection.choice import _best_of, _Candidate, _learnt_by_held_out, _with_metrics
 from ntk_uq.selection.metric import Metric, learn_metric, mean_squared_gradients
 from ntk_uq.selection.noise import Spectrum
@@ -187,7 +187,8 @@ def test_scales_of_the_best_of_each_kind(gain, expected, monkeypatch):
     folds = np.split(np.arange(20), 5)
     data = np.zeros((20, 2)), np.zeros((20, 1)), Gaussian(0.1), folds, None, None
     names = ["a", "b", "c", "d"]
-    candidates = [_Candidate(*of, None) for of in zip(names, networks, strict=True)]
+    known = np.zeros((13, 20))
+    candidates = [_Candidate(*of, known) for of in zip(names, networks, strict=True)]
     learn = partial(_learnt_by_held_out, uncertainty="none")
     found = _with_metrics(learn, candidates, scores, data, None)
     assert asked == [networks[0], networks[2]]
@@ -196,6 +197,28 @@ def test_scales_of_the_best_of_each_kind(gain, expected, monkeypatch):
     assert network == [networks[0], networks[2]][expected]
     assert curve.names[4:] == ("a, scales learnt in 1", "c, scales learnt in 1")
     assert curve.scores.shape == (6, 13)
+
+
+def test_what_is_known_of_the_first_round_is_not_fitted_again(monkeypatch):
+    """Scales and scores are those of a run that fits it, with as many fewer solutions."""
+    X, y = rules(60, 0)
+    problem = MLP(depth=1), X, np.eye(2)[y], [0.1, 1.0, 10.0], Categorical()
+    folds = np.array_split(RNG.permutation(60), 3)
+    solved = []
+    solve = metric.solve_dual
+    monkeypatch.setattr(
+        metric, "solve_dual", lambda *args, **kwargs: solved.append(args) or solve(*args, **kwargs)
+    )
+    whole = learn_metric(*problem, folds)
+    before = len(solved)
+    short = learn_metric(*problem, folds, known=whole.densities[0])
+    rounds = len(whole.scores)
+    assert before == rounds * 4 * 3
+    assert len(solved) - before == before - 4 * 2
+    np.testing.assert_array_equal(short.densities[0], whole.densities[0])
+    # From modes that are known to a thousandth of a posterior standard deviation.
+    np.testing.assert_allclose(short.scales, whole.scales, rtol=0.05, atol=0.02)
+    np.testing.assert_allclose(short.scores, whole.scores, atol=2e-2)
 
 
 def test_scales_of_an_embedding_stand_in_it():
