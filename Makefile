@@ -1,7 +1,7 @@
 # Each target sets up what it needs: Python 3 with venv, make and git are enough to begin.
 BENCHMARKS := kernels read_off exact_draws first_call size ensemble_training ensemble_accuracy samplers processes \
   linearized
-STUDIES := choosing_reg coverage early_stopping discrepancy temperature out_of_distribution regression
+STUDIES := choosing_reg coverage early_stopping discrepancy temperature recalibrating out_of_distribution regression
 CLAIMS := runaway regularised smoothed linearised spread posterior other_losses
 RIVALS := bde catboost laplace lightgbm pytabkit
 # Of bench-rivals: make bench-rivals OPTIONS="--splits 2".

@@ -27,6 +27,14 @@ def test_quick_run_of_coverage():
 
 
 @pytest.mark.slow
+def test_quick_run_of_recalibrating():
+    command = [sys.executable, str(BENCHMARKS / "recalibrating.py"), "--quick"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "isotonic" in result.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "heading"),
     [
