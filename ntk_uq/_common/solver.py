@@ -57,6 +57,7 @@ __all__ = [
     "deflate_at_mode",
     "interpolation_gap",
     "large_directions",
+    "n_directions",
     "solve_dual",
 ]
 
@@ -138,11 +139,9 @@ def large_directions(
     operator: Any = _Tiled(ntk, len(y), None) if isinstance(ntk, Products) else _Dense(ntk)
     coupled = operator.root.shape[1] > 1
     rows = y.size if coupled else len(y)
-    if most is None:
-        most = int(np.clip(rows // 64, DIRECTIONS, _DIRECTIONS_OF_TILES)) if tiled else DIRECTIONS
-        most = min(most, max(1, DEFLATED // y.shape[1]))
+    count = n_directions(rows, y.shape[1], tiled) if most is None else min(most, rows)
     # Any start that has something of every direction does; the same in every run.
-    numbers = np.random.default_rng(0).standard_normal((rows, min(most, rows)))
+    numbers = np.random.default_rng(0).standard_normal((rows, count))
     start = jnp.asarray(numbers, float if tiled else y.dtype)
     shape = (len(y), rows // len(y), -1)
 
@@ -150,6 +149,12 @@ def large_directions(
         return operator.apply_precisely(v.reshape(shape)).reshape(v.shape)
 
     return deflation_basis(apply, start, y.dtype)
+
+
+def n_directions(rows: int, outputs: int, tiled: bool) -> int:
+    """How many directions `large_directions` seeks by itself."""
+    most = int(np.clip(rows // 64, DIRECTIONS, _DIRECTIONS_OF_TILES)) if tiled else DIRECTIONS
+    return min(most, max(1, DEFLATED // outputs), rows)
 
 
 class DualSolution(NamedTuple):
