@@ -38,6 +38,7 @@ from ntk_uq._common.deflation import (
 )
 from ntk_uq._common.dual_steps import REPETITIONS, DualProblem, Iterate, Steps
 from ntk_uq._common.low_rank import LowRank
+from ntk_uq._common.machine import give_back
 from ntk_uq._common.operators import Operator, as_operator
 from ntk_uq._common.support import SHARED_STEPS, Support
 from ntk_uq._common.tiles import SymmetricTiles
@@ -115,6 +116,7 @@ def deflate_at_mode(
     if isinstance(ntk, Products) or few or not _can_be_enlarged(ntk, problem):
         share = _SHARE_OF_TILES if isinstance(ntk, Products) else SHARE
         basis = large_directions(ntk, y) if basis is None else basis
+        give_back()
         return deflate(basis, reg, likelihood.curvature(mode.latents[0], y), share), mode
     # By points that no direction reaches.
     problem = _enlarged(problem)
@@ -227,6 +229,8 @@ class _Tiled:
         return self._product(v, np.float64)
 
     def _product(self, v: Array, dtype: Any) -> Array:
+        # Programs between two products leave arrays of many sizes, beside which new ones are made.
+        give_back()
         columns = np.asarray(v, dtype).reshape(len(self.tiles), -1)
         return jnp.asarray(self.tiles.product(columns)).reshape(v.shape)
 

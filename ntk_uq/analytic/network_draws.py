@@ -21,6 +21,7 @@ from ntk_uq._common.deflation import Deflation
 from ntk_uq._common.divided_tiles import DividedTiles, found_by_first, together
 from ntk_uq._common.linalg import cholesky
 from ntk_uq._common.low_rank import LowRank
+from ntk_uq._common.machine import give_back
 from ntk_uq._common.progress import Progress, by_gaps, progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import (
@@ -264,6 +265,7 @@ def network_draws(
         label_noise = likelihood.curvature(mode.latents[0], targets)
 
     def chunk(draws: range, told: Callable[[Any], None] | None) -> dict[str, NDArray]:
+        give_back()  # what the draws before have left
         f0 = jnp.asarray(prior(draws, points))
         of_draws: dict[str, Any] = {
             name: jnp.broadcast_to(v, f0.shape) for name, v in _from(mode).items()
