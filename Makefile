@@ -8,8 +8,8 @@ RIVALS := bde catboost laplace lightgbm pytabkit
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env report test examples slow lint docs figures bench studies bench-bayes bench-torch bench-rivals \
-  test-lowest faults release clean
+.PHONY: help env report test examples slow lint docs figures bench studies bench-bayes bench-gpu bench-torch \
+  bench-rivals test-lowest faults release clean
 
 # Tests, examples and pages compile the same programs: each is kept for the others.
 test test-lowest release examples slow docs: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
@@ -76,6 +76,9 @@ studies: $(STAMP) ## Print the tables of the pages: what predicts best, calibrat
 
 bench-bayes: $(STAMP) ## Measure how near the ensembles are to the posterior (half an hour)
 	$(BIN)/python benchmarks/against_bayes.py
+
+bench-gpu: $(STAMP) ## Print what a GPU gains and whether it loses digits, where JAX sees one (some minutes)
+	$(BIN)/python benchmarks/gpu.py
 
 bench-torch: $(STAMP) ## Compare training with optax and, in its own environment, PyTorch
 	test -x .venv-torch/$(SCRIPTS)/python || { cd / && $(PYTHON) -m venv --clear '$(CURDIR)/.venv-torch'; }

@@ -3,6 +3,7 @@
 python benchmarks/faults.py                   # all, 200 kills and 10,000 files: ten minutes or so
 python benchmarks/faults.py --quick           # a few of each
 python benchmarks/faults.py --only damaged    # or killed, full, closed, clocks, two
+python benchmarks/faults.py --only large --points 10000 --kills 6    # not among all: ten minutes
 
 A line for each kind says how often, and what came of it. The exit status is 1 if anything was lost,
 or changed without a word. Results are compared to the last bit.
@@ -13,6 +14,7 @@ import importlib.util
 import multiprocessing
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -21,10 +23,11 @@ import traceback
 import warnings
 from collections import Counter
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+from size import digits
 
 import ntk_uq as nuq
 from ntk_uq._common import tiles
@@ -95,6 +98,16 @@ def shell(folder):
 JOBS = {job.__name__: job for job in (members, draws, saving, shell)}
 
 
+def large(folder):
+    """Draws of the posterior for many points, which lie beside the folder."""
+    with np.load(folder.parent / "large.npz") as data:
+        model = nuq.NTKClassifier(
+            nuq.MLP(), reg=1.0, n_draws=64, uncertainty="posterior", checkpoint=folder / "run",
+            progress=True,
+        )  # fmt: skip
+        return model.fit(data["x"], data["labels"]).predict_proba(data["test"])
+
+
 def said_by(model):
     """What a model predicts at a few points."""
     return model.predict_distribution(X[:3, : model.n_features_in_]).mean
@@ -112,7 +125,7 @@ def child(job, folder, result, started, ready=None):
         if ready is not None:
             ready[0](*ready[1:])
         started.set()
-        np.save(result, JOBS[job](folder))
+        np.save(result, (JOBS | {"large": large})[job](folder))
         status = DONE
     except BaseException as error:
         status = REFUSED if isinstance(error, OSError | ValueError) else FAILED
@@ -138,9 +151,9 @@ class Run:
         self.process.start()
         started.wait(TOO_LONG)
 
-    def end(self):
+    def end(self, seconds=TOO_LONG):
         """Exit status, and what came out."""
-        self.process.join(TOO_LONG)
+        self.process.join(seconds)
         if self.process.is_alive():
             self.process.kill()
         status = self.process.exitcode
@@ -216,6 +229,51 @@ def killed(number, folder):
                 counts["LEFT BEHIND"] += 1
             progress("killed", name, counts["kills"], share)
         yield f"killed, {name}", counts
+
+
+def killed_at_size(number, folder, points):
+    """SIGKILL of one long run again and again, and then to the end: what is repeated, and lost."""
+    x, labels, test, _ = digits(points, 10, 500)
+    np.savez(folder / "large.npz", x=x, labels=labels, test=test)
+
+    def run(name, kill_after=None):
+        start, this = time.perf_counter(), Run("large", folder / name)
+        if kill_after is not None:
+            this.killed_after(kill_after)
+        return *this.end(None), time.perf_counter() - start
+
+    status, expected, whole = run("undisturbed")
+    if status != DONE:
+        sys.exit((folder / "undisturbed.log").read_text())
+    print(f"{points} points, 64 draws, undisturbed: {whole:.0f} s", flush=True)
+    counts, place, spent, log = Counter(), folder / "killed", 0.0, folder / "killed.log"
+    for k in range(number + 1):
+        before, said = finished(place), log.stat().st_size if log.exists() else 0
+        moment = None if k == number else random.uniform(0, 0.5) * whole
+        status, found, seconds = run("killed", moment)
+        spent += seconds
+        if status in (DONE, REFUSED, FAILED):
+            break
+        kept = finished(place)
+        counts["kills"] += 1
+        counts["LOST"] += not before <= kept
+        counts["HALF-WRITTEN"] += not read_as_it_is(place)
+        at = re.findall(
+            r"(kernel|deflation|mode|infinite ensemble):", log.read_bytes()[said:].decode()
+        )
+        print(
+            f"killed after {seconds:.0f} s, in: {(at or ['beginning'])[-1]}; files kept before "
+            f"{len(before)}, now {len(kept)}",
+            flush=True,
+        )
+    same = status == DONE and np.array_equal(found, expected)
+    counts["the same" if same else "CHANGED" if status == DONE else "failed"] += 1
+    counts["LEFT BEHIND"] += len(list(place.rglob("*.tmp")))
+    print(
+        f"then to the end in {seconds:.0f} s; in all {spent:.0f} s, {spent / whole:.2f} times as "
+        f"long as undisturbed: {(spent - whole) / max(1, counts['kills']):.0f} s a kill"
+    )
+    yield "killed, large", +counts
 
 
 def limited(size):
@@ -415,10 +473,12 @@ def main():
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--quick", action="store_true", help="8 kills and 300 files")
-    parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--only", nargs="+", choices=[*KINDS, "large"], default=list(KINDS))
+    parser.add_argument("--points", type=int, default=10_000, help="of --only large")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     kills, files = (8, 300) if arguments.quick else (arguments.kills, arguments.files)
+    kinds = KINDS | {"large": partial(killed_at_size, points=arguments.points)}
     random.seed(arguments.seed)
     warnings.simplefilter("ignore")
     lost = 0
@@ -429,7 +489,9 @@ def main():
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "programs")
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        # Of a long run programs take more time than to compile them.
+        quickly_compiled = "0" if arguments.only == ["large"] else "1"
+        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", quickly_compiled)
         if Run.processes.get_start_method() == "forkserver":
             loaded = [
                 "ntk_uq.estimators",
@@ -439,7 +501,7 @@ def main():
             ]
             Run.processes.set_forkserver_preload(loaded)
         for kind in arguments.only:
-            for title, counts in KINDS[kind](files if kind == "damaged" else kills, folder):
+            for title, counts in kinds[kind](files if kind == "damaged" else kills, folder):
                 if isinstance(counts, str):
                     print(f"{title}: {counts}", flush=True)
                     continue

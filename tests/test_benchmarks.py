@@ -1,5 +1,7 @@
 """Benchmarks run, and print their ratios."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +31,26 @@ def test_quick_run(name):
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "faster than" in result.stdout
+
+
+@pytest.mark.slow
+def test_quick_run_as_if_there_were_a_gpu():
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick", "--device", "cpu"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    products, exact = re.search(r"programs: (\d+), of which in full: (\d+)", result.stdout).groups()
+    assert int(products) == int(exact) > 0
+    assert result.stdout.count("faster than the CPU") == 8
+    assert "at once" in result.stdout
+
+
+@pytest.mark.slow
+def test_without_a_gpu_the_script_for_one_says_so():
+    command = [sys.executable, str(BENCHMARKS / "gpu.py")]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "JAX sees no GPU here, only a CPU: nothing to measure.\n"
 
 
 @pytest.mark.slow

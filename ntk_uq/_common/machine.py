@@ -4,11 +4,13 @@ Containers and batch systems limit memory by control groups, of which the counts
 machine know nothing; a process beyond its limit is killed without a word.
 """
 
+import ctypes
 import errno
 import mmap
 import os
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +21,7 @@ from joblib import cpu_count as cores
 from numpy.typing import DTypeLike, NDArray
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["cores", "free_memory", "memory_limit", "numbers_in", "one_blas_thread"]
+__all__ = ["cores", "free_memory", "give_back", "memory_limit", "numbers_in", "one_blas_thread"]
 
 
 def numbers_in(size: int, dtype: DTypeLike, directory: str | os.PathLike | None) -> NDArray:
@@ -64,6 +66,22 @@ def _take_room(file: int, size: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
+
+
+def give_back() -> None:
+    """Give memory that is free to the system: where arrays of up to 32 MiB were, glibc keeps it.
+
+    Takes a millisecond or so. Other libraries give it back by themselves, or cannot be asked.
+    """
+    trim = _trim()
+    if trim is not None:
+        trim(0)
+
+
+@lru_cache
+def _trim() -> Callable[[int], int] | None:
+    """The C library's own function, if it has one."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def one_blas_thread() -> AbstractContextManager:

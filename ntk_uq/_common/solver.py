@@ -38,6 +38,7 @@ from ntk_uq._common.deflation import (
 )
 from ntk_uq._common.dual_steps import REPETITIONS, DualProblem, Iterate, Steps
 from ntk_uq._common.low_rank import LowRank
+from ntk_uq._common.machine import give_back
 from ntk_uq._common.operators import Operator, as_operator
 from ntk_uq._common.support import SHARED_STEPS, Support
 from ntk_uq._common.tiles import SymmetricTiles
@@ -57,6 +58,7 @@ __all__ = [
     "deflate_at_mode",
     "interpolation_gap",
     "large_directions",
+    "n_directions",
     "solve_dual",
 ]
 
@@ -114,6 +116,7 @@ def deflate_at_mode(
     if isinstance(ntk, Products) or few or not _can_be_enlarged(ntk, problem):
         share = _SHARE_OF_TILES if isinstance(ntk, Products) else SHARE
         basis = large_directions(ntk, y) if basis is None else basis
+        give_back()
         return deflate(basis, reg, likelihood.curvature(mode.latents[0], y), share), mode
     # By points that no direction reaches.
     problem = _enlarged(problem)
@@ -138,11 +141,9 @@ def large_directions(
     operator: Any = _Tiled(ntk, len(y), None) if isinstance(ntk, Products) else _Dense(ntk)
     coupled = operator.root.shape[1] > 1
     rows = y.size if coupled else len(y)
-    if most is None:
-        most = int(np.clip(rows // 64, DIRECTIONS, _DIRECTIONS_OF_TILES)) if tiled else DIRECTIONS
-        most = min(most, max(1, DEFLATED // y.shape[1]))
+    count = n_directions(rows, y.shape[1], tiled) if most is None else min(most, rows)
     # Any start that has something of every direction does; the same in every run.
-    numbers = np.random.default_rng(0).standard_normal((rows, min(most, rows)))
+    numbers = np.random.default_rng(0).standard_normal((rows, count))
     start = jnp.asarray(numbers, float if tiled else y.dtype)
     shape = (len(y), rows // len(y), -1)
 
@@ -150,6 +151,12 @@ def large_directions(
         return operator.apply_precisely(v.reshape(shape)).reshape(v.shape)
 
     return deflation_basis(apply, start, y.dtype)
+
+
+def n_directions(rows: int, outputs: int, tiled: bool) -> int:
+    """How many directions `large_directions` seeks by itself."""
+    most = int(np.clip(rows // 64, DIRECTIONS, _DIRECTIONS_OF_TILES)) if tiled else DIRECTIONS
+    return min(most, max(1, DEFLATED // outputs), rows)
 
 
 class DualSolution(NamedTuple):
@@ -222,6 +229,8 @@ class _Tiled:
         return self._product(v, np.float64)
 
     def _product(self, v: Array, dtype: Any) -> Array:
+        # Programs between two products leave arrays of many sizes, beside which new ones are made.
+        give_back()
         columns = np.asarray(v, dtype).reshape(len(self.tiles), -1)
         return jnp.asarray(self.tiles.product(columns)).reshape(v.shape)
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 import numpy as np
 
+from ntk_uq._common.solver import n_directions
 from ntk_uq._common.tiles import tiled_bytes
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq.predictions.first_order import CHECKED
@@ -21,13 +22,17 @@ _DRAWS_A_CORE = 32
 # up to so many, and products with Theta of so many operations.
 _ITERATIONS, _MOST_ITERATIONS, _MOST_OPERATIONS = 5000, 50_000, 2e12
 # Bytes of the solver for each number of a draw, where iterations are in single precision, and what
-# they may take where tiles are small.
-_TILED_WORK, _TILED_WORK_SPACE = 260, 2**29
+# they may take where tiles are small, and the share of the tiles where they are not.
+_TILED_WORK, _TILED_WORK_SPACE, _TILED_WORK_SHARE = 160, 320 * 2**20, 1 / 13
+# Bytes of a number of the deflation's directions, while these are sought: 8 arrays of doubles.
+_OF_A_DIRECTION = 8 * 8
+# What there is besides: the deflation, blocks of functions and of products.
+_TILED_REST = 100 * 2**20
 # Of each number of the products that processes take together: what they ask for and its bytes as
 # they travel, shares of the products, and their sum.
 _OF_A_TURN = 4 * (3 + 2 + 2)
-# Bytes of a feature of a point: as validated, a copy of our own, and one in single precision.
-_OF_A_FEATURE = 8 + 8 + 4
+# Bytes of a feature of a point: as validated, and a copy of our own.
+_OF_A_FEATURE = 8 + 8
 # What predictions take besides, a block of test points after the other: 5 arrays of 64 MiB.
 _WORK_SPACE = 5 * 2**26
 
@@ -77,7 +82,7 @@ def estimate_memory(
     '7.2 GiB'
     >>> needed = estimate_memory(10_000, 10, 256, "exact", "initialization", "networks")
     >>> f"{needed / 2**30:.1f} GiB"
-    '1.2 GiB'
+    '0.8 GiB'
     """
     if method == "nystrom" or (method == "exact" and prior_functions == "networks"):
         draws = 1 if uncertainty == "none" else n_draws
@@ -90,7 +95,12 @@ def estimate_memory(
         factor = 24 * inducing**2 if method == "nystrom" else 0
         kept = 8 * inducing * outputs * draws
         points = _OF_A_FEATURE * n * n_features
-        return (kernel if in_memory else 0) + factor + solver + kept + points + _WORK_SPACE
+        deflation = _OF_A_DIRECTION * n * n_directions(n, outputs, tiled=True)
+        rest = (
+            _WORK_SPACE if method == "nystrom" else _TILED_REST
+        )  # of whose factor little is known
+        work = max(deflation, solver + kept) + rest
+        return (kernel if in_memory else 0) + factor + work + points
     # Counted in n x n matrices and in latents [n, C]; measured in benchmarks/size.py.
     if method == "exact":
         peaks = [(7, 24 * min(n_draws, _draws_at_once(n, outputs)) + 5 * n_draws)]
@@ -108,8 +118,8 @@ def _draws_at_once(n: int, outputs: int) -> int:
 
 def _draws_at_once_of_tiles(n: int, outputs: int, n_draws: int) -> int:
     """Draws that share products with tiles: as many as possible, in a small part of the memory."""
-    most = max(_TILED_WORK_SPACE, tiled_bytes(n) // 8) // (_TILED_WORK * n * outputs)
-    chunks = -(-n_draws // max(1, most))
+    space = max(_TILED_WORK_SPACE, int(tiled_bytes(n) * _TILED_WORK_SHARE))
+    chunks = -(-n_draws // max(1, space // (_TILED_WORK * n * outputs)))
     return -(-n_draws // chunks)
 
 

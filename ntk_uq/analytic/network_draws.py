@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,11 @@ from scipy.linalg import solve_triangular
 
 from ntk_uq._common import processes
 from ntk_uq._common.checkpoint import Checkpoint, digest, name_without_addresses
+from ntk_uq._common.deflation import Deflation
 from ntk_uq._common.divided_tiles import DividedTiles, found_by_first, together
 from ntk_uq._common.linalg import cholesky
 from ntk_uq._common.low_rank import LowRank
+from ntk_uq._common.machine import give_back
 from ntk_uq._common.progress import Progress, by_gaps, progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import (
@@ -27,6 +29,7 @@ from ntk_uq._common.solver import (
     DualSolution,
     Products,
     deflate_at_mode,
+    n_directions,
     solve_dual,
 )
 from ntk_uq._common.tiles import SymmetricTiles
@@ -222,7 +225,7 @@ def network_draws(
     coefficients : callable, optional
         What is kept of dual coefficients [S, n, C].
     checkpoint : path, optional
-        Directory for solved draws: a run that was killed goes on from there.
+        Directory for the mode and for solved draws: a run that was killed goes on from there.
     progress : bool or None
         Progress bars; None shows them at a terminal only.
 
@@ -235,36 +238,34 @@ def network_draws(
     require_condition(likelihood, targets, problem.reg)
     n, outputs = targets.shape
     prior = prior_functions(problem, uncertainty, outputs)
-    nats = 0.5 * tol**2  # of the gap, whose root times sqrt(2) bounds the latents' distance
-    by_first = partial(found_by_first, ntk)
-    alone = partial(by_gaps, draws=range(1), total=1, steps=100)  # per cent
-    at_mode = partial(deflate_at_mode, ntk, problem.reg, targets, likelihood)
-    with progress_bar("deflation", 1, progress) as bar:
-        near = partial(at_mode, told=alone(bar, MODE_TOLERANCE * n))
-        deflation, mode = by_first(near, f"deflation of {digest(targets)}")
-    solve = partial(
-        solve_dual, ntk, problem.reg, targets, likelihood=likelihood, deflation=deflation,
-        tol=nats, max_iter=_max_iter(n, outputs),
-    )  # fmt: skip
-    label_noise, at_zero = None, partial(solve, jnp.zeros_like(mode.alpha))
-    if uncertainty != "initialization":
-        with progress_bar("mode", 1, progress) as bar:
-            there = partial(at_zero, **_from(mode), told=alone(bar, nats))
-            mode = by_first(there, f"mode of {digest(targets)}")
-        label_noise = likelihood.curvature(mode.latents[0], targets)
-    if prior is None:
-        return _predictor(problem, uncertainty, None, [_kept(mode, coefficients)])
     size = _draws_at_once_of_tiles(n, outputs, n_draws)
     if isinstance(ntk, DividedTiles):  # none waits while others solve
         size = min(size, -(-n_draws // processes.count()))
     kept = coefficients(np.zeros((1, n, outputs), np.float32)).shape[1:]
     run = None
-    if checkpoint is not None:
+    if checkpoint is not None and prior is not None:
         run = _checkpoint(
             checkpoint, problem, points, uncertainty, tol, size, f"{type(ntk).__name__} {kept[0]}"
         )
+    nats = 0.5 * tol**2  # of the gap, whose root times sqrt(2) bounds the latents' distance
+    solve = partial(
+        solve_dual, ntk, problem.reg, targets, likelihood=likelihood, tol=nats,
+        max_iter=_max_iter(n, outputs),
+    )  # fmt: skip
+    near = partial(deflate_at_mode, ntk, problem.reg, targets, likelihood)
+    begin = partial(_beginning, n, near, solve, nats, uncertainty, progress)
+    like = _beginning_like(n, outputs, uncertainty)
+    begin_once = partial(_once, run, "mode", like, begin)
+    mode = found_by_first(ntk, begin_once, f"mode of {digest(targets)}")
+    if prior is None:
+        return _predictor(problem, uncertainty, None, [_kept(mode, coefficients)])
+    mode = jax.tree.map(jnp.asarray, mode)
+    deflation, label_noise = mode.deflation, None
+    if uncertainty != "initialization":
+        label_noise = likelihood.curvature(mode.latents[0], targets)
 
     def chunk(draws: range, told: Callable[[Any], None] | None) -> dict[str, NDArray]:
+        give_back()  # what the draws before have left
         f0 = jnp.asarray(prior(draws, points))
         of_draws: dict[str, Any] = {
             name: jnp.broadcast_to(v, f0.shape) for name, v in _from(mode).items()
@@ -277,7 +278,7 @@ def network_draws(
             along = jnp.einsum("nk,snc->skc", deflation.basis, f0)
             of_draws["start"] -= jnp.einsum("nk,skc->snc", deflation.basis, along)
             of_draws["ntk_start"] -= jnp.einsum("nk,skc->snc", deflation.ntk_basis, along)
-        found = solve(f0, **of_draws, told=told)
+        found = solve(f0, **of_draws, deflation=deflation, told=told)
         return _kept(found, coefficients)
 
     def chunks(share: Sequence[range]) -> list[dict[str, NDArray]]:
@@ -285,7 +286,9 @@ def network_draws(
         with progress_bar("infinite ensemble", total, progress) as bar, together(ntk):
             for draws in share:
                 told = by_gaps(bar, nats, range(done, done + len(draws)), total)
-                found.append(_once(run, draws, kept, partial(chunk, draws, told)))
+                name = f"draws-{draws.start}-{draws.stop}"
+                like = _draws_like(len(draws), kept)
+                found.append(_once(run, name, like, partial(chunk, draws, told)))
                 done += len(draws)
                 if bar is not None:
                     bar(done, total)
@@ -314,12 +317,57 @@ def prior_functions(
     return RandomFunctions(wide, "ntk", problem.reg**-0.5, n_outputs, seed_numbers)
 
 
-def _from(mode: DualSolution) -> dict[str, Any]:
+class _Beginning(NamedTuple):
+    """Where draws begin: the mode, or near it, and a deflation of the curvature there."""
+
+    deflation: Any
+    alpha: Any
+    latents: Any
+    gap: Any
+    converged: Any
+
+
+def _beginning(
+    n: int,
+    near_mode: Callable[..., tuple[Deflation, DualSolution]],
+    solve: Callable[..., DualSolution],
+    nats: float,
+    uncertainty: Uncertainty,
+    progress: bool | None,
+) -> _Beginning:
+    """Deflate, and go on to the mode itself where it is asked for: all but initial functions."""
+    alone = partial(by_gaps, draws=range(1), total=1, steps=100)  # per cent
+    with progress_bar("deflation", 1, progress) as bar:
+        deflation, mode = near_mode(told=alone(bar, MODE_TOLERANCE * n))
+    if uncertainty != "initialization":
+        with progress_bar("mode", 1, progress) as bar:
+            zero, told = jnp.zeros_like(mode.alpha), alone(bar, nats)
+            mode = solve(zero, **_from(mode), deflation=deflation, told=told)
+    gap = np.asarray(mode.gap, np.float64)
+    return _Beginning(deflation, mode.alpha, mode.latents, gap, mode.converged)
+
+
+def _beginning_like(n: int, outputs: int, uncertainty: Uncertainty) -> _Beginning:
+    """Shapes of the same. The mode's latents are in double precision, those near it in single."""
+    k = n_directions(n, outputs, tiled=True)
+    single, double, of = np.float32, np.float64, cast(Any, jax.ShapeDtypeStruct)
+    return _Beginning(
+        Deflation(of((n, k), single), of((n, k), single), of((k * outputs, k * outputs), single)),
+        alpha=of((1, n, outputs), double),
+        latents=of((1, n, outputs), single if uncertainty == "initialization" else double),
+        gap=of((1,), double),
+        converged=of((1,), bool),
+    )
+
+
+def _from(mode: DualSolution | _Beginning) -> dict[str, Any]:
     """Where a solve starts that starts at the mode, whose prior function is zero."""
     return {"start": mode.alpha, "ntk_start": mode.latents}
 
 
-def _kept(solution: DualSolution, coefficients: Callable[[NDArray], NDArray]) -> dict[str, NDArray]:
+def _kept(
+    solution: DualSolution | _Beginning, coefficients: Callable[[NDArray], NDArray]
+) -> dict[str, NDArray]:
     return {
         "alpha": coefficients(np.asarray(solution.alpha)),
         "gap": np.asarray(solution.gap, np.float64),
@@ -337,24 +385,24 @@ def _predictor(
     return NetworkDraws(**kept, prior=prior, reg=problem.reg, uncertainty=uncertainty)
 
 
-def _once(
-    run: Checkpoint | None, draws: range, shape: tuple[int, ...], solve: Callable[[], dict]
-) -> dict[str, NDArray]:
+def _once(run: Checkpoint | None, name: str, like: Any, solve: Callable[[], Any]) -> Any:
     """What was solved before, or is solved now and kept."""
-    if run is None:
-        return solve()
-    name = f"draws-{draws.start}-{draws.stop}"
-    of_draws = (len(draws),)
-    like = {
-        "alpha": np.empty((*of_draws, *shape)),
-        "gap": np.empty(of_draws),
-        "converged": np.empty(of_draws, bool),
-    }
-    found = run.load(name, like)
+    found = None if run is None else run.load(name, like)
     if found is None:
         found = solve()
-        run.save(name, found)
+        if run is not None:
+            run.save(name, found)
     return found
+
+
+def _draws_like(count: int, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Shapes of what is kept of so many draws."""
+    of = jax.ShapeDtypeStruct
+    return {
+        "alpha": of((count, *shape), np.float64),
+        "gap": of((count,), np.float64),
+        "converged": of((count,), bool),
+    }
 
 
 def _checkpoint(

@@ -450,8 +450,8 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         a directory for a file, or "processes", a part of it in each process of `jax.distributed`
         (docs, "Many processes, many machines"). None keeps it in memory.
     checkpoint : path, optional
-        Directory in which draws with prior functions of networks are kept as they are solved: the
-        same fit, after it was killed, goes on from there.
+        Directory in which draws with prior functions of networks are kept as they are solved, and
+        the mode before them: the same fit, after it was killed, goes on from there.
     n_inducing : int, default 4096
         Points, taken at random, of method="nystrom". With more it comes nearer to "exact".
     time : float, optional

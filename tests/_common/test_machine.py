@@ -1,13 +1,17 @@
 """Memory that control groups leave, told from the files that the kernel shows of them."""
 
 import errno
+import sys
 
 import conftest
 import numpy as np
 import psutil
 import pytest
 
-from ntk_uq._common.machine import cores, free_memory, memory_limit, numbers_in
+from ntk_uq._common.machine import cores, free_memory, give_back, memory_limit, numbers_in
+from ntk_uq._common.solver import solve_dual
+from ntk_uq._common.tiles import SymmetricTiles
+from ntk_uq.likelihoods import Categorical
 
 MEBI = 2**20
 UNLIMITED = 2**63 - 4096  # what version 1 says where there is no limit
@@ -104,3 +108,24 @@ def test_a_disk_without_room_is_said_before_it_is_written_to(tmp_path):
         numbers_in(psutil.disk_usage(str(tmp_path)).free + 2**40, np.float32, tmp_path)
     assert error.value.errno == errno.ENOSPC
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other ways")
+def test_what_is_free_is_given_back():
+    """Also between arrays that are there still, where glibc keeps it."""
+    taken = psutil.Process().memory_info
+    np.ones(2**21)  # of 16 MiB: smaller ones lie side by side from now on
+    arrays = [np.ones(2**20) for _ in range(32)]
+    before = taken().rss
+    del arrays[::2]
+    give_back()
+    assert before - taken().rss > 64 * MEBI
+
+
+def test_products_with_tiles_begin_with_what_is_free_given_back(monkeypatch):
+    given = []
+    monkeypatch.setattr("ntk_uq._common.solver.give_back", lambda: given.append(True))
+    tiles = SymmetricTiles(4).fill(lambda rows, columns: np.eye(4)[rows, columns])
+    zero = np.zeros((1, 4, 2), np.float32)
+    found = solve_dual(tiles, 1.0, np.eye(2, dtype=np.float32)[[0, 1, 0, 1]], zero, Categorical())
+    assert len(given) == found.n_products

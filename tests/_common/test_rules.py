@@ -1,5 +1,6 @@
 """JAX's configuration is the user's: no setting of it breaks or changes what is computed."""
 
+import re
 from contextlib import contextmanager
 
 import jax
@@ -87,3 +88,54 @@ def test_functional_layer_under_strict_promotion():
         network = NET.init(key, 3, 3)
         assert network(points).shape == network(points[0])[None].repeat(12, 0).shape == (12, 3)
         nuq.Gaussian(jnp.ones(2)).gradient(jnp.ones((4, 12, 2)), jnp.ones((12, 2)))
+
+
+def rounding_of_products(program):
+    """Precisions of the products in a program's text: of both factors, or None."""
+    products = re.findall(r"stablehlo\.(?:dot_general|convolution)\b.*", program)
+    assert products
+    return {(re.findall(r"HIGHEST|HIGH|DEFAULT", product) or [None])[0] for product in products}
+
+
+@pytest.fixture
+def programs(tmp_path):
+    """The texts of programs that are compiled from here on, by the names of their functions."""
+
+    def read():
+        found = {}
+        for path in tmp_path.glob("*.mlir"):
+            name = re.search(r"jit_(.*?)_?_compile", path.name)[1]
+            found[name] = found.get(name, "") + path.read_text()
+        return found
+
+    jax.config.update("jax_dump_ir_to", str(tmp_path))
+    yield read
+    jax.config.update("jax_dump_ir_to", "")
+
+
+def test_no_product_is_rounded_as_accelerators_would(programs):
+    # Of shapes that no other test has: a program that is known is not compiled again.
+    rng = np.random.default_rng(0)
+    points, labels = rng.normal(size=(37, 5)), np.arange(37) % 3
+    net = nuq.MLP(width=11, depth=1, activation="erf")
+    draws = {"n_draws": 3, "uncertainty": "posterior", "prior_functions": "networks"}
+    nuq.NTKClassifier(net, reg=1.0, **draws).fit(points, labels).predict(points)
+    training = {"n_members": 2, "uncertainty": "posterior", "tol": 0.1}
+    nuq.EnsembleClassifier(net, reg=1.0, **training).fit(points, labels).predict(points)
+    found = programs()
+    # A prior function, what iterations of draws do, training.
+    for name in ("_outputs", "first", "turn", "_start", "_iterate", "_finish"):
+        assert rounding_of_products(found[name]) == {"HIGHEST"}, name
+
+
+@pytest.mark.parametrize("name", ["tensorfloat32", "highest", None])
+def test_rounding_of_networks_is_as_the_user_says(name):
+    params, points = NET.init(jax.random.key(0), 3, 3), jnp.asarray(X, jnp.float32)
+
+    def text(function):
+        with jax.default_matmul_precision(name):
+            return jax.jit(lambda x: function(x)).lower(points).as_text()
+
+    of_network, of_kernel = text(lambda x: NET.apply(params, x)), text(NET.kernel_block)
+    assert rounding_of_products(of_network) == {"HIGH" if name == "tensorfloat32" else "HIGHEST"}
+    assert rounding_of_products(of_kernel) == {"HIGHEST"}

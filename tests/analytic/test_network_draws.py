@@ -135,24 +135,32 @@ def test_draws_are_functions(tmp_path):
     np.testing.assert_allclose(more.predict_distribution(X_TEST).samples[:3], again, atol=0.1)
 
 
-def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
+def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch, uncertainty):
+    """To the same result, and without what was done before its draws."""
     monkeypatch.setattr("ntk_uq.analytic.network_draws._draws_at_once_of_tiles", lambda *_: 2)
-    ensemble = InfiniteEnsemble(n_draws=5, prior_functions="networks", checkpoint=tmp_path / "run")
+    ensemble = InfiniteEnsemble(
+        n_draws=5, prior_functions="networks", checkpoint=tmp_path / "run", uncertainty=uncertainty
+    )
     task = problem(Categorical())
     whole = replace(ensemble, checkpoint=None).fit(task).predictor.alpha
     solve, solved = solve_dual, []
 
     def killed(*args, **kwargs):
         solved.append(len(args[3]))
-        if len(solved) == 2:
+        if solved.count(2) == 2:
             raise KeyboardInterrupt
         return solve(*args, **kwargs)
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("a mode that is kept is sought again")
 
     monkeypatch.setattr("ntk_uq.analytic.network_draws.solve_dual", killed)
     with pytest.raises(KeyboardInterrupt):
         ensemble.fit(task)
+    monkeypatch.setattr("ntk_uq.analytic.network_draws.deflate_at_mode", forbidden)
     again = ensemble.fit(task).predictor.alpha
-    assert solved == [2, 2, 2, 1]
+    assert solved == [*[1] * (uncertainty == "posterior"), 2, 2, 2, 1]
     np.testing.assert_array_equal(again, whole)
     with pytest.raises(ValueError, match="checkpoint of another run"):
         ensemble.fit(problem(Categorical(), reg=0.2))
@@ -211,7 +219,7 @@ def test_what_networks_cannot_do_is_refused():
 def test_predicted_memory_is_that_of_one_triangle():
     """60,000 points of 10 classes: 1.2 times the packed triangle of single precision."""
     needed = estimate_memory(60_000, 10, 64, "exact", "initialization", "networks")
-    assert needed < 1.35 * 4 * 60_000**2 / 2
+    assert needed < 1.2 * 4 * 60_000**2 / 2
     assert nuq.NTKClassifier(n_draws=64).memory(60_000, 10) == needed  # the same question
     in_a_file = estimate_memory(60_000, 10, 64, "exact", "initialization", "networks", False)
     assert in_a_file < 0.35 * 4 * 60_000**2 / 2
