@@ -254,7 +254,7 @@ def network_draws(
     )  # fmt: skip
     near = partial(deflate_at_mode, ntk, problem.reg, targets, likelihood)
     begin = partial(_beginning, n, near, solve, nats, uncertainty, progress)
-    like = _beginning_like(n, outputs, uncertainty)
+    like = _beginning_like(n, outputs)
     begin_once = partial(_once, run, "mode", like, begin)
     mode = found_by_first(ntk, begin_once, f"mode of {digest(targets)}")
     if prior is None:
@@ -341,20 +341,20 @@ def _beginning(
         deflation, mode = near_mode(told=alone(bar, MODE_TOLERANCE * n))
     if uncertainty != "initialization":
         with progress_bar("mode", 1, progress) as bar:
-            zero, told = jnp.zeros_like(mode.alpha), alone(bar, nats)
+            zero, told = jnp.zeros(mode.alpha.shape, np.float32), alone(bar, nats)
             mode = solve(zero, **_from(mode), deflation=deflation, told=told)
     gap = np.asarray(mode.gap, np.float64)
     return _Beginning(deflation, mode.alpha, mode.latents, gap, mode.converged)
 
 
-def _beginning_like(n: int, outputs: int, uncertainty: Uncertainty) -> _Beginning:
-    """Shapes of the same. The mode's latents are in double precision, those near it in single."""
+def _beginning_like(n: int, outputs: int) -> _Beginning:
+    """Shapes of the same."""
     k = n_directions(n, outputs, tiled=True)
     single, double, of = np.float32, np.float64, cast(Any, jax.ShapeDtypeStruct)
     return _Beginning(
         Deflation(of((n, k), single), of((n, k), single), of((k * outputs, k * outputs), single)),
         alpha=of((1, n, outputs), double),
-        latents=of((1, n, outputs), single if uncertainty == "initialization" else double),
+        latents=of((1, n, outputs), single),
         gap=of((1,), double),
         converged=of((1,), bool),
     )
