@@ -175,7 +175,7 @@ def smooth(
         [evidences(networks, Z, y, likelihood, fit_noise, weights, None, regs) for Z in seen]
     )
     values[1:] -= NATS
-    i, k, r = np.unravel_index(np.nanargmax(values), values.shape)
+    i, k, r = map(int, np.unravel_index(np.nanargmax(values), values.shape))
     climbing, ones = (*tune, "b_std", "scales"), np.ones(X.shape[1])
     found = refine(networks[k], seen[i], ones, y, likelihood, climbing, weights, regs[r])
     if i == 0:
