@@ -33,7 +33,7 @@ def radial() -> GaussianProcessRegressor:
 
 METHODS: dict[str, Callable[[], Any]] = {
     "NTKRegressor()": nuq.NTKRegressor,
-    "  without scores, powers": lambda: nuq.NTKRegressor(
+    "  without scores, smooth": lambda: nuq.NTKRegressor(
         reg="evidence", tune=("depth", "embedding", "scales")
     ),
     "GP, RBF, scale per feature": radial,

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes, make_friedman1
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, WhiteKernel
+from sklearn.gaussian_process.kernels import (
+    RBF,
+    ConstantKernel,
+    Kernel,
+    Matern,
+    WhiteKernel,
+)
 from stand_ins import default_features
 
 from ntk_uq import MLP, BayesianRegressor, EnsembleRegressor, NormalScores, NTKRegressor
@@ -177,3 +183,29 @@ def test_a_smooth_function_of_few_features_is_found():
     process = GaussianProcessRegressor(radial, normalize_y=True).fit(x[:, :5], y)
     error = np.sqrt(np.mean((model.predict(new) - truth) ** 2))
     assert error < 2 * np.sqrt(np.mean((process.predict(new[:, :5]) - truth) ** 2))
+
+
+def test_a_rough_function_of_ranks_is_found():
+    """A draw of a Matern process of four variables that count differently, shown their cubes.
+
+    Errors are 1.12 times those of scikit-learn's process with that kernel, told the variables. With
+    smooth units of features as they are, and biases as they start, the evidence takes relu units,
+    and errors are 1.45 times as large.
+    """
+    rng = np.random.default_rng(2)
+    z = rng.normal(size=(400, 4))
+    kernel = Matern([1.0, 2.0, 4.0, 50.0], nu=1.5)
+    y = GaussianProcessRegressor(kernel).sample_y(z, random_state=2)[:, 0]
+    y = y + 0.05 * rng.normal(size=400)
+    x, known, new = z**3, slice(0, 120), slice(120, 400)
+    model = NTKRegressor().fit(x[known], y[known])
+    assert isinstance(model.architecture_, NormalScores)
+    assert model.architecture_.network.activation == "gelu"
+    assert model.feature_scales_[3] < 0.1 * model.feature_scales_[0]
+    process = GaussianProcessRegressor(kernel, alpha=0.05**2, optimizer=None)
+    process.fit(z[known], y[known])
+    errors = [
+        np.sqrt(np.mean((mean - y[new]) ** 2))
+        for mean in (model.predict(x[new]), process.predict(z[new]))
+    ]
+    assert errors[0] < 1.25 * errors[1]

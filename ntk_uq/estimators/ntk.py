@@ -597,7 +597,8 @@ class NTKRegressor(_NTK, Regressor):
     reg : float, "evidence", "cv" or None, default None
         As in `NTKClassifier`, but that it is "evidence" when neither `reg` nor `architecture` is
         given; depth, embedding and scales are chosen too, of one network, whether it sees powers of
-        the features in their place, and whether their normal scores beside them.
+        the features in their place, or their normal scores beside them or, with smooth units, in
+        their place.
     uncertainty : {"posterior", "initialization", "none"}, default "posterior"
         As in `NTKClassifier`. The posterior's is the default: its intervals are calibrated where
         `reg` and noise are chosen by the evidence, those over initialisations are too narrow.

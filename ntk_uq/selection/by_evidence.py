@@ -14,12 +14,17 @@ from ntk_uq._common.progress import Progress, piece
 from ntk_uq._common.warnings import ConvergenceWarning, warn_user
 from ntk_uq.likelihoods import Gaussian, Likelihood, Weighted
 from ntk_uq.networks.mlp import MLP
+from ntk_uq.networks.normal_scores import NormalScores
 from ntk_uq.selection.evidence import log_evidence, maximise_evidence
 from ntk_uq.selection.noise import _LEAST_NOISE, Spectrum, estimate_noise
 
-__all__ = ["Refined", "evidences", "refine", "smooth", "warn_unmoved"]
+__all__ = ["NATS", "Refined", "evidences", "refine", "smooth", "warn_unmoved"]
 
 Floats = NDArray[np.float64]
+
+# What a parameter that climbs the evidence is to add to its logarithm (Akaike 1974), and scores in
+# the place of features.
+NATS = 1.0
 
 
 def evidences(
@@ -127,11 +132,15 @@ def smooth(
     tune: Sequence[str],
     weights: Floats | None,
     regs: Sequence[float],
+    known: tuple[Floats, Floats | None],
 ) -> Refined:
     """The same network with smooth units, a scale for each feature climbing the evidence.
 
     Kernels of relu units are rough: what is smooth they take for noise, or noise for a function.
-    One or two layers of "gelu", those of the higher evidence before the climb.
+    One or two layers of "gelu" that see the features or, if that is worth a nat, their normal
+    scores: those of the highest evidence before the climb. The scale of the biases climbs too.
+    Together they say how sharply units bend: where all are large, kernels are rough but for the
+    nearest points.
 
     Parameters
     ----------
@@ -139,23 +148,39 @@ def smooth(
         As of `refine`.
     regs : sequence of floats
         Where the climb may start.
+    known : tuple of array [N, d], and array [N] or None
+        Points that give the scores, and how much each counts.
+
+    Returns
+    -------
+    Refined
+        Its scales are those of what the network sees of each feature.
 
     Examples
     --------
     >>> import jax, numpy as np
     >>> from ntk_uq import MLP, Gaussian
     >>> X = np.random.default_rng(0).normal(size=(30, 2))
-    >>> data = X, np.sin(X[:, :1]), Gaussian(0.1), (), None, [0.1, 1.0]
+    >>> data = X, np.sin(X[:, :1]), Gaussian(0.1), (), None, [0.1, 1.0], (X, None)
     >>> with jax.enable_x64(True):
     ...     first, second = smooth(MLP(), *data).scales
     >>> bool(first > 10 * second)  # of which the target is no function
     True
     """
     networks = [replace(architecture, depth=k, activation="gelu") for k in (1, 2)]
-    values = evidences(networks, X, y, likelihood, "noise" in tune, weights, None, regs)
-    k, r = divmod(int(np.nanargmax(values)), len(regs))
-    ones = np.ones(X.shape[1])
-    return refine(networks[k], X, ones, y, likelihood, (*tune, "scales"), weights, regs[r])
+    scored = NormalScores.of(known[0], networks[0], known[1])
+    seen = [X] if scored.changes_nothing else [X, np.asarray(scored.scores(placed(X)))]
+    fit_noise = "noise" in tune
+    values = np.array(
+        [evidences(networks, Z, y, likelihood, fit_noise, weights, None, regs) for Z in seen]
+    )
+    values[1:] -= NATS
+    i, k, r = map(int, np.unravel_index(np.nanargmax(values), values.shape))
+    climbing, ones = (*tune, "b_std", "scales"), np.ones(X.shape[1])
+    found = refine(networks[k], seen[i], ones, y, likelihood, climbing, weights, regs[r])
+    if i == 0:
+        return found
+    return found._replace(network=replace(scored, network=found.network).of_scaled(found.scales))
 
 
 def refine(

@@ -25,7 +25,7 @@ from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.embedding import FeatureEmbedding
 from ntk_uq.networks.mlp import MLP
 from ntk_uq.networks.normal_scores import NormalScores
-from ntk_uq.selection.by_evidence import Refined, evidences, refine, smooth, warn_unmoved
+from ntk_uq.selection.by_evidence import NATS, Refined, evidences, refine, smooth, warn_unmoved
 from ntk_uq.selection.cross_validation import cross_validate
 from ntk_uq.selection.curve import RegCurve
 from ntk_uq.selection.folds import _nothing_held_out, _rows_and_folds
@@ -54,9 +54,8 @@ _SHORTLIST = 3
 # Scales of features are learnt at regularisations so far on either side of the best, in steps, and
 # kept where they predict better by so many standard errors, paired over the points.
 _AROUND, _MARGIN = 1, 1.0
-# What a scale that climbs the evidence is to add to its logarithm (Akaike 1974); where there are
-# fewer points than so many for each, none does.
-_NATS_OF_SCALE, _SCALES_OF = 1.0, 10
+# Where there are fewer points than so many for each feature, no scales climb the evidence.
+_SCALES_OF = 10
 # More points than these only cost time: a random part of them decides as well between networks, and
 # nearly as well on a regularisation. `reg_of_all_points` corrects it for the number of points.
 _MOST_POINTS = 600
@@ -157,9 +156,10 @@ def choose(
     further : bool, default False
         Whether "evidence" looks further: at each network behind powers of the features in their
         place, at the chosen one shown the `NormalScores` of what it sees beside that, and, of an
-        `MLP`, at one or two layers of smooth units ("gelu"), a scale for each feature climbing the
-        evidence, if there are ten points for each. They are taken where the evidence is higher, of
-        the latter by a nat for each scale (Akaike 1974).
+        `MLP`, at one or two layers of smooth units ("gelu") that see the features or their
+        scores, a scale for each and for the biases climbing the evidence, if there are ten points
+        for each feature. They are taken where the evidence is higher, of the latter by a nat for
+        each scale (Akaike 1974).
     targets : array of shape [n, C], optional
         Targets to train on, where these differ.
     weights : array of shape [n], optional
@@ -245,7 +245,7 @@ def choose(
         network, reg = _shown_scores(network, reg, alone, scales, known, X, *of_data)
     climbed = refine(network, X, scales, *of_data, reg)
     if further and isinstance(architecture, MLP):
-        climbed = _or_smooth(climbed, architecture, X, of_data)
+        climbed = _or_smooth(climbed, architecture, X, of_data, known)
     warn_unmoved(climbed)
     if "noise" in tune:
         warn_of_copies(cast(Gaussian, climbed.likelihood).noise, y, weights)
@@ -542,14 +542,14 @@ def _cv_densities(
     )
 
 
-def _or_smooth(climbed: Refined, architecture: MLP, X: Floats, of_data: Any) -> Refined:
-    """One with smooth units and a scale for each feature, if that is worth its scales."""
+def _or_smooth(climbed: Refined, architecture: MLP, X: Floats, of_data: Any, known: Any) -> Refined:
+    """One with smooth units, and scales of features and biases, if that is worth its scales."""
     if _SCALES_OF * X.shape[1] > len(X):
         return climbed
     y, likelihood, tune, weights = of_data
-    other = smooth(architecture, X, y, likelihood, tune, weights, _REGS)
+    other = smooth(architecture, X, y, likelihood, tune, weights, _REGS, known)
     gain = other.evidence - climbed.evidence
-    return other if gain > _NATS_OF_SCALE * X.shape[1] else climbed
+    return other if gain > NATS * (X.shape[1] + 1) else climbed
 
 
 def _shown_scores(
