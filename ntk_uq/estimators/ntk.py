@@ -236,7 +236,7 @@ class _NTK(Estimator):
         --------
         >>> from ntk_uq import NTKClassifier
         >>> f"{NTKClassifier().memory(20_000, outputs=10, n_features=20) / 2**30:.1f} GiB"
-        '2.0 GiB'
+        '1.6 GiB'
         """
         for name, value, least in (
             ("n", n, 1),
