@@ -96,9 +96,8 @@ def estimate_memory(
         kept = 8 * inducing * outputs * draws
         points = _OF_A_FEATURE * n * n_features
         deflation = _OF_A_DIRECTION * n * n_directions(n, outputs, tiled=True)
-        rest = (
-            _WORK_SPACE if method == "nystrom" else _TILED_REST
-        )  # of whose factor little is known
+        # Little is known of what a factor of inducing points takes.
+        rest = _WORK_SPACE if method == "nystrom" else _TILED_REST
         work = max(deflation, solver + kept) + rest
         return (kernel if in_memory else 0) + factor + work + points
     # Counted in n x n matrices and in latents [n, C]; measured in benchmarks/size.py.
