@@ -31,8 +31,8 @@ _TILED_REST = 100 * 2**20
 # Of each number of the products that processes take together: what they ask for and its bytes as
 # they travel, shares of the products, and their sum.
 _OF_A_TURN = 4 * (3 + 2 + 2)
-# Bytes of a feature of a point: as validated, and a copy of our own.
-_OF_A_FEATURE = 8 + 8
+# Bytes of a feature of a point.
+_OF_A_FEATURE = 8
 # What predictions take besides, a block of test points after the other: 5 arrays of 64 MiB.
 _WORK_SPACE = 5 * 2**26
 
@@ -68,7 +68,7 @@ def estimate_memory(
     n_inducing : int
         Points of method "nystrom".
     n_features : int
-        Numbers of a point, of which fitting keeps copies.
+        Numbers that fitting keeps of a point: its features, and again where these are scaled.
     n_processes : int
         Processes that share the tiles, each of which solves its part of the draws.
 

@@ -160,7 +160,7 @@ class InfiniteEnsemble:
         if self.takes_networks(problem):
             kernel = self.kernel_products(problem, progress=progress) if kernel is None else kernel
             return self._fit_networks(problem, kernel, progress)
-        points = problem.points * self.feature_scales
+        points = self._kept(problem)
         with progress_bar("kernels", 1, progress) as told:
             kernels = problem.architecture.kernels(points, progress=told)
         widest = check_range(kernels, problem.targets, problem.reg, self.uncertainty)
@@ -211,7 +211,8 @@ class InfiniteEnsemble:
             prior = "networks"
         divided = self.storage == "processes"
         in_memory = divided or self.storage is None
-        n_features = int(np.prod(problem.points.shape[1:]))
+        copies = 1 if self._scales_nothing else 2
+        n_features = copies * int(np.prod(problem.points.shape[1:]))
         return estimate_memory(
             n, outputs, self.n_draws, self.method, self.uncertainty, prior, in_memory,
             self.n_inducing, n_features, processes.count() if divided else 1,
@@ -221,8 +222,7 @@ class InfiniteEnsemble:
         self, problem: Problem, *, progress: bool | None = False
     ) -> "KernelProducts":
         """What draws with prior functions of networks take of Theta, in memory or `storage`."""
-        # A copy, as a fitted model keeps them; and the only one, as they may be large.
-        points, network = problem.points * self.feature_scales, problem.architecture
+        points, network = self._kept(problem), problem.architecture
         diagonal = network.kernel_diag(points)
         check_range(diagonal, problem.targets, problem.reg, self.uncertainty, "single")
         with progress_bar("kernel", 1, progress) as told:
@@ -237,7 +237,7 @@ class InfiniteEnsemble:
         self, problem: Problem, kernel: "KernelProducts", progress: bool | None
     ) -> "FittedInfiniteEnsemble":
         approximate = kernel.factor is not None
-        points = problem.points * self.feature_scales if approximate else kernel.points
+        points = self._kept(problem) if approximate else kernel.points
         tol = _TOLERANCE_OF_NETWORKS if self.tol is None else self.tol
         with own_rules(), jax.enable_x64(True):
             draws = network_draws(
@@ -246,6 +246,19 @@ class InfiniteEnsemble:
             )  # fmt: skip
         check_solution(draws, problem.reg, self._largest_gap)
         return self._fitted(problem, kernel.points, draws)
+
+    def _kept(self, problem: Problem) -> Floats:
+        """Training points, features scaled, as a fitted model keeps them.
+
+        A copy, unless nobody can write to them: they may be large.
+        """
+        if self._scales_nothing and not np.asarray(problem.points).flags.writeable:
+            return problem.points
+        return problem.points * self.feature_scales
+
+    @property
+    def _scales_nothing(self) -> bool:
+        return bool(np.all(np.asarray(self.feature_scales) == 1))
 
     @property
     def _largest_gap(self) -> float:

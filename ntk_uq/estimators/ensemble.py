@@ -48,6 +48,7 @@ class _Ensemble(Estimator):
     warm_start: bool
     checkpoint: str | os.PathLike | None
     _fitted: ensemble.FittedEnsemble
+    _keeps_points = False  # which may be a file far larger than memory
 
     ensemble_ = of_fitted("trained")
     n_iter_ = of_fitted("trained.n_iter")

@@ -124,6 +124,7 @@ class _NTK(Estimator):
         self.mixture_ = None
         with own_rules():
             problem = self._problem(points, targets, self._given_reg, weights)
+            del points  # which may be large, and are not what an encoder has made of them
             if not isinstance(self._network, Linearized):  # which takes the form that fits
                 refuse_too_large(self._producer(1.0), problem)
             problem, scales = self._chosen(problem)

@@ -105,6 +105,8 @@ class Estimator(BaseEstimator):
     # Squares of such features, summed, come near the largest double.
     _too_large = 1e150
     _takes_linearized = False
+    # Whether what is fitted holds the training points.
+    _keeps_points = True
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters by name, those of the network as ``architecture__width``.
@@ -275,7 +277,10 @@ class Estimator(BaseEstimator):
         if self.encoder_ is not None:
             self.encoder_.learn_scales(X, weights)
         self._point_shape = X.shape[1:]
-        return self._inputs(X)
+        points = self._inputs(X)
+        if self._keeps_points:
+            points.flags.writeable = False  # so that a producer need not make a copy of its own
+        return points
 
     def _inputs(self, X: Floats, rows: Any = None) -> Floats:
         if self.encoder_ is not None:
@@ -329,6 +334,11 @@ class Estimator(BaseEstimator):
         check_held_out(self, X, y)
 
     @property
+    def _copies(self) -> bool:
+        """Whether `fit` copies points that it would keep as they are, for they are the user's."""
+        return self._keeps_points and self._given is not None
+
+    @property
     def _accepted(self) -> dict[str, Any]:
         """How scikit-learn shall validate points."""
         finite: Any = True if self.encoder_ is None else "allow-nan"
@@ -367,7 +377,7 @@ class Classifier(ClassifierMixin, Estimator):
 
     def _validated_data(self, X: Any, y: Any) -> tuple[Floats, Floats]:
         y = self._check_cells(X, y)
-        X, y = validate_data(self, X, y, ensure_min_samples=2, **self._accepted)
+        X, y = validate_data(self, X, y, ensure_min_samples=2, copy=self._copies, **self._accepted)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -544,10 +554,11 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
             y_numeric=True,
             multi_output=True,
             ensure_min_samples=2,
+            copy=self._copies,
             **self._accepted,
         )
         self._single_output = np.ndim(y) == 1
-        y = np.asarray(y, np.float64)
+        y = np.array(y, np.float64)
         return X, y[:, None] if self._single_output else y
 
     def _known_targets(self, y: ArrayLike) -> Floats:

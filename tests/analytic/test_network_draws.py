@@ -216,10 +216,26 @@ def test_what_networks_cannot_do_is_refused():
         ensemble.fit(own)
 
 
+def test_points_that_nobody_can_write_to_are_not_copied():
+    task = problem(Categorical())
+    ensemble = InfiniteEnsemble(n_draws=2, prior_functions="networks")
+    own = X.copy()
+    own.flags.writeable = False
+    kept = ensemble.fit(replace(task, points=own)).points
+    assert np.shares_memory(kept, own)
+    assert not np.shares_memory(ensemble.fit(task).points, X)
+    scaled = replace(ensemble, feature_scales=np.full(3, 2.0)).fit(replace(task, points=own)).points
+    np.testing.assert_array_equal(scaled, 2 * own)
+    needed = ensemble.memory(replace(task, points=np.zeros((N, 1000))))
+    assert needed - ensemble.memory(replace(task, points=np.zeros((N, 500)))) == 8 * N * 500
+
+
 def test_predicted_memory_is_that_of_one_triangle():
     """60,000 points of 10 classes: 1.2 times the packed triangle of single precision."""
     needed = estimate_memory(60_000, 10, 64, "exact", "initialization", "networks")
     assert needed < 1.2 * 4 * 60_000**2 / 2
+    pixels = estimate_memory(60_000, 10, 64, "exact", "initialization", "networks", n_features=784)
+    assert pixels < 1.2 * 4 * 60_000**2 / 2  # with the images
     assert nuq.NTKClassifier(n_draws=64).memory(60_000, 10) == needed  # the same question
     in_a_file = estimate_memory(60_000, 10, 64, "exact", "initialization", "networks", False)
     assert in_a_file < 0.35 * 4 * 60_000**2 / 2

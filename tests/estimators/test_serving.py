@@ -6,6 +6,7 @@ from pickle import dumps, loads
 import jax
 import numpy as np
 import pytest
+from sklearn.base import clone
 from small_problem import LABELS, NET, X
 from small_problem import TARGET as Y
 
@@ -14,6 +15,7 @@ from ntk_uq import (
     EnsembleClassifier,
     NTKClassifier,
     NTKRegressor,
+    loo,
 )
 
 NEW = np.random.default_rng(0).normal(size=(15, 3))
@@ -118,3 +120,25 @@ def test_draws_on_a_device_are_not_kept():
     again = loads(dumps(model))
     assert "_on_device" not in vars(again._fitted)
     np.testing.assert_array_equal(again.predict_proba(NEW), before)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_fitted_model_does_not_follow_the_arrays_it_was_fitted_to(name):
+    """Users reuse theirs: what was fitted keeps copies of its own."""
+    points = X.astype(float)
+    model = clone(MODELS[name])
+    classes = hasattr(model, "predict_proba")
+    targets = LABELS.copy() if classes else Y.astype(float)
+    model.fit(points, targets)
+    before = [*moments(model, NEW), log_densities(model)]
+    points[:], targets[:] = 1.0, targets[::-1].copy()
+    after = [*moments(model, NEW), log_densities(model)]
+    for found, expected in zip(after, before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert points.flags.writeable
+    assert targets.flags.writeable
+
+
+def log_densities(model):
+    """Of data that are held out by a fit without them, where a model can tell."""
+    return loo(model, X, LABELS if hasattr(model, "predict_proba") else Y).elpd_i.values
