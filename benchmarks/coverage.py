@@ -4,7 +4,8 @@ Functions are drawn from a network's prior at random points, and labels from the
 *noisy* ones as they come, *sure* ones as the class of the higher probability. Of each function
 `NTKClassifier()` and its posterior learn from some points, and say intervals of 0.9 for the
 probability of a class at others. Of noisy labels the true one is known: how often it is inside, the
-mean width, log loss, and how often labels were taken to count.
+mean width, log loss, and how often labels were taken to count. Beside them a posterior that is told
+the prior, and has nothing to choose.
 """
 
 import argparse
@@ -17,11 +18,16 @@ from scipy.special import expit
 
 import ntk_uq as nuq
 
+# Of the function, the log odds: a difference of two outputs, each with half of the variance.
+PRIOR, AMPLITUDE = nuq.MLP(depth=1, b_std=0.5), 1.5
 METHODS = {
     "initialization": nuq.NTKClassifier(progress=False),
     "posterior": nuq.NTKClassifier(uncertainty="posterior", progress=False),
     "posterior, trajectories": nuq.NTKClassifier(
         uncertainty="posterior", n_trajectories=3, progress=False
+    ),
+    "posterior, the prior known": nuq.NTKClassifier(
+        PRIOR, reg=2 / AMPLITUDE**2, uncertainty="posterior", n_trajectories=3, progress=False
     ),
 }
 
@@ -31,9 +37,9 @@ def simulated(seed, n, m, kind):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n + m, 3))
     with jax.enable_x64(True):
-        kernel = np.asarray(nuq.MLP(depth=1, b_std=0.5).kernels(x).ntk)
+        kernel = np.asarray(PRIOR.kernels(x).ntk)
     factor = np.linalg.cholesky(kernel + 1e-8 * np.trace(kernel) / len(x) * np.eye(len(x)))
-    f = 1.5 * factor @ rng.normal(size=len(x))
+    f = AMPLITUDE * factor @ rng.normal(size=len(x))
     f -= np.median(f)
     p = expit(f) if kind == "noisy" else (f > 0).astype(float)
     return x, (rng.uniform(size=n + m) < p).astype(int), p
@@ -65,7 +71,8 @@ def main() -> None:
                         "labels count": model.label_weight_,
                     }
                 )
-            print(kind, seed, *(f"{row['coverage']:.2f}" for row in rows[-3:]), flush=True)
+            found = (f"{row['coverage']:.2f}" for row in rows[-len(METHODS) :])
+            print(kind, seed, *found, flush=True)
     table = pd.DataFrame(rows).groupby(["labels", "method"], sort=False)
     means = table[["coverage", "width", "log loss"]].mean().round(3)
     means["its error"] = table["coverage"].sem().round(3)

@@ -39,9 +39,8 @@ _BETWEEN = (1000.0, 100.0, 10.0)
 _SMALLEST_REG = 0.01
 # What is lost for a spread that is not needed, as a share of the log loss: predictions that are
 # nearly the same differ by many standard errors, and by nothing that matters. Modes have been
-# chosen on the same folds, where they look better than they are by a few per cent; wider priors
-# than labels allow lose far more.
-_AS_GOOD = 0.07
+# chosen on the same folds, and look better there than they are.
+_AS_GOOD = 0.05
 # Draws of each fold, shared out among the networks: noise takes about Var(p) / (2 draws p^2) from
 # the log of a probability p, half of a hundredth of a nat.
 _DRAWS = 64
@@ -63,7 +62,7 @@ def counted_more(
     Once, if the posterior then predicts held-out labels as well as with w = 10,000, which hardly
     leaves the modes. Else w falls from there by powers of ten, as long as it predicts as well as
     the best so far, and the prior's precision is not below 0.01. As well means but for a standard
-    error, paired over the points, or seven hundredths of the log loss.
+    error, paired over the points, or a twentieth of the log loss.
 
     Parameters
     ----------
@@ -159,7 +158,8 @@ def _held_out(
     found = np.empty(len(X))
     for train, held_out in _of_one_size(len(X), folds):
         latents = []
-        for one, kernel, n_draws in zip(components, kernels, shares, strict=True):
+        keys = jax.random.split(key, len(components))
+        for own, one, kernel, n_draws in zip(keys, components, kernels, shares, strict=True):
             inner, cross = (
                 Kernels(*(jnp.asarray(k[np.ix_(rows, train)]) for k in kernel))
                 for rows in (train, held_out)
@@ -167,7 +167,7 @@ def _held_out(
             diagonal = Kernels(*(jnp.asarray(np.diagonal(k)[held_out]) for k in kernel))
             loss = Weighted(likelihood, jnp.asarray(one.label_weight * counts[train]))
             draws = exact_predictor(
-                key, inner, jnp.asarray(targets[train]), one.reg, loss, "posterior", n_draws
+                own, inner, jnp.asarray(targets[train]), one.reg, loss, "posterior", n_draws
             )
             latents.append(np.asarray(draws.latents(cross, diagonal)))
         predicted = SamplePrediction(np.concatenate(latents), likelihood=likelihood)

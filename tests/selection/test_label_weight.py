@@ -1,5 +1,7 @@
 """How often labels count: the law that is judged, and what is chosen."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from scipy import stats
 from sklearn.datasets import load_iris
 
 from ntk_uq import MLP, Categorical, Gaussian, Kernels, NTKClassifier, Weighted
-from ntk_uq.analytic import Component, gaussian_predictor
+from ntk_uq.analytic import Component, exact_predictor, gaussian_predictor
 from ntk_uq.selection import Mixture, counted_more
 from ntk_uq.selection.label_weight import _held_out
 
@@ -59,6 +61,23 @@ def test_posteriors_of_counted_labels(monkeypatch):
             density[fold] += 0.5 * stats.norm.pdf(y[fold, 0], mean, sd)
     # A density is that of many draws: off by a few per cent at most where 6,000 say what it is.
     np.testing.assert_allclose(found, np.log(density[np.concatenate(folds)]), atol=0.1)
+
+
+def test_networks_draw_from_numbers_of_their_own(monkeypatch):
+    """Of the same numbers 64 draws of four networks say no more than 16 do."""
+    keys = []
+
+    def noted(key, *settings):
+        keys.append(tuple(np.asarray(jax.random.key_data(key)).tolist()))
+        return exact_predictor(key, *settings)
+
+    monkeypatch.setattr("ntk_uq.selection.label_weight.exact_predictor", noted)
+    data = problem_of(lambda x: (x[:, 0] > 0).astype(int), np.random.default_rng(0))
+    twins = 2 * [replace(one_network(1.0).components[0], weight=0.5)]
+    kernels = [one.architecture.kernels(data[0] * one.feature_scales) for one in twins]
+    _held_out(jax.random.key(0), twins, kernels, data)
+    assert len(keys) == 4  # two networks, two folds
+    assert len(set(keys)) == 2
 
 
 def test_the_mode_stays_and_the_covariance_is_divided():
