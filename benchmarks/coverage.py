@@ -48,7 +48,7 @@ def simulated(seed, n, m, kind):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=200)
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=20)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     rows, n = [], options.points

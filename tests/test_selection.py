@@ -331,7 +331,7 @@ def test_posterior_is_cross_validated_by_its_own_draws(monkeypatch):
         np.random.default_rng(0), network, x, y, Gaussian(jnp.asarray([noise]))
     )
     s = network.kernels(x).ntk / reg
-    rows, folds = _rows_and_folds(np.random.default_rng(0), x, y, 150)
+    rows, folds, _ = _rows_and_folds(np.random.default_rng(0), x, y, 150)
     assert list(rows) == list(range(20))
     total, variance = 0.0, 0.0
     for fold in folds:

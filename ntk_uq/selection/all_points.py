@@ -96,7 +96,7 @@ def reg_of_all_points(
     >>> bool(curve.reg < 1), curve.n_points
     (True, 40)
     """
-    _, folds = _rows_and_folds(rng, X, y, len(X))
+    _, folds, _ = _rows_and_folds(rng, X, y, len(X), one_by_one=False)
     folds = folds[:_FOLDS_HELD_OUT]
     if not folds:
         return RegCurve(np.array([reg]), np.full((1, 1), np.nan), None, ("",), "cv", reg, len(X))

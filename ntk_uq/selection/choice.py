@@ -118,9 +118,10 @@ def choose(
     """Choose the regularisation, and more of the kernel where asked.
 
     On at most 600 points, taken at random. Equal points share a fold, so that none is predicted
-    from its own copy; where there are fewer than 5 different points, each is a fold. A class that
-    lies in one fold alone, as one with a single point does, is always trained on and never scored:
-    no network predicts what it has not seen. Where this leaves nothing to score, `reg` is 1, the
+    from its own copy, unless they are observations of their own, as where labels of equal points
+    differ, or few points are possible. Where there are fewer than 5 different ones, each is a fold.
+    A class that lies in one fold alone, as one with a single point does, is always trained on and
+    never scored: no network predicts what it has not seen. Where this leaves nothing to score, `reg` is 1, the
     prior of a Bayesian, the architecture stays, and a warning says so.
 
     Parameters
@@ -193,9 +194,9 @@ def choose(
         uncertainty = "none"
         progress, of_labels = piece(progress, 0, 2), piece(progress, 1, 2)
     targets = y if targets is None else targets
-    rows, folds = _rows_and_folds(rng, X, y, _MOST_POINTS)
+    of_rows = X, y, _MOST_POINTS, weights
+    rows, folds, weights = _rows_and_folds(rng, *of_rows, one_by_one=criterion == "cv")
     X, y, targets = X[rows], y[rows], targets[rows]
-    weights = None if weights is None else weights[rows]
     if criterion == "cv" and not folds:
         curve = _nothing_held_out(_REGS)
         return Choice(architecture, curve.reg, np.ones(X.shape[1]), likelihood, curve)

@@ -81,7 +81,7 @@ def cross_validate_posterior(
     >>> bool(curve.reg < 1)  # a strong signal, and no noise
     True
     """
-    rows, folds = _rows_and_folds(rng, X, y, _MOST_POINTS_DRAWN)
+    rows, folds, _ = _rows_and_folds(rng, X, y, _MOST_POINTS_DRAWN)
     if not folds:
         return _nothing_held_out(_POSTERIOR_REGS[::-1])
     X, y, scored = X[rows], y[rows], np.sort(np.concatenate(folds))

@@ -36,7 +36,7 @@ def test_scores_are_those_of_dense_solutions(likelihood, y):
             np.random.default_rng(1), tiles, X, y, likelihood, 1.0,
             progress=lambda *done, gap=0.0: told.append(done),
         )  # fmt: skip
-        _, folds = _rows_and_folds(np.random.default_rng(1), X, y, N)
+        _, folds, _ = _rows_and_folds(np.random.default_rng(1), X, y, N)
         held_out = np.concatenate(folds[:2])
         exact = cross_validate(
             Kernels(ntk, ntk), y, curve.regs, likelihood, ["none"], folds[:2]
