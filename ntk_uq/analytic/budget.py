@@ -48,6 +48,7 @@ def estimate_memory(
     n_inducing: int = 4096,
     n_features: int = 0,
     n_processes: int = 1,
+    of_a_prior: int = 0,
 ) -> int:
     """Memory that fitting takes at its peak, in bytes, in double precision.
 
@@ -71,6 +72,8 @@ def estimate_memory(
         Numbers that fitting keeps of a point: its features, and again where these are scaled.
     n_processes : int
         Processes that share the tiles, each of which solves its part of the draws.
+    of_a_prior : int
+        Bytes that drawing the prior function of a network takes: `RandomFunctions.memory`.
 
     Returns
     -------
@@ -98,7 +101,7 @@ def estimate_memory(
         deflation = _OF_A_DIRECTION * n * n_directions(n, outputs, tiled=True)
         # Little is known of what a factor of inducing points takes.
         rest = _WORK_SPACE if method == "nystrom" else _TILED_REST
-        work = max(deflation, solver + kept) + rest
+        work = max(deflation, kept + max(solver, of_a_prior)) + rest
         return (kernel if in_memory else 0) + factor + work + points
     # Counted in n x n matrices and in latents [n, C]; measured in benchmarks/size.py.
     if method == "exact":

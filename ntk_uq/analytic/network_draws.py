@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,14 @@ from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.problem import Problem
 from ntk_uq.networks.random_functions import RandomFunctions
 
-__all__ = ["PRIOR_WIDTH", "NetworkDraws", "inducing_ntk", "network_draws", "tiled_ntk"]
+__all__ = [
+    "PRIOR_WIDTH",
+    "NetworkDraws",
+    "inducing_ntk",
+    "network_draws",
+    "prior_memory",
+    "tiled_ntk",
+]
 
 # Width of the networks whose functions stand for draws of the prior, or more where the user's has
 # more: covariances are off by less than a hundredth, which no thousand draws can see.
@@ -315,6 +322,17 @@ def prior_functions(
     if uncertainty == "initialization":
         return RandomFunctions(wide, "nngp", 1.0, n_outputs, seed_numbers)
     return RandomFunctions(wide, "ntk", problem.reg**-0.5, n_outputs, seed_numbers)
+
+
+def prior_memory(
+    architecture: BaseArchitecture, uncertainty: Uncertainty, in_features: Any, n_outputs: int
+) -> int:
+    """Bytes that drawing a prior function takes: `RandomFunctions.memory`; 0 for "none"."""
+    if uncertainty == "none":
+        return 0
+    wide = cast(BaseArchitecture, architecture.widened(PRIOR_WIDTH))
+    kernel: Literal["nngp", "ntk"] = "nngp" if uncertainty == "initialization" else "ntk"
+    return RandomFunctions(wide, kernel, 1.0, n_outputs, (0,)).memory(in_features)
 
 
 class _Beginning(NamedTuple):

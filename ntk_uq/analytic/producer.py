@@ -1,5 +1,6 @@
 """The infinite ensemble as a producer: a problem in, a distribution of latents anywhere out."""
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -29,7 +30,13 @@ from ntk_uq.analytic.flow import check_time, exact_predictor_until
 from ntk_uq.analytic.functions import FunctionDraws
 from ntk_uq.analytic.gaussian import GaussianPredictor, gaussian_predictor
 from ntk_uq.analytic.gradient_flow import gaussian_until
-from ntk_uq.analytic.network_draws import NetworkDraws, inducing_ntk, network_draws, tiled_ntk
+from ntk_uq.analytic.network_draws import (
+    NetworkDraws,
+    inducing_ntk,
+    network_draws,
+    prior_memory,
+    tiled_ntk,
+)
 from ntk_uq.analytic.solutions import check_range, check_solution, refuse_unsolved
 from ntk_uq.analytic.trajectories import correct_draws
 from ntk_uq.likelihoods import Likelihood
@@ -206,16 +213,22 @@ class InfiniteEnsemble:
     def memory(self, problem: Problem) -> int:
         """Bytes that fitting takes at its peak: `estimate_memory`."""
         n, outputs = problem.targets.shape
+        shape = problem.points.shape[1:]
         prior: Literal["exact", "networks"] = "exact"
+        of_a_prior = 0
         if self.takes_networks(problem):
             prior = "networks"
+            if math.prod(shape):
+                features = shape if len(shape) > 1 else shape[0]
+                network, which = problem.architecture, self.uncertainty
+                of_a_prior = prior_memory(network, which, features, outputs)
         divided = self.storage == "processes"
         in_memory = divided or self.storage is None
         copies = 1 if self._scales_nothing else 2
-        n_features = copies * int(np.prod(problem.points.shape[1:]))
+        n_features = copies * math.prod(shape)
         return estimate_memory(
             n, outputs, self.n_draws, self.method, self.uncertainty, prior, in_memory,
-            self.n_inducing, n_features, processes.count() if divided else 1,
+            self.n_inducing, n_features, processes.count() if divided else 1, of_a_prior,
         )  # fmt: skip
 
     def kernel_products(
@@ -250,9 +263,11 @@ class InfiniteEnsemble:
     def _kept(self, problem: Problem) -> Floats:
         """Training points, features scaled, as a fitted model keeps them.
 
-        A copy, unless nobody can write to them: they may be large.
+        A copy, as they may be the user's; but they may be large, and such as estimators make for
+        this, which are nobody's view and can't be written to, are kept as they are.
         """
-        if self._scales_nothing and not np.asarray(problem.points).flags.writeable:
+        flags = np.asarray(problem.points).flags
+        if self._scales_nothing and flags.owndata and not flags.writeable:
             return problem.points
         return problem.points * self.feature_scales
 

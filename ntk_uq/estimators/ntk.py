@@ -216,7 +216,7 @@ class _NTK(Estimator):
             n_inducing=self.n_inducing,
         )
 
-    def memory(self, n: int, outputs: int = 1, n_features: int = 0) -> int:
+    def memory(self, n: int, outputs: int = 1, n_features: int | tuple[int, ...] = 0) -> int:
         """Memory that fitting takes at its peak, known before.
 
         Parameters
@@ -225,8 +225,8 @@ class _NTK(Estimator):
             Training points.
         outputs : int, default 1
             Classes, or targets of a regression.
-        n_features : int, default 0
-            Numbers of a point.
+        n_features : int or tuple of ints, default 0
+            Numbers of a point, or an image's shape.
 
         Returns
         -------
@@ -239,13 +239,20 @@ class _NTK(Estimator):
         >>> f"{NTKClassifier().memory(20_000, outputs=10, n_features=20) / 2**30:.1f} GiB"
         '1.6 GiB'
         """
+        shape = n_features if isinstance(n_features, tuple) else (n_features,)
         for name, value, least in (
             ("n", n, 1),
             ("outputs", outputs, 1),
-            ("n_features", n_features, 0),
+            *(("n_features", size, 0) for size in shape),
         ):
             checks.count(name, value, least)
-        points, targets = (np.broadcast_to(0.0, (n, size)) for size in (n_features, outputs))
+        axes = self._network.ndim
+        if shape != (0,) and axes not in (None, 1 + len(shape)):
+            raise ValueError(
+                f"{type(self._network).__name__} takes points with {axes - 1} axes of their own; "
+                f"got n_features={shown(n_features)}."
+            )
+        points, targets = np.broadcast_to(0.0, (n, *shape)), np.broadcast_to(0.0, (n, outputs))
         of_fit = Problem(points, targets, Categorical(), self._given_reg, None, self._network)
         return self._producer(1.0).memory(of_fit)
 

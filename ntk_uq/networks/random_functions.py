@@ -7,6 +7,7 @@ by O(1 / M). docs/theory: "Prior functions of many points".
 
 import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,8 +23,12 @@ from ntk_uq.networks.architecture import BaseArchitecture
 
 __all__ = ["RandomFunctions"]
 
-# Points whose activations are held at once.
-_POINTS_AT_ONCE = 4096
+# Points whose activations are held at once, and numbers in the largest array of these: 8 MiB, and
+# as many points as 512 units take.
+_POINTS_AT_ONCE, _NUMBERS_AT_ONCE = 4096, 2**21
+# Arrays of such a size that a network holds, the copies for a convolution among them, and bytes of
+# a parameter: its bits, here and on the device, and its normal number on the way into the network.
+_ARRAYS, _OF_A_PARAMETER = 8, 20
 
 
 @dataclass(frozen=True)
@@ -79,10 +84,9 @@ class RandomFunctions:
         """
         in_features = X.shape[1] if X.ndim == 2 else X.shape[1:]
         values = np.empty((len(draws), len(X), self.n_outputs), np.float32)
-        blocks = [
-            (slice(i, i + _POINTS_AT_ONCE), _block(X, i)) for i in range(0, len(X), _POINTS_AT_ONCE)
-        ]
         wanted = (self.architecture, in_features, self.n_outputs)
+        at_once = _points_at_once(*wanted)
+        blocks = [(slice(i, i + at_once), _block(X, i, at_once)) for i in range(0, len(X), at_once)]
         for row, s in enumerate(draws):
             bits = jnp.asarray(self._bits(s, _n_parameters(*wanted)))
             parameters = _parameters(*wanted, self.kernel, bits)
@@ -94,16 +98,29 @@ class RandomFunctions:
                 progress(row + 1, len(draws))
         return values
 
+    def memory(self, in_features: Any) -> int:
+        """Bytes that a draw takes besides the points and its values.
+
+        Parameters
+        ----------
+        in_features : int or tuple of ints
+            Features of a point, or an image's shape.
+        """
+        wanted = (self.architecture, in_features, self.n_outputs)
+        times = 1 if self.kernel == "nngp" else 2
+        block = 4 * _points_at_once(*wanted) * _largest(*wanted)
+        return times * (_OF_A_PARAMETER * _n_parameters(*wanted) + _ARRAYS * block)
+
     def _bits(self, s: int, n_parameters: int) -> NDArray[np.uint32]:
         count = n_parameters * (1 if self.kernel == "nngp" else 2)
         stream = np.random.Philox(np.random.SeedSequence([*self.seed, s]))
         return stream.random_raw(-(-count // 2)).view(np.uint32)[:count]
 
 
-def _block(points: NDArray, start: int) -> Array:
+def _block(points: NDArray, start: int, at_once: int) -> Array:
     """Rows from `start`, filled up with zeros where others have more, so that JAX compiles once."""
-    rows = np.asarray(points[start : start + _POINTS_AT_ONCE], np.float32)
-    missing = 0 if len(points) <= _POINTS_AT_ONCE else _POINTS_AT_ONCE - len(rows)
+    rows = np.asarray(points[start : start + at_once], np.float32)
+    missing = 0 if len(points) <= at_once else at_once - len(rows)
     return jnp.asarray(np.pad(rows, [(0, missing), *[(0, 0)] * (points.ndim - 1)]))
 
 
@@ -117,6 +134,43 @@ def _shapes(architecture: BaseArchitecture, in_features: Any, n_outputs: int) ->
 def _n_parameters(architecture: BaseArchitecture, in_features: Any, n_outputs: int) -> int:
     leaves = jax.tree.leaves(_shapes(architecture, in_features, n_outputs))
     return sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def _points_at_once(architecture: BaseArchitecture, in_features: Any, n_outputs: int) -> int:
+    most = _NUMBERS_AT_ONCE // _largest(architecture, in_features, n_outputs)
+    return max(1, min(_POINTS_AT_ONCE, most))
+
+
+@functools.lru_cache
+def _largest(architecture: BaseArchitecture, in_features: Any, n_outputs: int) -> int:
+    """Numbers of a point in the largest array on the way to the outputs.
+
+    Arrays that grow with the points are told from parameters by what two and three points take.
+    """
+    shape = (in_features,) if isinstance(in_features, int) else tuple(in_features)
+    of_parameters = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float32),
+        _shapes(architecture, in_features, n_outputs),
+    )
+
+    def sizes(n_points: int) -> NDArray:
+        points = jax.ShapeDtypeStruct((n_points, *shape), np.float32)
+        traced = jax.make_jaxpr(architecture.apply)(of_parameters, points)
+        return np.array(list(_sizes(traced.jaxpr)))
+
+    return max(n_outputs, math.prod(shape), int(np.max(sizes(3) - sizes(2), initial=1)))
+
+
+def _sizes(jaxpr: Any) -> Iterator[int]:
+    """Numbers in each array of a program, and of those that it calls."""
+    for equation in jaxpr.eqns:
+        yield from (math.prod(getattr(out.aval, "shape", ())) for out in equation.outvars)
+        for called in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+        ):
+            inner = getattr(called, "jaxpr", called)
+            if hasattr(inner, "eqns"):
+                yield from _sizes(inner)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

@@ -121,8 +121,8 @@ def choose(
     from its own copy, unless they are observations of their own, as where labels of equal points
     differ, or few points are possible. Where there are fewer than 5 different ones, each is a fold.
     A class that lies in one fold alone, as one with a single point does, is always trained on and
-    never scored: no network predicts what it has not seen. Where this leaves nothing to score, `reg` is 1, the
-    prior of a Bayesian, the architecture stays, and a warning says so.
+    never scored: no network predicts what it has not seen. Where this leaves nothing to score,
+    `reg` is 1, the prior of a Bayesian, the architecture stays, and a warning says so.
 
     Parameters
     ----------

@@ -32,7 +32,8 @@ def _rows_and_folds(
     observations of their own (`_observed_anew`): then, if `one_by_one`, each is held out by itself,
     and a point that counts w times is w of the rows.
     """
-    rows, groups = np.arange(len(X)), _groups(X)
+    rows: NDArray[np.integer] = np.arange(len(X))
+    groups = _groups(X)
     if one_by_one and _observed_anew(groups, y, weights):
         rows, weights = _one_by_one(rng, weights, len(X), most), None
         groups = np.arange(len(rows))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.base import clone
 
 import ntk_uq as nuq
 from ntk_uq import MLP, Bernoulli, Categorical, Gaussian, Poisson
@@ -15,7 +16,7 @@ from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import solve_dual
 from ntk_uq.analytic import InfiniteEnsemble, estimate_memory
 from ntk_uq.analytic.exact import _standard_normal
-from ntk_uq.networks import Problem
+from ntk_uq.networks import Problem, RandomFunctions, random_functions
 
 RNG = np.random.default_rng(0)
 N, C = 32, 2
@@ -216,7 +217,7 @@ def test_what_networks_cannot_do_is_refused():
         ensemble.fit(own)
 
 
-def test_points_that_nobody_can_write_to_are_not_copied():
+def test_points_of_an_estimator_are_not_copied_again():
     task = problem(Categorical())
     ensemble = InfiniteEnsemble(n_draws=2, prior_functions="networks")
     own = X.copy()
@@ -224,10 +225,44 @@ def test_points_that_nobody_can_write_to_are_not_copied():
     kept = ensemble.fit(replace(task, points=own)).points
     assert np.shares_memory(kept, own)
     assert not np.shares_memory(ensemble.fit(task).points, X)
+    view = X.view()  # as pandas hands out, and files that are mapped
+    view.flags.writeable = False
+    assert not np.shares_memory(ensemble.fit(replace(task, points=view)).points, X)
     scaled = replace(ensemble, feature_scales=np.full(3, 2.0)).fit(replace(task, points=own)).points
     np.testing.assert_array_equal(scaled, 2 * own)
+    estimator = nuq.NTKClassifier(NET, 1.0, n_draws=2, prior_functions="networks")
+    points = estimator.fit(X, TARGETS[Categorical()].argmax(axis=1))._fitted.points
+    assert points.flags.owndata
+    assert not points.flags.writeable
+    ensemble = replace(ensemble, uncertainty="none")
     needed = ensemble.memory(replace(task, points=np.zeros((N, 1000))))
     assert needed - ensemble.memory(replace(task, points=np.zeros((N, 500)))) == 8 * N * 500
+
+
+def test_predicted_memory_has_room_for_the_networks_of_the_prior():
+    wide = nuq.NTKClassifier(MLP(width=4096, depth=3), 1.0, n_draws=8, prior_functions="networks")
+    # Parameters, their random bits and normal numbers, four bytes each, are 12 bytes of each.
+    n_parameters = 11 * 4096 + 2 * 4096 * 4097 + 4097 * 2
+    assert wide.memory(2048, 2, 10) - wide.memory(2048, 2) > 12 * n_parameters
+    tangent = clone(wide).set_params(uncertainty="posterior")
+    assert tangent.memory(2048, 2, 10) - wide.memory(2048, 2, 10) > 12 * n_parameters
+    images = nuq.NTKClassifier(nuq.ConvNet(), 1.0, prior_functions="networks")
+    assert images.memory(4000, 10, (28, 28, 1)) > images.memory(4000, 10, (8, 8, 1))
+    with pytest.raises(ValueError, match="3 axes of their own; got n_features=784"):
+        images.memory(4000, 10, 784)
+
+
+def test_blocks_of_points_are_as_small_as_activations_are_large():
+    """Of 512 units as many points as ever; of 512 channels on 28 x 28 pixels five."""
+    large = nuq.ConvNet(width=512, depth=1)
+    assert random_functions._points_at_once(MLP(width=512), 10, 2) == 4096
+    assert random_functions._points_at_once(large, (28, 28, 1), 2) == 5
+    images = RNG.normal(size=(12, 28, 28, 1))
+    draw = RandomFunctions(large, "nngp", 1.0, 2, (0,))
+    with own_rules():
+        together = draw(range(1), images)
+        alone = np.concatenate([draw(range(1), image[None]) for image in images], axis=1)
+    np.testing.assert_allclose(together, alone, atol=1e-4 * np.abs(alone).max())
 
 
 def test_predicted_memory_is_that_of_one_triangle():
