@@ -359,6 +359,27 @@ class FlatDraws:
         """The one of two kernels that is the prior's covariance."""
         return _prior_kernel(kernels, self.reg, self.uncertainty)
 
+    def in_single_precision(self) -> "FlatDraws":
+        """The same draws for programs in single precision, with a factor that these can go through.
+
+        Points that are close make the prior's covariance nearly singular, and its factor blows up
+        the rounding of kernels. With a part sqrt(n) eps of the variance on the diagonal this comes
+        to about the root of that, in standard deviations of the prior, and what the diagonal takes
+        away from the draws to no more.
+        """
+        if self.uncertainty == "none":
+            return self
+        factor = np.asarray(self.factor, np.float64)
+        covariance, values = factor @ factor.T, factor @ np.asarray(self.whitened)
+        part = np.sqrt(len(factor)) * np.finfo(np.float32).eps
+        covariance[np.diag_indices_from(covariance)] += part * np.mean(np.diagonal(covariance))
+        lower = np.linalg.cholesky(covariance)
+        found: dict[str, Any] = {
+            "factor": lower,
+            "whitened": scipy.linalg.solve_triangular(lower, values, lower=True),
+        }
+        return replace(self, **found)
+
     def on_device(self) -> "FlatDraws":
         """The same on JAX's device, enlarged; of the factor LAPACK wants columns."""
         n, factor = len(self.factor), enlarged(self.factor, 0, 1)

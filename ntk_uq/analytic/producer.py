@@ -479,6 +479,8 @@ class FittedInfiniteEnsemble:
         predictor: Any = self.predictor
         if isinstance(predictor, ExactPredictor):
             predictor = predictor.flat()
+            if X.dtype != np.float64:
+                predictor = predictor.in_single_precision()
         return jax.tree.map(lambda leaf: jnp.asarray(leaf, X.dtype), predictor), kernels
 
     def functions(self) -> Callable[[ArrayLike], Floats]:

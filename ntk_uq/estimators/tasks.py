@@ -442,7 +442,7 @@ class Classifier(ClassifierMixin, Estimator):
         Everything that was fitted is a constant inside, the standardising of features included. It
         can be transformed like any other: ``jax.grad``, ``jax.vmap``, ``jax.export``. It computes
         in the precision of its points; with JAX's default, float32, probabilities differ from those
-        of `predict_proba`, which computes in float64, in the third to fifth digit.
+        of `predict_proba`, which computes in float64, by some thousandths at most.
 
         Returns
         -------

@@ -10,6 +10,7 @@ from small_problem import FEW, LABELS, NET
 from small_problem import X as STANDARD
 
 from ntk_uq import (
+    MLP,
     BayesianClassifier,
     ConvNet,
     EnsembleClassifier,
@@ -37,6 +38,22 @@ def test_predictions_after_a_function_in_single_precision(name):
     function(points.astype(np.float32))
     for some, expected in zip((points, points[:1]), before, strict=True):
         np.testing.assert_allclose(model.predict_proba(some), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("uncertainty", ["initialization", "posterior"])
+def test_close_points_in_single_precision(uncertainty):
+    """Covariances of the prior that are singular to single precision: a line, and neighbours.
+
+    Of the prior's deviation, 1 to 3 here, a part sqrt(sqrt(n) eps) is 0.001: latents are off by
+    some thousandths, and probabilities by a quarter of that.
+    """
+    points = np.sort(np.random.default_rng(0).normal(size=40))
+    points = np.concatenate([points, points + 1e-5])[:, None]
+    model = NTKClassifier(MLP(depth=1), 1.0, uncertainty, n_draws=16)
+    model.fit(points, (points[:, 0] > 0).astype(int))
+    for some in (points, points + 0.01):
+        found = model.as_function()(some.astype(np.float32)).proba
+        np.testing.assert_allclose(found, model.predict_proba(some), atol=0.01)
 
 
 @pytest.mark.parametrize(
