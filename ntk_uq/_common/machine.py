@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,7 +21,18 @@ from joblib import cpu_count as cores
 from numpy.typing import DTypeLike, NDArray
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["cores", "free_memory", "give_back", "memory_limit", "numbers_in", "one_blas_thread"]
+__all__ = [
+    "blas_threads_for",
+    "cores",
+    "free_memory",
+    "give_back",
+    "memory_limit",
+    "numbers_in",
+    "one_blas_thread",
+]
+
+# A factor of so many points takes a core some hundredths of a second.
+_POINTS_OF_A_THREAD = 1024
 
 
 def numbers_in(size: int, dtype: DTypeLike, directory: str | os.PathLike | None) -> NDArray:
@@ -87,6 +98,15 @@ def _trim() -> Callable[[int], int] | None:
 def one_blas_thread() -> AbstractContextManager:
     """A context in which NumPy's products take one thread: the caller has threads of its own."""
     return _blas().limit(limits=1, user_api="blas")
+
+
+def blas_threads_for(n: int) -> AbstractContextManager:
+    """A context for problems of n points: of few one thread of BLAS and LAPACK is enough.
+
+    More wait for one another at every call, and spin: while other programs keep the cores, a fit
+    of some hundred points takes several times the processor time.
+    """
+    return one_blas_thread() if n <= _POINTS_OF_A_THREAD else nullcontext()
 
 
 @lru_cache

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
+
+from ntk_uq._common.machine import one_blas_thread
 
 __all__ = ["side_by_side"]
 
@@ -15,7 +18,9 @@ def side_by_side(
 ) -> list[Any]:
     """The function of each item, in the items' order.
 
-    Settings of JAX belong to a thread: the function enters those that it needs.
+    Settings of JAX belong to a thread: the function enters those that it needs. Where several
+    threads run, a call of BLAS or LAPACK takes one: its own would wait for one another, and spin,
+    for as long as other programs keep the cores.
 
     Parameters
     ----------
@@ -30,7 +35,8 @@ def side_by_side(
         items that have not begun are left.
     """
     results = []
-    with ThreadPoolExecutor(threads) as pool:
+    alone = nullcontext() if threads == 1 else one_blas_thread()
+    with alone, ThreadPoolExecutor(threads) as pool:
         try:
             for result in pool.map(function, items) if threads > 1 else map(function, items):
                 results.append(result)

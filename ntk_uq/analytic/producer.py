@@ -18,6 +18,7 @@ from ntk_uq._common import processes
 from ntk_uq._common.blocks import enlarged, in_blocks, placed
 from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.low_rank import LowRank
+from ntk_uq._common.machine import blas_threads_for
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import LARGEST_GAP, Products
@@ -421,7 +422,10 @@ class FittedInfiniteEnsemble:
             at_one = draws_at_one([self], X)
             if at_one is not None:
                 return self._prediction(at_one, joint)
-        X = X * self.feature_scales
+        with blas_threads_for(max(len(self.points), len(X) if joint else 0)):
+            return self._latents(X * self.feature_scales, joint)
+
+    def _latents(self, X: Floats, joint: bool) -> GaussianPrediction | SamplePrediction:
         if isinstance(self.predictor, GaussianPredictor):
             return _gaussian(self._on_device, self._kernels, X, joint, self.likelihood)
         if isinstance(self.predictor, NetworkDraws):

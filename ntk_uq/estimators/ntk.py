@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from ntk_uq import analytic, selection
 from ntk_uq._common import checks
 from ntk_uq._common.divided_tiles import found_by_first
+from ntk_uq._common.machine import blas_threads_for
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import Products
@@ -122,7 +123,7 @@ class _NTK(Estimator):
         start = time.perf_counter()
         self.__dict__.pop("reg_curve_", None)
         self.mixture_ = None
-        with own_rules():
+        with own_rules(), blas_threads_for(len(points)):
             problem = self._problem(points, targets, self._given_reg, weights)
             del points  # which may be large, and are not what an encoder has made of them
             if not isinstance(self._network, Linearized):  # which takes the form that fits
