@@ -484,7 +484,8 @@ class NTKClassifier(_NTK, SmoothedClassifier):
     architecture_ : architecture
         The network, with what was chosen of it.
     feature_scales_ : array of shape [d], or 1.0
-        Factor of each feature.
+        Factor of each feature that the network sees: without an architecture those of
+        ``encoder_.get_feature_names_out()``, as a table's column may be left out or make several.
     mixture_ : selection.Mixture or None
         The networks that predict together, with weights and held-out scores; the other attributes
         are of the first, the best alone.
