@@ -81,8 +81,9 @@ class _NTK(Estimator):
     def feature_scales_(self) -> Floats | float:
         if "_fitted" not in vars(self):
             raise AttributeError(f"{type(self).__name__} has no feature_scales_ before fit.")
-        embedded = getattr(self._fitted.architecture, "scales", None)
-        return self._fitted.feature_scales if embedded is None else np.array(embedded)
+        # A network may weigh what it makes of each feature: embeddings do, and scores.
+        own = getattr(self._fitted.architecture, "scales", None)
+        return np.multiply(self._fitted.feature_scales, 1.0 if own is None else own)
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit to training data.

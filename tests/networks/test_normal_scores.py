@@ -115,6 +115,24 @@ def test_the_network_behind_them(X):
     assert network.widened(512).network.network.width == 512
 
 
+def test_factors_are_the_scales_unless_something_else_has_them(X):
+    """Of an embedding, or of points that were multiplied before the scores."""
+    factors, ones = np.array([1.0, 0.5]), np.ones(2)
+    network = NormalScores.of(X, NET)
+    assert network.scales is None
+    assert network.scaled(ones) == network
+    twice = network.scaled(factors).scaled(factors)
+    assert twice.scales == (1.0, 0.25)
+    np.testing.assert_allclose(scores_of(twice, X), factors**2 * scores_of(network, X), rtol=1e-12)
+    assert network.of_scaled(factors).scales is None
+    assert NormalScores.of(X, NET, beside=True).scaled(factors).scales is None
+    embedded, _ = with_scales(NormalScores.of(X, FeatureEmbedding(NET)), factors)
+    assert embedded.scales == (1.0, 0.5)
+    for wrong in ((1.0,), (1.0, -0.5), (1.0, np.nan)):
+        with pytest.raises(ValueError, match="factors"):
+            replace(network, factors=wrong)
+
+
 @pytest.mark.parametrize("inner", [NET, FeatureEmbedding(NET, scales=(1.0, 0.5))], ids=repr)
 def test_features_beside_their_scores(X, inner):
     """The network itself, of twice as many features; scales are of a feature and its score."""

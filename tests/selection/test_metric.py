@@ -7,10 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from sklearn.inspection import permutation_importance
 
 import ntk_uq as nuq
-from ntk_uq import MLP, Categorical, FeatureEmbedding, Gaussian, NTKClassifier, NTKRegressor
+from ntk_uq import (
+    MLP,
+    Categorical,
+    FeatureEmbedding,
+    Gaussian,
+    NormalScores,
+    NTKClassifier,
+    NTKRegressor,
+)
 from ntk_uq.selection import RegCurve, choose, log_evidence, metric
 from ntk_uq.selection.choice import _best_of, _Candidate, _learnt_by_held_out, _with_metrics
 from ntk_uq.selection.metric import Metric, learn_metric, mean_squared_gradients
@@ -219,6 +228,27 @@ def test_what_is_known_of_the_first_round_is_not_fitted_again(monkeypatch):
     # From modes that are known to a thousandth of a posterior standard deviation.
     np.testing.assert_allclose(short.scales, whole.scales, rtol=0.05, atol=0.02)
     np.testing.assert_allclose(short.scores, whole.scores, atol=2e-2)
+
+
+@pytest.mark.parametrize("by", ["rank", "power"])
+def test_scales_of_scores_are_those_of_their_features(by, tmp_path):
+    """They stand in the network, by which its scores are multiplied."""
+    X, labels = rules(100, 0)
+    X = np.exp(X)
+    network = NormalScores.of(X, MLP(depth=1), by=by)
+    learnt = NTKClassifier(network, reg="cv", tune=("scales",), n_draws=4).fit(X, labels)
+    scales = learnt.feature_scales_
+    assert scales.shape == (6,)
+    assert set(np.argsort(scales)[-2:]) == {0, 1}
+    with jax.enable_x64(True):
+        alone, counted = (np.asarray(n.scores(jnp.asarray(X)))
+                          for n in (network, learnt.architecture_))  # fmt: skip
+    np.testing.assert_allclose(counted, scales * alone, rtol=1e-12)
+    nuq.save(learnt, tmp_path / "model.ntk")
+    again = nuq.load(tmp_path / "model.ntk")
+    np.testing.assert_array_equal(again.feature_scales_, scales)
+    bars = nuq.plots.plot_feature_scales(again, ax=Figure().subplots()).patches
+    np.testing.assert_array_equal([bar.get_width() for bar in bars], np.sort(scales))
 
 
 def test_scales_of_an_embedding_stand_in_it():
