@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common.leaves import read_only
 from ntk_uq._common.progress import progress_part
 from ntk_uq._common.words import in_a_line
 from ntk_uq.analytic.at_one import draws_at_one
@@ -38,7 +39,7 @@ class Component:
     reg : float
         Regularisation.
     feature_scales : array of shape [d], or 1.0
-        Factor of each feature.
+        Factor of each feature; read-only.
     weight : float
         Its share of the mixture.
     score : float
@@ -60,6 +61,10 @@ class Component:
     weight: float
     score: float
     label_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.feature_scales):  # with which the fitted network computes
+            object.__setattr__(self, "feature_scales", read_only(self.feature_scales))
 
 
 def allotted(weights: Sequence[float], n_draws: int) -> list[int]:

@@ -487,6 +487,7 @@ class NTKClassifier(_NTK, SmoothedClassifier):
     feature_scales_ : array of shape [d], or 1.0
         Factor of each feature that the network sees: without an architecture those of
         ``encoder_.get_feature_names_out()``, as a table's column may be left out or make several.
+        A copy: what is written to it changes nothing.
     mixture_ : selection.Mixture or None
         The networks that predict together, with weights and held-out scores; the other attributes
         are of the first, the best alone.

@@ -20,6 +20,7 @@ from ntk_uq import (
     NTKClassifier,
     NTKRegressor,
 )
+from ntk_uq.analytic import Component
 from ntk_uq.selection import RegCurve, choose, log_evidence, metric
 from ntk_uq.selection.choice import _best_of, _Candidate, _learnt_by_held_out, _with_metrics
 from ntk_uq.selection.metric import Metric, learn_metric, mean_squared_gradients
@@ -228,6 +229,35 @@ def test_what_is_known_of_the_first_round_is_not_fitted_again(monkeypatch):
     # From modes that are known to a thousandth of a posterior standard deviation.
     np.testing.assert_allclose(short.scales, whole.scales, rtol=0.05, atol=0.02)
     np.testing.assert_allclose(short.scores, whole.scores, atol=2e-2)
+
+
+def test_who_writes_to_what_was_chosen_changes_no_prediction():
+    X, labels = rules(100, 0)
+    for model in (
+        NTKClassifier(MLP(depth=1), reg="cv", tune=("scales",), n_draws=4).fit(X, labels),
+        NTKRegressor(MLP(depth=1), reg="cv", tune=("scales",)).fit(X, np.sin(2 * X[:, 0])),
+    ):
+        before = model.predict_distribution(X).mean
+        scales = model.feature_scales_
+        assert scales.max() > 1
+        scales /= scales.max()
+        assert model.feature_scales_.max() > 1
+        np.testing.assert_array_equal(model.predict_distribution(X).mean, before)
+        curve = model.reg_curve_
+        for array in (curve.regs, curve.scores, curve.errors):
+            with pytest.raises(ValueError, match="read-only"):
+                array[...] = 1.0
+
+
+def test_scales_of_a_component_are_its_own():
+    """The fitted network of a mixture computes with them."""
+    scales = np.array([1.0, 0.5])
+    one = Component("", MLP(depth=1), 1.0, scales, 1.0, -0.3)
+    scales[:] = 0.0
+    np.testing.assert_array_equal(one.feature_scales, [1.0, 0.5])
+    with pytest.raises(ValueError, match="read-only"):
+        one.feature_scales[0] = 2.0
+    assert Component("", MLP(depth=1), 1.0, 1.0, 1.0, -0.3).feature_scales == 1.0
 
 
 @pytest.mark.parametrize("by", ["rank", "power"])
