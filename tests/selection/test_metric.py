@@ -209,6 +209,54 @@ def test_scales_of_the_best_of_each_kind(gain, expected, monkeypatch):
     assert curve.scores.shape == (6, 13)
 
 
+SMALL = np.random.default_rng(3).normal(size=(12, 2))
+GIVEN = {
+    "X": SMALL,
+    "y": SMALL[:, :1],
+    "regs": [0.1, 1.0],
+    "folds": [np.arange(6), np.arange(6, 12)],
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"X": SMALL[:, 0]}, r"X must be two-dimensional"),
+        ({"y": SMALL[:, 0]}, r"y must have shape \[12, C\].*got \[12\].*y\[:, None\]"),
+        ({"y": SMALL[:9, :1]}, r"y must have shape \[12, C\].*got \[9, 1\]"),
+        ({"y": np.full((12, 1), np.nan)}, "y holds values that are NaN"),
+        ({"targets": SMALL[:, 0]}, r"targets must have shape \[12, C\]"),
+        ({"regs": []}, "regs must have shape"),
+        ({"regs": [0.0, 1.0]}, "regs must be positive; the least is 0"),
+        ({"weights": np.ones(5)}, r"weights must have shape \(12,\), got \(5,\)"),
+        ({"weights": np.zeros(12)}, "weights must be positive"),
+        ({"folds": []}, "folds are none"),
+        ({"folds": [np.array([0.5])]}, "folds must be arrays of row numbers; number 0 is float64"),
+        ({"folds": [np.arange(6), np.array([12])]}, "rows from 0 to 11; number 1 has others"),
+        ({"folds": [np.arange(12)]}, "holds out all 12 points"),
+        ({"margin": -1.0}, "margin must be at least 0"),
+        ({"known": np.zeros((2, 5))}, r"known must have shape \[2, 12\].*got \[2, 5\]"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        learn_metric(MLP(depth=1), likelihood=Gaussian(0.1), **GIVEN | wrong)
+
+
+def test_targets_are_those_of_the_likelihood():
+    with pytest.raises(ValueError, match="sum to one"):
+        learn_metric(MLP(depth=1), likelihood=Categorical(), **GIVEN | {"y": np.full((12, 2), 0.4)})
+
+
+def test_arrays_and_lists_say_the_same():
+    found = learn_metric(MLP(depth=1), likelihood=Gaussian(0.1), **GIVEN)
+    other = {name: np.asarray(values) for name, values in GIVEN.items()}
+    again = learn_metric(MLP(depth=1), likelihood=Gaussian(0.1), **other)
+    np.testing.assert_array_equal(again.scales, found.scales)
+    assert type(again.reg) is float
+    assert again.reg in GIVEN["regs"]
+
+
 def test_what_is_known_of_the_first_round_is_not_fitted_again(monkeypatch):
     """Scales and scores are those of a run that fits it, with as many fewer solutions."""
     X, y = rules(60, 0)
