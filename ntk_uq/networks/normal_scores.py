@@ -57,10 +57,14 @@ class NormalScores(BehindInputMap):
     r"""A network that sees the normal scores of features.
 
     The score of a value is the standard normal quantile of its rank among known values (van der
-    Waerden's score), standardised: whatever increasing function of a feature is measured, its
-    scores are the same. Between known values they are interpolated, and beyond them they go on by a
-    straight line, so that what is far from all known values stays far. `NormalScores.of` makes one
-    from data, with these scores or those of a power transformation.
+    Waerden's score), standardised: whatever increasing function of a feature is measured, the
+    scores of its known values are the same where there are at most 64 of them. Of more, 64 are
+    kept, evenly in rank, whose scores are the same still; those of the others lie on straight lines
+    in between, and depend on the unit a little. So do values that are not known: between known ones
+    they are interpolated, and beyond them they go on by a straight line, so that what is far from
+    all known values stays far. Values within 1e-5 standard deviations of each other may count as
+    one. `NormalScores.of` makes one from data, with these scores or those of a power
+    transformation.
 
     Parameters
     ----------

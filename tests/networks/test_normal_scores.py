@@ -39,6 +39,22 @@ def test_any_increasing_function_has_the_same(X):
     np.testing.assert_allclose(scores_of(of_X, X), scores_of(of_changed, changed), atol=1e-10)
 
 
+@pytest.mark.parametrize("n", [64, 200])
+def test_of_64_values_scores_are_exact(n):
+    """Of more they are those of 64, and the others lie between the scores of their neighbours."""
+    x = np.linspace(-2, 2, n)[:, None]
+    of_x, of_changed = NormalScores.of(x, NET), NormalScores.of(np.exp(x), NET)
+    found, changed = scores_of(of_x, x)[:, 0], scores_of(of_changed, np.exp(x))[:, 0]
+    kept = np.isin(x[:, 0], of_x.at[0])
+    assert kept.sum() == 64
+    np.testing.assert_allclose(changed[kept], found[kept], atol=1e-10)
+    steps = np.diff(found[kept])
+    within = np.searchsorted(np.flatnonzero(kept), np.flatnonzero(~kept)) - 1
+    off = np.abs(changed - found)[~kept]
+    assert np.all(off < steps[within])
+    assert np.all(off > 0)
+
+
 def test_a_weight_of_two_is_the_point_twice(X):
     weights = 1.0 + (np.arange(50) < 20)
     repeated = NormalScores.of(np.concatenate([X, X[:20]]), NET)
