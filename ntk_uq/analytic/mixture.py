@@ -43,7 +43,8 @@ class Component:
     weight : float
         Its share of the mixture.
     score : float
-        Mean log predictive density of a held-out point by it alone, in nats.
+        Mean log predictive density of a held-out point by its mode alone, in nats, also where the
+        mixture is one of posteriors.
     label_weight : float, default 1.0
         How often each training label counts: that power of the likelihood.
 

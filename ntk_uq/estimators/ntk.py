@@ -490,13 +490,17 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         A copy: what is written to it changes nothing.
     mixture_ : selection.Mixture or None
         The networks that predict together, with weights and held-out scores; the other attributes
-        are of the first, the best alone.
+        are of the first, the candidate that is best alone. Its twin, which sees normal scores, is
+        looked at later and may have a higher score. Of uncertainty="posterior" the components'
+        scores are of modes, and that of the mixture is of the posterior.
     label_weight_ : float
         How often each label counts: of uncertainty="posterior" with a `mixture_` it is chosen from
         the data, and `reg_` is then the prior's precision under it; else 1. A fit of the same
         network with ``sample_weight`` of that has the same posterior.
     reg_curve_ : selection.RegCurve
-        Where `reg` was chosen: the criterion along it, for `plots.plot_reg_curve`.
+        Where `reg` was chosen: the criterion along it, for `plots.plot_reg_curve`. Of
+        uncertainty="posterior" with a `mixture_` it is of modes, and its `reg` is that of the mode,
+        ``reg_ / label_weight_``.
     predictor_ : analytic.ExactPredictor, analytic.NetworkDraws or analytic.GaussianPredictor
         The functional layer's predictor, which takes kernels with the training points: as they were
         given, or where some count more or less than once the distinct ones, sorted.

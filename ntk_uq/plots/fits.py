@@ -211,6 +211,9 @@ def _names_of_features(estimator: Any, count: int) -> list[str]:
 def plot_mixture(mixture: "Mixture", *, ax: Axes | None = None) -> Axes:
     """The networks that predict together: their weights, and how each predicts held-out points.
 
+    The number at a bar is of the network's mode. That of the mixture is of its posterior where the
+    estimator's `uncertainty` is "posterior": the two are then no comparison.
+
     Parameters
     ----------
     mixture : selection.Mixture
