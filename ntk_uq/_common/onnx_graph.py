@@ -206,6 +206,10 @@ class _Graph:
         if name == "triangular_solve":  # whose matrix itself is not in the graph
             right = self.whole(given[1], eqn.invars[1].aval)
             return _Value(self._triangular_solve(given[0].held, right, eqn.params))
+        if name == "gather":  # what JAX makes of a slice of any number of points
+            return _Value(
+                self._part(self.whole(given[0], eqn.invars[0].aval), given[1].held, eqn.params)
+            )
         if elementwise is None and name not in _REDUCED:
             raise NotImplementedError(f"the operation {name}")
         names = [self.whole(v, atom.aval) for v, atom in zip(given, eqn.invars, strict=True)]
@@ -392,6 +396,15 @@ class _Graph:
             return self.node("MatMul", *names)
         equation = f"{''.join(left)},{''.join(right)}->{''.join(out)}"
         return self.node("Einsum", *names, equation=equation)
+
+    def _part(self, name: str, start: Any, p: Any) -> str:
+        numbers = p["dimension_numbers"]
+        if not isinstance(start, np.ndarray) or start.ndim != 1 or numbers.collapsed_slice_dims:
+            raise NotImplementedError("the operation gather")
+        axes = list(numbers.start_index_map)
+        end = start + [p["slice_sizes"][axis] for axis in axes]
+        where = [self.constant(np.asarray(at, np.int64)) for at in (start, end, axes)]
+        return self.node("Slice", name, *where)
 
     def _triangular_solve(self, matrix: Any, right: str, p: Any) -> str:
         if not isinstance(matrix, np.ndarray) or matrix.ndim != 2:

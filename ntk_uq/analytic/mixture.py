@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common.leaves import read_only
 from ntk_uq._common.progress import progress_part
 from ntk_uq._common.words import in_a_line
 from ntk_uq.analytic.at_one import draws_at_one
@@ -38,11 +39,12 @@ class Component:
     reg : float
         Regularisation.
     feature_scales : array of shape [d], or 1.0
-        Factor of each feature.
+        Factor of each feature; read-only.
     weight : float
         Its share of the mixture.
     score : float
-        Mean log predictive density of a held-out point by it alone, in nats.
+        Mean log predictive density of a held-out point by its mode alone, in nats, also where the
+        mixture is one of posteriors.
     label_weight : float, default 1.0
         How often each training label counts: that power of the likelihood.
 
@@ -60,6 +62,10 @@ class Component:
     weight: float
     score: float
     label_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.feature_scales):  # with which the fitted network computes
+            object.__setattr__(self, "feature_scales", read_only(self.feature_scales))
 
 
 def allotted(weights: Sequence[float], n_draws: int) -> list[int]:

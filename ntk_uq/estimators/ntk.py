@@ -82,8 +82,8 @@ class _NTK(Estimator):
     def feature_scales_(self) -> Floats | float:
         if "_fitted" not in vars(self):
             raise AttributeError(f"{type(self).__name__} has no feature_scales_ before fit.")
-        embedded = getattr(self._fitted.architecture, "scales", None)
-        return self._fitted.feature_scales if embedded is None else np.array(embedded)
+        own = getattr(self._fitted.architecture, "scales", None)  # of an embedding, or of scores
+        return np.multiply(self._fitted.feature_scales, 1.0 if own is None else own)
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit to training data.
@@ -492,16 +492,18 @@ class NTKClassifier(_NTK, SmoothedClassifier):
     architecture_ : architecture
         The network, with what was chosen of it.
     feature_scales_ : array of shape [d], or 1.0
-        Factor of each feature.
+        Factor of each feature that the network sees, a copy: without an architecture those of
+        ``encoder_.get_feature_names_out()``.
     mixture_ : selection.Mixture or None
-        The networks that predict together, with weights and held-out scores; the other attributes
-        are of the first, the best alone.
+        The networks that predict together, with weights and held-out scores, which are of modes;
+        the other attributes are of the first, the best candidate. Its twin may have a higher score.
     label_weight_ : float
         How often each label counts: of uncertainty="posterior" with a `mixture_` it is chosen from
         the data, and `reg_` is then the prior's precision under it; else 1. A fit of the same
         network with ``sample_weight`` of that has the same posterior.
     reg_curve_ : selection.RegCurve
-        Where `reg` was chosen: the criterion along it, for `plots.plot_reg_curve`.
+        Where `reg` was chosen: the criterion along it, for `plots.plot_reg_curve`. With a
+        `mixture_` it is of modes, and its `reg` is ``reg_ / label_weight_``.
     predictor_ : analytic.ExactPredictor, analytic.NetworkDraws or analytic.GaussianPredictor
         The functional layer's predictor, which takes kernels with the training points: as they were
         given, or where some count more or less than once the distinct ones, sorted.

@@ -20,7 +20,9 @@ from jax.tree_util import Partial
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
+from ntk_uq._common import checks
 from ntk_uq._common.rules import own_rules
+from ntk_uq._common.words import shown
 from ntk_uq.networks.architecture import BaseArchitecture, Kernels, as_points
 from ntk_uq.networks.input_map import BehindInputMap
 from ntk_uq.networks.mlp import MLP
@@ -55,10 +57,14 @@ class NormalScores(BehindInputMap):
     r"""A network that sees the normal scores of features.
 
     The score of a value is the standard normal quantile of its rank among known values (van der
-    Waerden's score), standardised: whatever increasing function of a feature is measured, its
-    scores are the same. Between known values they are interpolated, and beyond them they go on by a
-    straight line, so that what is far from all known values stays far. `NormalScores.of` makes one
-    from data, with these scores or those of a power transformation.
+    Waerden's score), standardised: whatever increasing function of a feature is measured, the
+    scores of its known values are the same where there are at most 64 of them. Of more, 64 are
+    kept, evenly in rank, whose scores are the same still; those of the others lie on straight lines
+    in between, and depend on the unit a little. So do values that are not known: between known ones
+    they are interpolated, and beyond them they go on by a straight line, so that what is far from
+    all known values stays far. Values within 1e-5 standard deviations of each other may count as
+    one. `NormalScores.of` makes one from data, with these scores or those of a power
+    transformation.
 
     Parameters
     ----------
@@ -71,11 +77,14 @@ class NormalScores(BehindInputMap):
     beside : bool, default False
         Whether the network sees the features as well, [n, 2 d]: its kernel is then of the mean of
         both inner products.
+    factors : sequence of d floats, optional
+        What each feature's scores are multiplied by, >= 0: how much it counts. None: all alike.
 
     Raises
     ------
     ValueError
-        If there are not as many scores as values, or values do not increase.
+        If there are not as many scores as values, values do not increase, or factors are not one
+        for each feature.
 
     References
     ----------
@@ -96,6 +105,7 @@ class NormalScores(BehindInputMap):
     at: tuple[tuple[float, ...], ...] = ((0.0, 1.0),)
     to: tuple[tuple[float, ...], ...] = ((0.0, 1.0),)
     beside: bool = False
+    factors: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,6 +121,11 @@ class NormalScores(BehindInputMap):
             )
         if any(np.any(np.diff(row) <= 0) for row in self.at):
             raise ValueError("The values of a feature, at, must increase.")
+        if self.factors is not None:
+            factors = checks.numbers("factors", self.factors, shape=(len(self.at),))
+            if np.any(factors < 0):
+                raise ValueError(f"factors must be at least 0; got {shown(self.factors)}.")
+            object.__setattr__(self, "factors", tuple(factors.tolist()))
 
     @classmethod
     def of(
@@ -163,19 +178,23 @@ class NormalScores(BehindInputMap):
     @property
     def changes_nothing(self) -> bool:
         """Whether scores are the features themselves."""
-        return self.at == self.to
+        return self.at == self.to and self.factors is None
 
     def scaled(self, factors: Floats) -> "NormalScores":
         """The same with scores times factors [d], and not the features beside them."""
-        rows = zip(self.to, factors, strict=True)
-        return replace(self, to=tuple(tuple(np.multiply(row, factor)) for row, factor in rows))
+        if np.all(factors == 1):
+            return self
+        own = 1.0 if self.factors is None else np.array(self.factors)
+        return replace(self, factors=tuple(own * factors))
 
     def of_scaled(self, factors: Floats) -> "NormalScores":
         """The same, times factors [d], of points that were multiplied by these."""
         # A feature times zero has one value, and the score of that is zero.
         rows = zip(self.at, factors, strict=True)
         at = tuple(tuple(np.multiply(row, f)) if f else tuple(range(len(row))) for row, f in rows)
-        return replace(self.scaled(factors), at=at)
+        # Not by `factors`, which are those of features that nothing else has multiplied.
+        to = tuple(tuple(np.multiply(row, f)) for row, f in zip(self.to, factors, strict=True))
+        return replace(self, at=at, to=to)
 
     def shown(self, x: jax.Array) -> jax.Array:
         """What the network sees of points [n, d]: their scores, or [n, 2 d] features and scores."""
@@ -197,15 +216,23 @@ class NormalScores(BehindInputMap):
     def _knots(self) -> tuple[Floats, Floats]:
         """Values and scores [d, K]."""
         most = max(_MOST_KNOTS + 2, *(len(row) for row in self.at))
-        knots = zip(self.at, self.to, strict=True)
-        at, to = zip(*(_filled(np.array(a), np.array(t), most) for a, t in knots), strict=True)
+        factors = np.ones(len(self.at)) if self.factors is None else self.factors
+        knots = zip(self.at, self.to, factors, strict=True)
+        at, to = zip(
+            *(_filled(np.array(a), f * np.array(t), most) for a, t, f in knots), strict=True
+        )
         return np.array(at), np.array(to)
 
     @property
     def scales(self) -> tuple[float, ...] | None:
-        """Scales of the features of an embedding behind the scores."""
+        """Scales of the features: of an embedding behind the scores, or those of the scores.
+
+        None where neither has any; of features beside their scores only an embedding has them.
+        """
         scales = getattr(self.network, "scales", None)
-        return None if scales is None else scales[: len(self.at)]
+        if scales is None:
+            return None if self.beside else self.factors
+        return scales[: len(self.at)]
 
     def module(self, in_features: Any, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
         """Build one randomly initialised network."""

@@ -186,16 +186,33 @@ def plot_feature_scales(estimator: Any, *, most: int = 20, ax: Axes | None = Non
             "All features count alike: no scales were learnt, or they did not predict held-out "
             'points better. NTKClassifier() tries them; elsewhere tune=("scales",) does.'
         )
-    names = getattr(estimator, "feature_names_in_", [f"feature {j}" for j in range(len(scales))])
+    names = _names_of_features(estimator, len(scales))
     order = np.argsort(scales)[-most:]
     ax = axes_or_new(ax)
-    ax.barh([str(names[j]) for j in order], scales[order], color=COLOURS[0])
+    # By position: two bars whose names are equal would be one.
+    at = np.arange(len(order))
+    ax.barh(at, scales[order], tick_label=[names[j] for j in order], color=COLOURS[0])
     ax.set(xlabel="Scale of the feature")
     return ax
 
 
+def _names_of_features(estimator: Any, count: int) -> list[str]:
+    """Of the features that the network sees: an encoder has made them of a table's columns."""
+    encoder = getattr(estimator, "encoder_", None)
+    if encoder is None:
+        names = getattr(estimator, "feature_names_in_", [f"feature {j}" for j in range(count)])
+    else:
+        numbered = [f"feature {j}" for j in range(encoder.n_features_in_)]
+        columns = getattr(encoder, "feature_names_in_", numbered)
+        names = encoder.get_feature_names_out(columns)
+    return [str(name) for name in names]
+
+
 def plot_mixture(mixture: "Mixture", *, ax: Axes | None = None) -> Axes:
     """The networks that predict together: their weights, and how each predicts held-out points.
+
+    The number at a bar is of the network's mode. That of the mixture is of its posterior where the
+    estimator's `uncertainty` is "posterior": the two are then no comparison.
 
     Parameters
     ----------

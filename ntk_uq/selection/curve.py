@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ntk_uq._common.leaves import read_only
 from ntk_uq._common.words import in_a_line
 
 __all__ = ["RegCurve"]
@@ -15,7 +16,7 @@ Floats = NDArray[np.float64]
 @in_a_line
 @dataclass(frozen=True)
 class RegCurve:
-    """What a criterion says of each regularisation.
+    """What a criterion says of each regularisation. Its arrays are read-only.
 
     Attributes
     ----------
@@ -52,3 +53,8 @@ class RegCurve:
     criterion: str
     reg: float
     n_points: int | None = None  # earlier files have none
+
+    def __post_init__(self) -> None:
+        for name in ("regs", "scores", "errors"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, read_only(getattr(self, name)))

@@ -17,6 +17,7 @@ import scipy
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
+from ntk_uq._common import checks
 from ntk_uq._common.blocks import enlarged, placed, repeated
 from ntk_uq._common.checkpoint import digest
 from ntk_uq._common.machine import cores
@@ -27,7 +28,7 @@ from ntk_uq._common.side_by_side import side_by_side
 from ntk_uq._common.solver import LARGEST_GAP, solve_dual
 from ntk_uq.likelihoods import Gaussian, Likelihood
 from ntk_uq.likelihoods.interface import log_densities
-from ntk_uq.networks.architecture import BaseArchitecture, Kernels
+from ntk_uq.networks.architecture import BaseArchitecture, Kernels, as_points
 from ntk_uq.networks.embedding import FeatureEmbedding
 from ntk_uq.networks.normal_scores import NormalScores
 from ntk_uq.selection.cross_validation import HELD_OUT_TOLERANCE
@@ -203,16 +204,16 @@ def _squared_gradients(
 @own_rules()
 def learn_metric(
     architecture: BaseArchitecture,
-    X: Floats,
-    y: Floats,
-    regs: Sequence[float],
+    X: ArrayLike,
+    y: ArrayLike,
+    regs: Sequence[float] | Floats,
     likelihood: Likelihood,
     folds: Sequence[NDArray[np.integer]],
     *,
-    targets: Floats | None = None,
-    weights: Floats | None = None,
+    targets: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     margin: float = 1.0,
-    known: Floats | None = None,
+    known: ArrayLike | None = None,
     progress: Progress | None = None,
 ) -> Metric:
     r"""Learn a scale for each feature from the mode, and judge each round by held-out points.
@@ -230,7 +231,7 @@ def learn_metric(
         Points.
     y : array of shape [n, C]
         Targets to predict.
-    regs : sequence of R floats
+    regs : sequence or array of R floats
         Regularisations, > 0.
     likelihood : Likelihood
         Observation model.
@@ -252,6 +253,12 @@ def learn_metric(
     -------
     Metric
 
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, a regularisation or a weight is not positive, or folds are none, hold
+        out everything, or name points that there are not.
+
     Examples
     --------
     >>> import numpy as np
@@ -263,8 +270,17 @@ def learn_metric(
     >>> bool(np.all(metric.scales[-1, 1:] < 0.5 * metric.scales[-1, 0])), bool(metric.kept)
     (True, True)
     """
-    targets = y if targets is None else targets
-    counts = np.ones(len(X)) if weights is None else np.asarray(weights, float)
+    X = as_points(X, "X", 2)
+    y = _targets("y", y, len(X), likelihood)
+    targets = y if targets is None else _targets("targets", targets, len(X), likelihood)
+    regs = [float(reg) for reg in _positive("regs", checks.numbers("regs", regs))]
+    counts = np.ones(len(X))
+    if weights is not None:
+        counts = _positive("weights", checks.numbers("weights", weights, shape=(len(X),)))
+    folds = _folds(folds, len(X))
+    checks.real("margin", margin, minimum=0.0)
+    if known is not None:
+        known = _known(known, (len(regs), sum(map(len, folds))))
     training = np.tile(counts, (len(folds) + 1, 1))  # the last is of all points
     for weight, fold in zip(training, folds, strict=False):
         weight[fold] = 0
@@ -311,6 +327,56 @@ def learn_metric(
     if progress is not None:
         progress(_ROUNDS + 1, _ROUNDS + 1)
     return _judged(np.array(learnt), np.array(densities), scored, regs, margin)
+
+
+def _targets(name: str, values: ArrayLike, n: int, likelihood: Likelihood) -> Floats:
+    """Targets [n, C] that the likelihood can have."""
+    axes = np.shape(values)
+    if len(axes) != 2 or axes[0] != n or not axes[1]:
+        raise ValueError(
+            f"{name} must have shape [{n}, C], a row for each point of X; got {list(axes)}. Of one "
+            "output it is y[:, None], of labels np.eye(C)[y]."
+        )
+    array = checks.numbers(name, values, shape=axes)
+    likelihood.check_targets(array)
+    return array
+
+
+def _positive(name: str, values: Floats) -> Floats:
+    if np.any(values <= 0):
+        raise ValueError(f"{name} must be positive; the least is {values.min():g}.")
+    return values
+
+
+def _folds(folds: Sequence[NDArray[np.integer]], n: int) -> list[NDArray[np.integer]]:
+    """Arrays of row numbers, each of which leaves something to learn from."""
+    arrays = [np.asarray(fold) for fold in folds]
+    if not arrays:
+        raise ValueError("folds are none: rounds are judged by points that are held out.")
+    for k, fold in enumerate(arrays):
+        if fold.ndim != 1 or not fold.size or fold.dtype.kind not in "iu":
+            raise ValueError(
+                f"folds must be arrays of row numbers; number {k} is {fold.dtype}"
+                f"{list(fold.shape)}."
+            )
+        if fold.min() < 0 or fold.max() >= n:
+            raise ValueError(f"folds must name rows from 0 to {n - 1}; number {k} has others.")
+        if len(np.unique(fold)) == n:
+            raise ValueError(
+                f"folds number {k} holds out all {n} points: nothing is left to learn."
+            )
+    return arrays
+
+
+def _known(known: ArrayLike, shape: tuple[int, int]) -> Floats:
+    """Log densities, which may be NaN where a mode was not found."""
+    array = np.asarray(known, float)
+    if array.shape != shape:
+        raise ValueError(
+            f"known must have shape {list(shape)}, of regs and held-out points; got "
+            f"{list(array.shape)}."
+        )
+    return array
 
 
 def _best(held_out: Floats, weights: Floats) -> int:

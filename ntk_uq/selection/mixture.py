@@ -30,9 +30,11 @@ class Mixture:
     Attributes
     ----------
     components : tuple of analytic.Component
-        Network, regularisation, weight and held-out score of each; the first is the best alone.
+        Network, regularisation, weight and held-out score of each. The first is the candidate that
+        is best alone; a twin, which is none, may have a higher score. Scores are of modes.
     score : float
-        Mean log predictive density of a held-out point by the mixture, in nats.
+        Mean log predictive density of a held-out point by the mixture, in nats; of
+        uncertainty="posterior" by its posterior, which the components' scores do not compare with.
     error : float
         Its standard error.
 

@@ -272,8 +272,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         gaps, (mean, scale) = jnp.isnan(X), (self._scaler.mean_, self._scaler.scale_)
         filled = jnp.where(gaps, self._medians.astype(X.dtype), X)
         numbers = self._tails.traced((filled - mean.astype(X.dtype)) / scale.astype(X.dtype))
-        known = np.isin(self._numeric, self._missing)
-        return jnp.concatenate([numbers, gaps[:, known].astype(X.dtype)], axis=1)
+        known = np.flatnonzero(np.isin(self._numeric, self._missing))
+        missing = [gaps[:, j : j + 1].astype(X.dtype) for j in known]
+        return jnp.concatenate([numbers, *missing], axis=1)
 
     def check_traceable(self) -> None:
         """Refuse to be traced with categories, which JAX has no type for."""

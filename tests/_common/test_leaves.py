@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from ntk_uq._common.leaves import as_numpy
+from ntk_uq._common.leaves import as_numpy, read_only
 
 
 def test_double_precision_stays():
@@ -13,3 +14,12 @@ def test_double_precision_stays():
     assert type(kept["a"]) is np.ndarray
     assert kept["a"][0] == 1 / 3
     assert (kept["b"], kept["c"]) == (2.0, None)
+
+
+def test_nobody_writes_to_what_is_kept():
+    own = np.array([1.0, 2.0])
+    kept = read_only(own)
+    own[:] = 0.0
+    with pytest.raises(ValueError, match="read-only"):
+        kept[0] = 3.0
+    assert kept.tolist() == [1.0, 2.0]

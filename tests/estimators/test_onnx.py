@@ -105,6 +105,23 @@ def test_kernels_that_are_read_off(tmp_path):
     )
 
 
+@pytest.mark.filterwarnings("ignore:.* is empty")
+@pytest.mark.parametrize("precision", ["double", "single"])
+def test_a_table_with_gaps(precision, tmp_path):
+    """Two columns with gaps, which new points have elsewhere, and one that is left out."""
+    rng, path = np.random.default_rng(7), tmp_path / "model.onnx"
+    table, points = rng.normal(size=(24, 5)), rng.normal(size=(6, 5))
+    labels = (table[:, 1] > 0).astype(int)
+    table[::5, 1] = table[::7, 4] = points[::2, 1] = points[1::3, 4] = np.nan
+    table[:, 2] = np.nan
+    clf = nuq.NTKClassifier(reg=1.0, n_draws=4, progress=False).fit(table, labels)
+    pytest.importorskip("onnx")
+    nuq.to_onnx(clf, path, precision=precision)
+    tolerance, dtype = (1e-5, np.float64) if precision == "double" else (1e-4, np.float32)
+    found = answers(clf, path, points.astype(dtype))["proba"]
+    np.testing.assert_allclose(found, clf.predict_proba(points), atol=tolerance)
+
+
 def test_without_onnx_the_error_says_how_to_install_it(monkeypatch, tmp_path):
     real = builtins.__import__
 

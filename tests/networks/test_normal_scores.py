@@ -39,6 +39,22 @@ def test_any_increasing_function_has_the_same(X):
     np.testing.assert_allclose(scores_of(of_X, X), scores_of(of_changed, changed), atol=1e-10)
 
 
+@pytest.mark.parametrize("n", [64, 200])
+def test_of_64_values_scores_are_exact(n):
+    """Of more they are those of 64, and the others lie between the scores of their neighbours."""
+    x = np.linspace(-2, 2, n)[:, None]
+    of_x, of_changed = NormalScores.of(x, NET), NormalScores.of(np.exp(x), NET)
+    found, changed = scores_of(of_x, x)[:, 0], scores_of(of_changed, np.exp(x))[:, 0]
+    kept = np.isin(x[:, 0], of_x.at[0])
+    assert kept.sum() == 64
+    np.testing.assert_allclose(changed[kept], found[kept], atol=1e-10)
+    steps = np.diff(found[kept])
+    within = np.searchsorted(np.flatnonzero(kept), np.flatnonzero(~kept)) - 1
+    off = np.abs(changed - found)[~kept]
+    assert np.all(off < steps[within])
+    assert np.all(off > 0)
+
+
 def test_a_weight_of_two_is_the_point_twice(X):
     weights = 1.0 + (np.arange(50) < 20)
     repeated = NormalScores.of(np.concatenate([X, X[:20]]), NET)
@@ -113,6 +129,24 @@ def test_the_network_behind_them(X):
             inner.tangent_kernel(params.network, jnp.asarray(Z[:4]), trace=True),
         )
     assert network.widened(512).network.network.width == 512
+
+
+def test_factors_are_the_scales_unless_something_else_has_them(X):
+    """Of an embedding, or of points that were multiplied before the scores."""
+    factors, ones = np.array([1.0, 0.5]), np.ones(2)
+    network = NormalScores.of(X, NET)
+    assert network.scales is None
+    assert network.scaled(ones) == network
+    twice = network.scaled(factors).scaled(factors)
+    assert twice.scales == (1.0, 0.25)
+    np.testing.assert_allclose(scores_of(twice, X), factors**2 * scores_of(network, X), rtol=1e-12)
+    assert network.of_scaled(factors).scales is None
+    assert NormalScores.of(X, NET, beside=True).scaled(factors).scales is None
+    embedded, _ = with_scales(NormalScores.of(X, FeatureEmbedding(NET)), factors)
+    assert embedded.scales == (1.0, 0.5)
+    for wrong in ((1.0,), (1.0, -0.5), (1.0, np.nan)):
+        with pytest.raises(ValueError, match="factors"):
+            replace(network, factors=wrong)
 
 
 @pytest.mark.parametrize("inner", [NET, FeatureEmbedding(NET, scales=(1.0, 0.5))], ids=repr)

@@ -43,6 +43,7 @@ from ntk_uq.plots import (
 )
 from ntk_uq.predictions import GaussianPrediction, SamplePrediction
 from ntk_uq.selection import RegCurve
+from ntk_uq.tables import TableEncoder
 
 PLANE = GaussianPrediction(np.zeros((1, 2)), np.eye(2)[None])
 
@@ -368,6 +369,34 @@ def test_feature_scales(ax):
     for nothing in (1.0, np.ones(3)):
         with pytest.raises(ValueError, match="count alike"):
             plot_feature_scales(SimpleNamespace(feature_scales_=nothing), ax=ax)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_feature_scales_of_a_table_are_those_of_its_encoder(named, ax):
+    """Of a column that is left out, one with a gap, and one of categories in between."""
+    table = pd.DataFrame(
+        {
+            "empty": np.full(4, np.nan),
+            "kind": ["x", "y", "x", "y"],
+            "gap": [1.0, np.nan, 3.0, 4.0],
+            "age": [4.0, 2.0, 3.0, 1.0],
+        }
+    )
+    seen = table if named else table.to_numpy()
+    with pytest.warns(UserWarning, match="empty"):
+        encoder = TableEncoder(categorical_features=[1]).fit(seen)
+    model = SimpleNamespace(encoder_=encoder, feature_scales_=np.arange(5.0))
+    plot_feature_scales(model, ax=ax)
+    gap, age, kind = ("gap", "age", "kind") if named else ("feature 2", "feature 3", "feature 1")
+    expected = [gap, age, f"{gap}_missing", f"{kind}_x", f"{kind}_y"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == expected
+    assert [bar.get_width() for bar in ax.patches] == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_features_of_one_name_have_bars_of_their_own(ax):
+    model = SimpleNamespace(feature_scales_=np.arange(3.0), feature_names_in_=["a", "a", "b"])
+    plot_feature_scales(model, ax=ax)
+    assert sorted(bar.get_y() for bar in ax.patches) == [-0.4, 0.6, 1.6]
 
 
 @pytest.mark.parametrize("errors", [None, np.full((2, 3), 0.1)])

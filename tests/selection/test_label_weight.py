@@ -119,7 +119,12 @@ def test_sure_labels_count_more():
         return (x.sum(axis=1) > 0).astype(int)
 
     data = problem_of(side, rng)
-    (one,) = counted_more(one_network(1e-3), data, rng).components
+    by_modes = one_network(1e-3)
+    of_modes = replace(by_modes, components=(replace(by_modes.components[0], score=-0.3),))
+    found = counted_more(of_modes, data, rng)
+    (one,) = found.components
+    assert one.score == -0.3  # of the mode still, unlike that of the mixture
+    assert found.score != -0.3
     assert one.label_weight >= 10
     assert one.reg == pytest.approx(1e-3 * one.label_weight)
     np.testing.assert_array_equal(one.feature_scales, [1.0, 0.5])
@@ -133,6 +138,7 @@ def test_a_classifier_s_posterior():
     one = chosen.mixture_.components[0]
     assert chosen.label_weight_ == one.label_weight > 1
     assert chosen.reg_ == one.reg
+    assert chosen.reg_curve_.reg == pytest.approx(one.reg / one.label_weight)
     encoded = chosen.encoder_.transform(X)
     points = encoded * one.feature_scales
     again = NTKClassifier(one.architecture, one.reg, "posterior", n_draws=512)

@@ -7,10 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from sklearn.inspection import permutation_importance
 
 import ntk_uq as nuq
-from ntk_uq import MLP, Categorical, FeatureEmbedding, Gaussian, NTKClassifier, NTKRegressor
+from ntk_uq import (
+    MLP,
+    Categorical,
+    FeatureEmbedding,
+    Gaussian,
+    NormalScores,
+    NTKClassifier,
+    NTKRegressor,
+)
+from ntk_uq.analytic import Component
 from ntk_uq.selection import RegCurve, choose, log_evidence, metric
 from ntk_uq.selection.choice import _best_of, _Candidate, _learnt_by_held_out, _with_metrics
 from ntk_uq.selection.metric import Metric, learn_metric, mean_squared_gradients
@@ -199,6 +209,54 @@ def test_scales_of_the_best_of_each_kind(gain, expected, monkeypatch):
     assert curve.scores.shape == (6, 13)
 
 
+SMALL = np.random.default_rng(3).normal(size=(12, 2))
+GIVEN = {
+    "X": SMALL,
+    "y": SMALL[:, :1],
+    "regs": [0.1, 1.0],
+    "folds": [np.arange(6), np.arange(6, 12)],
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"X": SMALL[:, 0]}, r"X must be two-dimensional"),
+        ({"y": SMALL[:, 0]}, r"y must have shape \[12, C\].*got \[12\].*y\[:, None\]"),
+        ({"y": SMALL[:9, :1]}, r"y must have shape \[12, C\].*got \[9, 1\]"),
+        ({"y": np.full((12, 1), np.nan)}, "y holds values that are NaN"),
+        ({"targets": SMALL[:, 0]}, r"targets must have shape \[12, C\]"),
+        ({"regs": []}, "regs must have shape"),
+        ({"regs": [0.0, 1.0]}, "regs must be positive; the least is 0"),
+        ({"weights": np.ones(5)}, r"weights must have shape \(12,\), got \(5,\)"),
+        ({"weights": np.zeros(12)}, "weights must be positive"),
+        ({"folds": []}, "folds are none"),
+        ({"folds": [np.array([0.5])]}, "folds must be arrays of row numbers; number 0 is float64"),
+        ({"folds": [np.arange(6), np.array([12])]}, "rows from 0 to 11; number 1 has others"),
+        ({"folds": [np.arange(12)]}, "holds out all 12 points"),
+        ({"margin": -1.0}, "margin must be at least 0"),
+        ({"known": np.zeros((2, 5))}, r"known must have shape \[2, 12\].*got \[2, 5\]"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        learn_metric(MLP(depth=1), likelihood=Gaussian(0.1), **GIVEN | wrong)
+
+
+def test_targets_are_those_of_the_likelihood():
+    with pytest.raises(ValueError, match="sum to one"):
+        learn_metric(MLP(depth=1), likelihood=Categorical(), **GIVEN | {"y": np.full((12, 2), 0.4)})
+
+
+def test_arrays_and_lists_say_the_same():
+    found = learn_metric(MLP(depth=1), likelihood=Gaussian(0.1), **GIVEN)
+    other = {name: np.asarray(values) for name, values in GIVEN.items()}
+    again = learn_metric(MLP(depth=1), likelihood=Gaussian(0.1), **other)
+    np.testing.assert_array_equal(again.scales, found.scales)
+    assert type(again.reg) is float
+    assert again.reg in GIVEN["regs"]
+
+
 def test_what_is_known_of_the_first_round_is_not_fitted_again(monkeypatch):
     """Scales and scores are those of a run that fits it, with as many fewer solutions."""
     X, y = rules(60, 0)
@@ -219,6 +277,56 @@ def test_what_is_known_of_the_first_round_is_not_fitted_again(monkeypatch):
     # From modes that are known to a thousandth of a posterior standard deviation.
     np.testing.assert_allclose(short.scales, whole.scales, rtol=0.05, atol=0.02)
     np.testing.assert_allclose(short.scores, whole.scores, atol=2e-2)
+
+
+def test_who_writes_to_what_was_chosen_changes_no_prediction():
+    X, labels = rules(100, 0)
+    for model in (
+        NTKClassifier(MLP(depth=1), reg="cv", tune=("scales",), n_draws=4).fit(X, labels),
+        NTKRegressor(MLP(depth=1), reg="cv", tune=("scales",)).fit(X, np.sin(2 * X[:, 0])),
+    ):
+        before = model.predict_distribution(X).mean
+        scales = model.feature_scales_
+        assert scales.max() > 1
+        scales /= scales.max()
+        assert model.feature_scales_.max() > 1
+        np.testing.assert_array_equal(model.predict_distribution(X).mean, before)
+        curve = model.reg_curve_
+        for array in (curve.regs, curve.scores, curve.errors):
+            with pytest.raises(ValueError, match="read-only"):
+                array[...] = 1.0
+
+
+def test_scales_of_a_component_are_its_own():
+    """The fitted network of a mixture computes with them."""
+    scales = np.array([1.0, 0.5])
+    one = Component("", MLP(depth=1), 1.0, scales, 1.0, -0.3)
+    scales[:] = 0.0
+    np.testing.assert_array_equal(one.feature_scales, [1.0, 0.5])
+    with pytest.raises(ValueError, match="read-only"):
+        one.feature_scales[0] = 2.0
+    assert Component("", MLP(depth=1), 1.0, 1.0, 1.0, -0.3).feature_scales == 1.0
+
+
+@pytest.mark.parametrize("by", ["rank", "power"])
+def test_scales_of_scores_are_those_of_their_features(by, tmp_path):
+    """They stand in the network, by which its scores are multiplied."""
+    X, labels = rules(100, 0)
+    X = np.exp(X)
+    network = NormalScores.of(X, MLP(depth=1), by=by)
+    learnt = NTKClassifier(network, reg="cv", tune=("scales",), n_draws=4).fit(X, labels)
+    scales = learnt.feature_scales_
+    assert scales.shape == (6,)
+    assert set(np.argsort(scales)[-2:]) == {0, 1}
+    with jax.enable_x64(True):
+        alone, counted = (np.asarray(n.scores(jnp.asarray(X)))
+                          for n in (network, learnt.architecture_))  # fmt: skip
+    np.testing.assert_allclose(counted, scales * alone, rtol=1e-12)
+    nuq.save(learnt, tmp_path / "model.ntk")
+    again = nuq.load(tmp_path / "model.ntk")
+    np.testing.assert_array_equal(again.feature_scales_, scales)
+    bars = nuq.plots.plot_feature_scales(again, ax=Figure().subplots()).patches
+    np.testing.assert_array_equal([bar.get_width() for bar in bars], np.sort(scales))
 
 
 def test_scales_of_an_embedding_stand_in_it():

@@ -1,8 +1,11 @@
 """Greedy selection against a search by hand."""
 
+import jax
 import numpy as np
 
+from ntk_uq import MLP, Categorical
 from ntk_uq.selection import greedy_weights
+from ntk_uq.selection.choice import _REGS, _Candidate, _cv_densities, _mixed
 
 
 def by_hand(densities, weights, steps, most):
@@ -31,6 +34,23 @@ def test_greedy_selection():
         assert greedy_weights(np.concatenate([densities, others]), weights, 8, most) == expected
         # Nothing underflows.
         assert greedy_weights(densities - 2000.0, weights, 8, most) == expected
+
+
+def test_the_first_is_the_best_candidate_and_its_twin_may_be_better():
+    """Of three features whose product says the class: the sum of their logarithms."""
+    X = np.exp(2 * np.random.default_rng(0).normal(size=(60, 3)))
+    y = np.eye(2)[(X.prod(axis=1) > 1).astype(int)]
+    X /= X.std(axis=0)
+    data = X, y, Categorical(), np.split(np.arange(60), 3), y, None
+    network = MLP(depth=1)
+    (densities,) = _cv_densities([network], data, "none")
+    densities[~np.isclose(_REGS, 0.1)] = np.nan  # one candidate
+    with jax.enable_x64(True):
+        found = _mixed([_Candidate("", network, densities)], data, "none", (X, None))
+    first, twin = found.components
+    assert first.architecture == network
+    assert twin.name == "normal scores"
+    assert twin.score > first.score
 
 
 def test_the_first_is_the_best_alone():
