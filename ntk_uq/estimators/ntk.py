@@ -25,7 +25,7 @@ from ntk_uq._common.words import shown
 from ntk_uq.estimators.criterion import check_criterion
 from ntk_uq.estimators.first_order import warn_of_first_order
 from ntk_uq.estimators.linearized import check_linearized
-from ntk_uq.estimators.size import refuse_too_large
+from ntk_uq.estimators.size import problem_of_size, refuse_too_large
 from ntk_uq.estimators.strength import warn_of_strong_reg
 from ntk_uq.estimators.tasks import (
     Classifier,
@@ -36,7 +36,7 @@ from ntk_uq.estimators.tasks import (
     of_fitted,
 )
 from ntk_uq.estimators.weights import distinct
-from ntk_uq.likelihoods import Categorical, Gaussian
+from ntk_uq.likelihoods import Gaussian
 from ntk_uq.networks.architecture import BaseArchitecture
 from ntk_uq.networks.kernel_function import KernelFunction
 from ntk_uq.networks.linearized import Linearized
@@ -240,21 +240,7 @@ class _NTK(Estimator):
         >>> f"{NTKClassifier().memory(20_000, outputs=10, n_features=20) / 2**30:.1f} GiB"
         '1.6 GiB'
         """
-        shape = n_features if isinstance(n_features, tuple) else (n_features,)
-        for name, value, least in (
-            ("n", n, 1),
-            ("outputs", outputs, 1),
-            *(("n_features", size, 0) for size in shape),
-        ):
-            checks.count(name, value, least)
-        axes = self._network.ndim
-        if shape != (0,) and axes not in (None, 1 + len(shape)):
-            raise ValueError(
-                f"{type(self._network).__name__} takes points with {axes - 1} axes of their own; "
-                f"got n_features={shown(n_features)}."
-            )
-        points, targets = np.broadcast_to(0.0, (n, *shape)), np.broadcast_to(0.0, (n, outputs))
-        of_fit = Problem(points, targets, Categorical(), self._given_reg, None, self._network)
+        of_fit = problem_of_size(self._network, self._given_reg, n, outputs, n_features)
         return self._producer(1.0).memory(of_fit)
 
     @property

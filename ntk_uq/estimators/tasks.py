@@ -547,16 +547,8 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
 
     def _validated_data(self, X: Any, y: Any) -> tuple[Floats, Floats]:
         y = self._check_cells(X, y)
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            y_numeric=True,
-            multi_output=True,
-            ensure_min_samples=2,
-            copy=self._copies,
-            **self._accepted,
-        )
+        settings = {**self._accepted, "copy": self._copies, "ensure_min_samples": 2}
+        X, y = validate_data(self, X, y, y_numeric=True, multi_output=True, **settings)
         self._single_output = np.ndim(y) == 1
         y = np.array(y, np.float64)
         return X, y[:, None] if self._single_output else y
