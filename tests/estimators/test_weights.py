@@ -177,6 +177,16 @@ def test_equal_rows_are_those_of_numpy(values, dtype):
     assert found[0].dtype == np.float64
 
 
+def test_halves_of_a_point_are_one():
+    """Each of its rows counts half, and all points are one then: that is not all rows as ones."""
+    halves, labels = np.concatenate([X, X[:1]]), np.append(LABELS, LABELS[0])
+    weights = np.array([0.5, *np.ones(15), 0.5])
+    model = nuq.NTKClassifier(NET, reg=1.0, method="gaussian")
+    whole = model.fit(X, LABELS).predict_proba(X_TEST)
+    found = model.fit(halves, labels, sample_weight=weights).predict_proba(X_TEST)
+    np.testing.assert_allclose(found, whole, atol=1e-10)
+
+
 def test_rows_that_all_differ_are_not_copied():
     targets = np.eye(2)[LABELS]
     assert distinct(X, targets, None)[0] is X
