@@ -1,24 +1,49 @@
 """Functions of many points, block by block, in few sizes: JAX compiles anew for every other one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["MOST_ENLARGED", "STEP", "bucket", "enlarged", "in_blocks", "placed", "repeated"]
+__all__ = [
+    "MOST_ENLARGED",
+    "STEP",
+    "bucket",
+    "enlarged",
+    "in_blocks",
+    "parts",
+    "placed",
+    "repeated",
+]
 
 # Numbers of points for which programs are compiled are multiples of this one, where points can be
 # added that change nothing.
 STEP = 32
 # Of so many points at most: programs for more take less time to compile than to run.
 MOST_ENLARGED = 1024
+# Numbers of a part: 8 MiB of doubles.
+_PART = 2**20
 
 
 def bucket(count: int) -> int:
     """The smallest power of two that is at least `count`: how many points are computed together."""
     return 1 << (count - 1).bit_length()
+
+
+def parts(array: NDArray[Any]) -> Iterator[slice]:
+    """Slices of consecutive rows, each of about a million numbers: the array may be a large file.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> [(part.start, part.stop) for part in parts(np.broadcast_to(0.0, (3, 2**19)))]
+    [(0, 2), (2, 3)]
+    """
+    n = len(array)
+    step = max(1, _PART * n // max(1, array.size))
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
 def placed(array: ArrayLike) -> jax.Array:

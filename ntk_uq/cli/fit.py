@@ -19,6 +19,7 @@ from ntk_uq.cli.options import (
     cost,
     integer,
     level,
+    positive,
     reg_or_criterion,
     say,
     threshold,
@@ -35,6 +36,9 @@ _PRODUCERS: dict[str, tuple[str, dict[str, str]]] = {
             "draws": "n_draws",
             "method": "method",
             "uncertainty": "uncertainty",
+            "inducing": "n_inducing",
+            "tol": "tol",
+            "storage": "storage",
             "checkpoint": "checkpoint",
         },
     ),
@@ -59,6 +63,13 @@ _PRODUCERS: dict[str, tuple[str, dict[str, str]]] = {
     ),
 }
 
+# Options of ntk that only some of its methods have.
+_OF_METHODS = {
+    "inducing": ("nystrom",),
+    "tol": ("exact", "nystrom"),
+    "storage": ("exact", "nystrom"),
+}
+
 # Of mini-batches: passes, and Adam's learning rate, which falls to nothing along a cosine.
 _EPOCHS, _LEARNING_RATE = 30, 0.01
 # Share of the free memory, and rows, from which on it is said what a fit takes.
@@ -78,6 +89,7 @@ examples:
   ntk-uq fit patients.csv --target outcome --conformal 0.9 --drop id --categorical ward
   ntk-uq fit houses.parquet --target price --task regression --uncertainty posterior
   ntk-uq fit train.csv --target y --producer ensemble --members 16 --reg 0.3
+  ntk-uq fit many.csv --target y --storage /scratch --checkpoint run-1 --draws 64
   ntk-uq fit train.csv --target churn --threshold recall=0.8 --positive yes --reject 0.1
   ntk-uq fit train.csv --target churn --cost yes:no=5 --cost no:yes=1 --class-weight balanced
   ntk-uq fit export.csv --target y --separator ';' --decimal , --missing '?'
@@ -155,11 +167,29 @@ def _add_model(model: Any) -> None:
     )
     model.add_argument(
         "--method",
-        choices=("exact", "gaussian"),
-        help="ntk by draws or in closed form (default: exact for classes, gaussian for numbers)",
+        choices=("exact", "gaussian", "nystrom"),
+        help="ntk by draws, in closed form, or by draws that learn with some of the rows alone, an "
+        "approximation where the kernel of all rows fits nowhere (default: exact for classes, "
+        "gaussian for numbers)",
     )
     add_network(model)
     add_optional_count(model, "--draws", "draws of ntk (default: 256)")
+    add_optional_count(
+        model, "--inducing", "rows, taken at random, that nystrom learns with (default: 4096)"
+    )
+    model.add_argument(
+        "--tol",
+        type=positive,
+        metavar="T",
+        help="how far draws of ntk may be from their solution, in posterior standard deviations "
+        "(default: 1e-6, and 0.005 above 3,000 rows and of nystrom)",
+    )
+    model.add_argument(
+        "--storage",
+        metavar="FOLDER",
+        help="keep the kernel of more than 3,000 rows in a file in this folder, where memory does "
+        'not hold it; "processes" divides that of exact among the processes of --distributed',
+    )
     add_optional_count(model, "--members", "networks of ensemble (default: 32)")
     add_optional_count(
         model,
@@ -314,6 +344,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     n_train = len(frame.y) - n_held_out
     estimator = _new_estimator(arguments.producer, task, _with_optimizer(options, n_train))
+    _check_method(arguments, estimator)
     _check_memory(arguments, frame, estimator)
     _say_cost(arguments, frame, options)
     model = fit_frame(
@@ -356,6 +387,8 @@ def _producer_options(arguments: argparse.Namespace) -> dict[str, Any]:
             raise ValueError("--epochs counts passes over the data in mini-batches: --batch-size")
         if arguments.batch_size is not None and arguments.epochs is None:
             given["max_iter"] = _EPOCHS
+    if arguments.storage == "processes" and not arguments.distributed:
+        raise ValueError("--storage processes divides the kernel among those of --distributed")
     if arguments.network:
         given["architecture"] = own_network(arguments.network)
     return {k: v for k, v in given.items() if v is not None} | {"random_state": arguments.seed}
@@ -416,6 +449,16 @@ def _with_optimizer(options: dict[str, Any], n: int) -> dict[str, Any]:
     return options | {"batch_size": size, "optimizer": optimizer}
 
 
+def _check_method(arguments: argparse.Namespace, estimator: Any) -> None:
+    """Refuse options that the method does not have, which may be the task's own."""
+    for option, methods in _OF_METHODS.items():
+        if getattr(arguments, option) is not None and estimator.method not in methods:
+            raise ValueError(
+                f"--{option} belongs to --method {' and '.join(methods)}; this is "
+                f"{estimator.method}"
+            )
+
+
 def _check_memory(arguments: argparse.Namespace, frame: Any, estimator: Any) -> None:
     """Say what the infinite ensemble takes, where that is much, before it is taken."""
     if arguments.producer != "ntk":
@@ -426,7 +469,8 @@ def _check_memory(arguments: argparse.Namespace, frame: Any, estimator: Any) -> 
 
     n, features = frame.features.shape
     outputs = len(np.unique(frame.y)) if frame.task == "classification" else 1
-    needed = estimator.memory(n, outputs, features)
+    size = (n, outputs, features)
+    needed = estimator.memory(*size)
     free = free_memory()
     if needed > _WORTH_SAYING * free or n >= _MANY_ROWS:
         gib = (
@@ -434,8 +478,20 @@ def _check_memory(arguments: argparse.Namespace, frame: Any, estimator: Any) -> 
         )
         instead = f"Finite networks in mini-batches take far less: {_in_batches(arguments)}"
         if needed > free:
-            raise MemoryError(f"{gib} are free. {instead}")
+            raise MemoryError(f"{gib} are free. {_in_a_file(estimator, size, needed)}{instead}")
         say(f"{gib} are free; the time grows with the square of the rows. {instead}")
+
+
+def _in_a_file(estimator: Any, size: tuple[int, int, int], needed: int) -> str:
+    """What remains to be held if the kernel stands in a file, where that helps."""
+    from sklearn.base import clone
+
+    if estimator.storage is not None:
+        return ""
+    rest = clone(estimator).set_params(storage=".").memory(*size)
+    if rest >= needed:
+        return ""
+    return f"With the kernel in a file, --storage FOLDER, it is {rest / 2**30:.1f} GiB. "
 
 
 def _say_cost(arguments: argparse.Namespace, frame: Any, options: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ntk_uq._common.blocks import in_blocks
+from ntk_uq._common.blocks import in_blocks, placed
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.uncertainty import Uncertainty
@@ -89,7 +89,7 @@ class FiniteEnsemble:
             trained = train_ensemble(
                 problem.key,
                 problem.architecture,
-                jnp.asarray(problem.points, jnp.float32),
+                placed(np.asarray(problem.points, np.float32)),  # which `jnp.asarray` copies twice
                 jnp.asarray(problem.targets, jnp.float32),
                 problem.loss,
                 reg=problem.reg,

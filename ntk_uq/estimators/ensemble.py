@@ -90,9 +90,8 @@ class _Ensemble(Estimator):
             given holds them where they start.
         """
         self._check_arguments()
-        data = self._weighted_data(X, y, sample_weight)
+        points, targets, weights, rows = counted(*self._weighted_data(X, y, sample_weight))
         start = time.perf_counter()
-        points, targets, weights, rows = counted(*data)
         with own_rules():
             problem = self._problem(points, targets, self.reg, weights)
             problem = replace(problem, key=self._key())
@@ -154,6 +153,12 @@ class _Ensemble(Estimator):
             # All of them, where fewer are distinct.
             producer = replace(producer, batch_size=min(self.batch_size, n))
         return producer.fit(problem, progress=self.progress, warm_start=earlier)
+
+    @property
+    def _accepted_by_fit(self) -> dict[str, Any]:
+        """Single precision too, which may be a file: `counted` makes the one copy in double."""
+        accepted = super()._accepted_by_fit
+        return accepted if self._given is None else accepted | {"dtype": (np.float64, np.float32)}
 
     def _producer(self) -> ensemble.FiniteEnsemble:
         return ensemble.FiniteEnsemble(

@@ -300,7 +300,8 @@ class Estimator(BaseEstimator):
         return X if self._tails is None else self._tails.traced(X)
 
     def _check_range(self, name: str, values: Floats, limit: float | None = None) -> None:
-        largest = np.nanmax(np.abs(values), initial=0.0)
+        values = np.asarray(values)  # of which np.abs would be another, and they may be large
+        largest = max(np.nanmax(values, initial=0.0), -np.nanmin(values, initial=0.0))
         if not largest < (self._too_large if limit is None else limit):
             raise ValueError(
                 f"{name} reach {largest:.1g}, and their products the end of the range of "
@@ -334,15 +335,16 @@ class Estimator(BaseEstimator):
         check_held_out(self, X, y)
 
     @property
-    def _copies(self) -> bool:
-        """Whether `fit` copies points that it would keep as they are, for they are the user's."""
-        return self._keeps_points and self._given is not None
-
-    @property
     def _accepted(self) -> dict[str, Any]:
         """How scikit-learn shall validate points."""
         finite: Any = True if self.encoder_ is None else "allow-nan"
         return {"dtype": np.float64, "ensure_all_finite": finite, "allow_nd": self._takes_images}
+
+    @property
+    def _accepted_by_fit(self) -> dict[str, Any]:
+        """The same of `fit`, which copies points that it would keep, for they are the user's."""
+        copies = self._keeps_points and self._given is not None
+        return self._accepted | {"ensure_min_samples": 2, "copy": copies}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -377,7 +379,7 @@ class Classifier(ClassifierMixin, Estimator):
 
     def _validated_data(self, X: Any, y: Any) -> tuple[Floats, Floats]:
         y = self._check_cells(X, y)
-        X, y = validate_data(self, X, y, ensure_min_samples=2, copy=self._copies, **self._accepted)
+        X, y = validate_data(self, X, y, **self._accepted_by_fit)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -547,8 +549,8 @@ class Regressor(MultiOutputMixin, RegressorMixin, Estimator):
 
     def _validated_data(self, X: Any, y: Any) -> tuple[Floats, Floats]:
         y = self._check_cells(X, y)
-        settings = {**self._accepted, "copy": self._copies, "ensure_min_samples": 2}
-        X, y = validate_data(self, X, y, y_numeric=True, multi_output=True, **settings)
+        options = self._accepted_by_fit | {"y_numeric": True, "multi_output": True}
+        X, y = validate_data(self, X, y, **options)
         self._single_output = np.ndim(y) == 1
         y = np.array(y, np.float64)
         return X, y[:, None] if self._single_output else y

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ntk_uq._common.blocks import parts
 from ntk_uq.tables.encoder import TableEncoder
 
 __all__ = ["data_sum", "training_summary"]
@@ -65,7 +66,8 @@ def data_sum(points: Floats, targets: Floats) -> str:
     sha = hashlib.sha256()
     for array in (points, targets):
         sha.update(repr(array.shape).encode())
-        sha.update(np.ascontiguousarray(array, np.float64))
+        for part in parts(array):
+            sha.update(np.ascontiguousarray(array[part], np.float64))
     return sha.hexdigest()
 
 

@@ -226,6 +226,60 @@ def test_decisions_and_weights_that_cannot_be(folder, capsys, options, message):
     assert not (folder / "model.ntk").exists()
 
 
+@pytest.mark.cases(1)
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        (
+            ["--method", "nystrom", "--inducing", "12", "--storage", "."],
+            {"method": "nystrom", "n_inducing": 12, "storage": "."},
+        ),
+        (["--tol", "0.5"], {"tol": 0.5}),
+    ],
+    ids=["nystrom", "tol"],
+)
+def test_options_of_size(options, arguments, folder):
+    """Predictions are those of the estimator with its arguments, and of no other."""
+    predictions = fit_and_predict(folder, "--reg", "0.5", "--draws", "4", *options)
+    clf = nuq.NTKClassifier(nuq.MLP(), reg=0.5, n_draws=4, **arguments)
+    expected = clf.fit(by_hand(FRAME), FRAME["y"]).predict_proba(by_hand(FRAME))
+    np.testing.assert_allclose(predictions["probability_yes"], expected[:, 1], rtol=1e-5)
+    other = nuq.NTKClassifier(nuq.MLP(), reg=0.5, n_draws=4)
+    other = other.fit(by_hand(FRAME), FRAME["y"]).predict_proba(by_hand(FRAME))
+    assert not np.allclose(predictions["probability_yes"], other[:, 1], rtol=1e-4)
+
+
+def test_a_divided_kernel(folder, monkeypatch):
+    """What reaches the estimator, of a process of several."""
+    monkeypatch.setattr("ntk_uq.cli.shell.join", lambda: None)
+    assert shell(*FIT, "--reg", "1", "--draws", "4", "--storage", "processes", "--distributed") == 0
+    assert model_of("model.ntk").estimator.storage == "processes"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--inducing", "9"], "--inducing belongs to --method nystrom; this is exact"),
+        (["--method", "gaussian", "--tol", "0.1"], "--tol belongs to --method exact and nystrom"),
+        (["--task", "regression", "--target", "size", "--storage", "."], "this is gaussian"),
+        (["--producer", "ensemble", "--storage", "."], "--storage belongs to --producer ntk"),
+        (["--tol", "0"], "'0' is no positive number"),
+        (["--storage", "gone"], "a directory that exists; got 'gone'"),
+        (["--storage", "processes"], "divides the kernel among those of --distributed"),
+        (
+            ["--storage", "processes", "--method", "nystrom", "--distributed"],
+            'Of method="nystrom" every process has all features',
+        ),
+    ],
+)
+def test_options_of_size_that_do_not_go_together(folder, monkeypatch, capsys, options, message):
+    monkeypatch.setattr("ntk_uq.cli.shell.join", lambda: None)
+    monkeypatch.setattr("ntk_uq.cli.shell.leave", lambda _: None)
+    assert shell(*FIT, *options) == 2
+    assert message in capsys.readouterr().err
+    assert [file.name for file in folder.iterdir()] == ["train.csv"]
+
+
 @pytest.mark.slow
 def test_mini_batches_train(folder, recwarn, capsys):
     """With what is the default, and as well as on all rows at once."""
@@ -246,6 +300,18 @@ def test_what_memory_takes_is_said_before(folder, monkeypatch, capsys):
     (pasted,) = re.findall(r"ntk-uq (fit train\.csv .*)", error)
     assert "--drop size --producer ensemble --batch-size 256" in pasted
     assert shell(*pasted.split(), "--members", "1", "--epochs", "1") == 0
+
+
+def test_a_file_for_the_kernel_is_named(folder, monkeypatch, capsys):
+    def needed(*arguments):
+        in_memory = arguments[6]
+        return 2**33 if in_memory else 2**31
+
+    monkeypatch.setattr("ntk_uq.analytic.producer.estimate_memory", needed)
+    monkeypatch.setattr("ntk_uq._common.machine.free_memory", lambda: 2**32)
+    assert shell(*FIT) == 2
+    assert "in a file, --storage FOLDER, it is 2.0 GiB. Finite" in capsys.readouterr().err
+    assert shell(*FIT, "--reg", "1", "--draws", "4", "--storage", ".") == 0
 
 
 def test_many_rows_are_said_before(folder, monkeypatch, capsys):

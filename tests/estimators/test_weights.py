@@ -1,7 +1,10 @@
 """Weights of points and classes: a weight of two is the row twice."""
 
+import tracemalloc
+
 import jax
 import numpy as np
+import optax
 import pytest
 from scipy import stats
 from sklearn.utils.class_weight import compute_sample_weight
@@ -10,6 +13,7 @@ from small_problem import FEW, NET
 
 import ntk_uq as nuq
 from ntk_uq import selection
+from ntk_uq.estimators.weights import counted, distinct
 from ntk_uq.likelihoods import Categorical, Gaussian
 
 RNG = np.random.default_rng(0)
@@ -154,3 +158,63 @@ def test_rows_of_the_posterior_stay_those_that_were_given():
     f = tree["posterior"]["f"].to_numpy()
     same = [np.flatnonzero(REPEATED == row) for row in np.unique(REPEATED)]
     assert all(np.array_equal(f[:, :, rows[0]], f[:, :, rows[-1]]) for rows in same)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("values", [[0.0, -0.0, 1.0, -2.5], [0.0, 1.0, np.nan]])
+def test_equal_rows_are_those_of_numpy(values, dtype):
+    """In its order, the first of each; gaps in one column are equal to one another."""
+    points = RNG.choice(values, size=(60, 3)).astype(dtype)
+    targets = np.eye(2)[RNG.integers(0, 2, 60)]
+    weights = RNG.uniform(size=60)
+    rows = np.column_stack([np.nan_to_num(points), np.isnan(points), targets])
+    _, first, member = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    assert len(first) < 60
+    found = counted(points, targets, weights)
+    expected = points[first], targets[first], np.bincount(member.ravel(), weights), member.ravel()
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert found[0].dtype == np.float64
+
+
+def test_halves_of_a_point_are_one():
+    """Each of its rows counts half, and all points are one then: that is not all rows as ones."""
+    halves, labels = np.concatenate([X, X[:1]]), np.append(LABELS, LABELS[0])
+    weights = np.array([0.5, *np.ones(15), 0.5])
+    model = nuq.NTKClassifier(NET, reg=1.0, method="gaussian")
+    whole = model.fit(X, LABELS).predict_proba(X_TEST)
+    found = model.fit(halves, labels, sample_weight=weights).predict_proba(X_TEST)
+    np.testing.assert_allclose(found, whole, atol=1e-10)
+
+
+def test_rows_that_all_differ_are_not_copied():
+    targets = np.eye(2)[LABELS]
+    assert distinct(X, targets, None)[0] is X
+    tracemalloc.start()
+    many = np.random.default_rng(0).normal(size=(1000, 500))
+    before, _ = tracemalloc.get_traced_memory()
+    distinct(many, np.zeros((1000, 1)), None)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most - before < many.nbytes / 10
+
+
+@pytest.mark.filterwarnings("ignore:Hardly anything is learnt")
+def test_points_in_a_file_are_copied_twice(tmp_path):
+    """In double precision, for what is computed of them, and for the device."""
+    features = RNG.normal(size=(2000, 1000)).astype(np.float32)
+    np.save(tmp_path / "x.npy", features)
+    labels = (features[:, 0] > 0).astype(int)
+    model = nuq.EnsembleClassifier(
+        nuq.MLP(width=2, depth=1), 1, uncertainty="none", optimizer=optax.adam(0.01),
+        batch_size=500, max_iter=1,
+    )  # fmt: skip
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    whole = model.fit(features.astype(float), labels).predict_proba(features[:5])  # and compiles
+    tracemalloc.start()
+    found = model.fit(mapped, labels).predict_proba(features[:5])
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, whole)
+    # Two in double precision, one in single, and what else a fit takes.
+    assert most < 4 * mapped.nbytes
