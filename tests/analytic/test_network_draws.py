@@ -167,6 +167,22 @@ def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch, uncertainty):
         ensemble.fit(problem(Categorical(), reg=0.2))
 
 
+def test_a_run_of_another_network_of_the_same_name_is_refused(tmp_path):
+    """Also of one whose kernel is the same, and whose prior functions are others."""
+
+    def fit(activation):
+        task = replace(problem(Categorical()), architecture=MLP(width=32, activation=activation))
+        return ensemble.fit(task).predictor.alpha
+
+    ensemble = InfiniteEnsemble(n_draws=2, prior_functions="networks", checkpoint=tmp_path)
+    first = fit(lambda z: jnp.sin(z))
+    np.testing.assert_array_equal(fit(lambda z: jnp.sin(z)), first)
+    with pytest.raises(ValueError, match=r"another run: kernel at points is \["):
+        fit(lambda z: jnp.tanh(z))
+    with pytest.raises(ValueError, match=r"another run: prior function at points is \["):
+        fit(lambda z: -jnp.sin(z))
+
+
 def test_inducing_points_come_nearer_to_the_solution_as_they_grow(tmp_path):
     """And are the solution where they are all points."""
     task = problem(Categorical())
