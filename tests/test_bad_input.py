@@ -91,6 +91,7 @@ OWN_OPTIONS = [
     ("ntk", "storage", "no such folder", "storage must be"),
     ("ntk", "prior_functions", "wide", "prior_functions must be"),
     ("ntk", "tol", 0.0, "tol must be positive"),
+    ("ntk", "tol", 10.0, "tol must be below 1"),
     ("ntk", "n_inducing", 0, "n_inducing must be an integer, at least 1"),
     ("ntk", "uncertainty", "total", "uncertainty must be"),
     ("ntk", "n_draws", 0, "n_draws must be an integer, at least 1"),

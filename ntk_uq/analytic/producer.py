@@ -14,14 +14,14 @@ from jax import Array
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
-from ntk_uq._common import processes
+from ntk_uq._common import checks, processes
 from ntk_uq._common.blocks import enlarged, in_blocks, placed
 from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.low_rank import LowRank
 from ntk_uq._common.machine import blas_threads_for
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
-from ntk_uq._common.solver import LARGEST_GAP, Products
+from ntk_uq._common.solver import Products
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq._common.words import in_a_line
 from ntk_uq.analytic.at_one import DrawsAtOne, Seen, draws_at_one
@@ -98,9 +98,10 @@ class InfiniteEnsemble:
         wide random networks, `network_draws`, for which Theta stands in tiles. "auto" takes the
         latter of more than 3,000 points where the architecture can be widened.
     tol : float, optional
-        How far latents may be from the solution, in posterior standard deviations. None takes a
-        millionth with exact prior functions and 0.005 with those of networks: the means of a
-        thousand draws are known to a thirtieth.
+        How far latents may be from the solution, in posterior standard deviations: below 1, and a
+        warning says where precision does not reach it. None takes a millionth with exact prior
+        functions and 0.005 with those of networks: the means of a thousand draws are known to a
+        thirtieth.
     storage : path or "processes", optional
         Directory of a file for Theta, of prior functions of networks; None keeps it in memory,
         "processes" a part of it in the memory of each process of `jax.distributed`.
@@ -158,13 +159,14 @@ class InfiniteEnsemble:
         Raises
         ------
         ValueError
-            If double precision cannot solve it.
+            If double precision cannot solve it, or an argument is out of its range.
 
         Warns
         -----
         ConvergenceWarning
-            If a solution is a rough one.
+            If a solution is a rough one, or `tol` was given and not reached.
         """
+        checks.tolerance(self.tol)
         if self.takes_networks(problem):
             kernel = self.kernel_products(problem, progress=progress) if kernel is None else kernel
             return self._fit_networks(problem, kernel, progress)
@@ -175,7 +177,8 @@ class InfiniteEnsemble:
         solve = self._closed_form if self.method == "gaussian" else self._draws
         with own_rules(), jax.enable_x64(True):
             predictor = as_numpy(solve(problem, kernels, widest, progress))
-        check_solution(predictor, problem.reg, self._largest_gap)
+        to_tol = self.method == "exact" and self.time is None and problem.reg > 0
+        check_solution(predictor, problem.reg, self.tol if to_tol else None)
         return self._fitted(problem, points, predictor)
 
     def takes_networks(self, problem: Problem) -> bool:
@@ -258,7 +261,7 @@ class InfiniteEnsemble:
                 problem, points, self.uncertainty, self.n_draws, tol, ntk=kernel.ntk,
                 coefficients=kernel.coefficients, checkpoint=self.checkpoint, progress=progress,
             )  # fmt: skip
-        check_solution(draws, problem.reg, self._largest_gap)
+        check_solution(draws, problem.reg, self.tol)
         return self._fitted(problem, kernel.points, draws)
 
     def _kept(self, problem: Problem) -> Floats:
@@ -275,11 +278,6 @@ class InfiniteEnsemble:
     @property
     def _scales_nothing(self) -> bool:
         return bool(np.all(np.asarray(self.feature_scales) == 1))
-
-    @property
-    def _largest_gap(self) -> float:
-        """Of solutions that nobody is warned of."""
-        return LARGEST_GAP if self.tol is None else max(LARGEST_GAP, 0.5 * self.tol**2)
 
     def _fitted(self, problem: Problem, points: Floats, predictor: Any) -> "FittedInfiniteEnsemble":
         key = None if self.method == "gaussian" else problem.key

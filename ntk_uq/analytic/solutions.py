@@ -45,10 +45,11 @@ def check_range(
     return float(widest / scale)
 
 
-def check_solution(predictor: Any, reg: float, largest: float = LARGEST_GAP) -> None:
+def check_solution(predictor: Any, reg: float, tol: float | None = None) -> None:
     """Refuse what is no solution where a kernel is too wide for its reg; warn of a rough one.
 
-    Which are those farther from the optimum than `largest`, in nats.
+    Which is one that has not converged to `tol`, in posterior standard deviations, where a user has
+    said how far latents may be off.
     """
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(predictor)):
         raise ValueError(
@@ -57,8 +58,11 @@ def check_solution(predictor: Any, reg: float, largest: float = LARGEST_GAP) -> 
         )
     refuse_unsolved(predictor, reg)
     gap = np.atleast_1d(predictor.gap)
-    if np.any(gap > largest):
-        warn_user(_unsolved(gap, reg, largest), ConvergenceWarning)
+    if tol is not None:
+        if not np.all(predictor.converged):
+            warn_user(_short_of(tol, gap, predictor.converged), ConvergenceWarning)
+    elif np.any(gap > LARGEST_GAP):
+        warn_user(_unsolved(gap, reg), ConvergenceWarning)
 
 
 def refuse_unsolved(predictor: Any, reg: float) -> None:
@@ -68,8 +72,18 @@ def refuse_unsolved(predictor: Any, reg: float) -> None:
         raise ValueError(_unsolved(gap, reg))
 
 
-def _unsolved(gap: Floats, reg: float, largest: float = LARGEST_GAP) -> str:
-    unsolved = gap > largest
+def _short_of(tol: float, gap: Floats, converged: NDArray) -> str:
+    reached = np.sqrt(2 * np.max(gap))
+    cure = "Set a larger tol" if np.max(gap) <= LARGEST_GAP else f"{_CURE}, or set a larger tol"
+    return (
+        f"tol={tol:.3g} was not reached: {np.sum(~converged)} of {len(gap)} solutions may be up to "
+        f"{reached:.1g} posterior standard deviations off, rounding included. The solver ended "
+        f"where it gained no more, which is what its precision can reach here. {cure}."
+    )
+
+
+def _unsolved(gap: Floats, reg: float) -> str:
+    unsolved = gap > LARGEST_GAP
     return (
         f"{np.sum(unsolved)} of {len(gap)} solutions are up to {np.max(gap):.1g} nats from their "
         f"optimum, as far as their precision can tell: with reg={reg:.3g} the problem is too "

@@ -355,10 +355,7 @@ class _NTK(Estimator):
                 'prior_functions must be "auto", "exact" or "networks"; got '
                 f"{self.prior_functions!r}."
             )
-        if self.tol is not None:
-            checks.real("tol", self.tol, minimum=0.0)
-            if self.tol == 0:
-                raise ValueError("tol must be positive: no solution is known to the last bit.")
+        checks.tolerance(self.tol)
         if self._n_corrections:
             checks.count("n_trajectories", self._n_corrections)
             if (self.uncertainty, self.method) != ("posterior", "exact"):
@@ -438,8 +435,8 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         "Size".
     tol : float, optional
         How far draws of method="exact" may be from their solution: the latents' distance, in
-        posterior standard deviations. None takes a millionth with exact prior functions and 0.005
-        with those of networks, which no statistic of a thousand draws can see.
+        posterior standard deviations, below 1. None takes a millionth with exact prior functions
+        and 0.005 with those of networks, which no statistic of a thousand draws can see.
     storage : path or "processes", optional
         Where the kernel stands with prior functions of networks, if it does not fit into memory:
         a directory for a file, or "processes", a part of it in each process of `jax.distributed`
@@ -506,6 +503,8 @@ class NTKClassifier(_NTK, SmoothedClassifier):
 
     Warns
     -----
+    ConvergenceWarning
+        If a solution is a rough one, or `tol` was given and not reached.
     FirstOrderWarning
         If the closed form's class probabilities are far from those of exact solutions: by more
         than 0.1 in total variation, in the mean over training points.

@@ -13,7 +13,8 @@ from sklearn.base import clone
 import ntk_uq as nuq
 from ntk_uq import MLP, Bernoulli, Categorical, Gaussian, Poisson
 from ntk_uq._common.rules import own_rules
-from ntk_uq._common.solver import solve_dual
+from ntk_uq._common.solver import LARGEST_GAP, solve_dual
+from ntk_uq._common.warnings import ConvergenceWarning
 from ntk_uq.analytic import InfiniteEnsemble, estimate_memory
 from ntk_uq.analytic.exact import _standard_normal
 from ntk_uq.networks import Problem, RandomFunctions, random_functions
@@ -181,6 +182,20 @@ def test_a_run_of_another_network_of_the_same_name_is_refused(tmp_path):
         fit(lambda z: jnp.tanh(z))
     with pytest.raises(ValueError, match=r"another run: prior function at points is \["):
         fit(lambda z: -jnp.sin(z))
+
+
+def test_a_tolerance_that_is_not_reached_is_said():
+    """And by how much, though solutions are as good as without one. Double precision reaches it."""
+    task = problem(Categorical())
+    ensemble = InfiniteEnsemble(n_draws=2, prior_functions="networks", tol=1e-6)
+    said = r"tol=1e-06 was not reached: 2 of 2 solutions may be up to \de-0\d .*Set a larger tol"
+    with pytest.warns(ConvergenceWarning, match=said):
+        found = ensemble.fit(task).predictor
+    assert np.all(0.5 * 1e-6**2 < found.gap)
+    assert np.all(found.gap < LARGEST_GAP)
+    assert replace(ensemble, prior_functions="exact").fit(task).predictor.converged.all()
+    with pytest.raises(ValueError, match="tol must be below 1"):
+        replace(ensemble, tol=1.0).fit(task)
 
 
 def test_inducing_points_come_nearer_to_the_solution_as_they_grow(tmp_path):
