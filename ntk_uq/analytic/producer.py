@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, cast
 
@@ -18,7 +18,7 @@ from ntk_uq._common import checks, processes
 from ntk_uq._common.blocks import enlarged, in_blocks, placed
 from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.low_rank import LowRank
-from ntk_uq._common.machine import blas_threads_for
+from ntk_uq._common.machine import blas_threads_for, memory_limit
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.solver import Products
@@ -241,7 +241,8 @@ class InfiniteEnsemble:
         """What draws with prior functions of networks take of Theta, in memory or `storage`."""
         points, network = self._kept(problem), problem.architecture
         diagonal = network.kernel_diag(points)
-        check_range(diagonal, problem.targets, problem.reg, self.uncertainty, "single")
+        single = self._in_single_precision(problem)
+        check_range(diagonal, problem.targets, problem.reg, self.uncertainty, single)
         with progress_bar("kernel", 1, progress) as told:
             if self.method != "nystrom":
                 return KernelProducts(tiled_ntk(network, points, self.storage, told), points)
@@ -261,8 +262,19 @@ class InfiniteEnsemble:
                 problem, points, self.uncertainty, self.n_draws, tol, ntk=kernel.ntk,
                 coefficients=kernel.coefficients, checkpoint=self.checkpoint, progress=progress,
             )  # fmt: skip
-        check_solution(draws, problem.reg, self.tol)
+        check_solution(draws, problem.reg, self.tol, self._in_single_precision(problem))
         return self._fitted(problem, kernel.points, draws)
+
+    def _in_single_precision(self, problem: Problem) -> str:
+        """What to say of a solution for prior functions of networks that is not good enough."""
+        said = " Prior functions of networks are solved for in single precision"
+        needed = replace(self, prior_functions="exact").memory(problem)
+        if self.method == "nystrom" or needed > memory_limit():
+            return f"{said}."
+        return (
+            f'{said}: prior_functions="exact" solves in double precision, in {needed / 2**30:.1f} '
+            "GiB of memory and a time that grows with the cube of the points."
+        )
 
     def _kept(self, problem: Problem) -> Floats:
         """Training points, features scaled, as a fitted model keeps them.

@@ -198,6 +198,23 @@ def test_a_tolerance_that_is_not_reached_is_said():
         replace(ensemble, tol=1.0).fit(task)
 
 
+def test_what_single_precision_cannot_solve_double_precision_can():
+    """Large counts, whose log is known to three digits: the message names the cure."""
+    counts = RNG.poisson(np.exp(12 + 0.5 * X[:, :1])).astype(float)
+    task = Problem(X, counts, Poisson(), 1.0, jax.random.key(0), MLP())
+    ensemble = InfiniteEnsemble(n_draws=4, prior_functions="networks")
+    with pytest.raises(ValueError, match=r'single precision: prior_functions="exact" solves'):
+        ensemble.fit(task)
+    with pytest.raises(ValueError, match=r"solved for in single precision\.$"):
+        replace(ensemble, method="nystrom").fit(task)
+    assert replace(ensemble, prior_functions="exact").fit(task).predictor.converged.all()
+    wide = replace(problem(Categorical()), architecture=MLP(b_std=1e4))
+    with pytest.raises(ValueError, match=r'single precision can solve .*"exact" solves in double'):
+        ensemble.fit(wide)
+    found = replace(ensemble, prior_functions="exact").fit(wide).predictor
+    assert np.all(found.gap < LARGEST_GAP)
+
+
 def test_inducing_points_come_nearer_to_the_solution_as_they_grow(tmp_path):
     """And are the solution where they are all points."""
     task = problem(Categorical())
