@@ -19,8 +19,9 @@ from ntk_uq._common.files import (
     write_new,
 )
 from ntk_uq._common.processes import is_first, once
+from ntk_uq._common.words import shown
 
-__all__ = ["Checkpoint", "digest", "name_without_addresses", "probes"]
+__all__ = ["Checkpoint", "check_directory", "digest", "name_without_addresses", "probes"]
 
 _RUN = "run.json"
 # Points at which what two runs compute is compared, and how far apart, of their size, values may be
@@ -59,12 +60,7 @@ class Checkpoint:
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / _RUN
         if not path.exists():
-            foreign = [entry.name for entry in self.directory.iterdir() if entry.suffix != ".tmp"]
-            if foreign and not path.exists():
-                raise ValueError(
-                    f"{self.directory} is no checkpoint: it has files, {foreign[0]!r} for example, "
-                    f"and no {_RUN}. Give an empty or new directory."
-                )
+            _refuse_foreign(self.directory)
             # Of two runs that begin at once one is the first.
             write_new(path, lambda file: file.write(json.dumps(run, indent=2).encode()))
         self._check_same_run(path, run)
@@ -129,6 +125,31 @@ class Checkpoint:
                 )
                 + ". Use another directory, or the same data and arguments."
             )
+
+
+def check_directory(value: Any) -> None:
+    """Refuse what can be no checkpoint, before the work that it is to protect; None is none."""
+    if value is None:
+        return
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError(f"checkpoint takes the path of a directory, or None; got {shown(value)}.")
+    directory = Path(value)
+    there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"checkpoint={str(value)!r} can be no directory: {there} is a file.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"checkpoint={str(value)!r} cannot be written: no permission in {there}.")
+    if there == directory:
+        _refuse_foreign(directory)
+
+
+def _refuse_foreign(directory: Path) -> None:
+    foreign = [entry.name for entry in directory.iterdir() if entry.suffix != ".tmp"]
+    if foreign and not (directory / _RUN).exists():
+        raise ValueError(
+            f"{directory} is no checkpoint: it has files, {foreign[0]!r} for example, "
+            f"and no {_RUN}. Give an empty or new directory."
+        )
 
 
 def _is_same(here: str | list[float], there: Any) -> bool:

@@ -16,6 +16,7 @@ from scipy.linalg import solve_triangular
 
 from ntk_uq._common import checks, processes
 from ntk_uq._common.blocks import enlarged, in_blocks, placed
+from ntk_uq._common.checkpoint import check_directory
 from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.low_rank import LowRank
 from ntk_uq._common.machine import blas_threads_for, memory_limit
@@ -167,6 +168,7 @@ class InfiniteEnsemble:
             If a solution is a rough one, or `tol` was given and not reached.
         """
         checks.tolerance(self.tol)
+        check_directory(self.checkpoint)
         if self.takes_networks(problem):
             kernel = self.kernel_products(problem, progress=progress) if kernel is None else kernel
             return self._fit_networks(problem, kernel, progress)

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ntk_uq import analytic, selection
 from ntk_uq._common import checks
+from ntk_uq._common.checkpoint import check_directory
 from ntk_uq._common.divided_tiles import found_by_first
 from ntk_uq._common.machine import blas_threads_for
 from ntk_uq._common.progress import progress_bar
@@ -350,6 +351,7 @@ class _NTK(Estimator):
         checks.count("n_inducing", self.n_inducing)
         checks.count("n_draws", self.n_draws)
         checks.storage(self.storage)
+        check_directory(self.checkpoint)
         if self.prior_functions not in ("auto", "exact", "networks"):
             raise ValueError(
                 'prior_functions must be "auto", "exact" or "networks"; got '

@@ -14,13 +14,15 @@ import optax
 import pytest
 from flax import nnx
 
-from ntk_uq._common.checkpoint import Checkpoint
+import ntk_uq as nuq
+from ntk_uq._common.checkpoint import Checkpoint, check_directory
+from ntk_uq.analytic import InfiniteEnsemble
 from ntk_uq.ensemble import train_ensemble
 from ntk_uq.ensemble.conjugate_gradients import ConjugateGradients
 from ntk_uq.ensemble.layout import _member_bytes
 from ntk_uq.ensemble.optax_method import update_rule
 from ntk_uq.ensemble.trainer import _Data
-from ntk_uq.networks import MLP, Architecture
+from ntk_uq.networks import MLP, Architecture, Problem
 
 # Two chunks of members; the second is not full.
 MEMBERS = 10
@@ -276,3 +278,33 @@ def test_values_are_compared_but_for_the_rounding_of_another_machine(tmp_path):
     # Of a version that did not write them.
     with pytest.raises(ValueError, match=r"others is \[1\], there None"):
         Checkpoint(tmp_path, {"reg": "1.0", "others": [1.0]})
+
+
+def test_what_can_be_no_checkpoint_is_refused_before_the_work(tmp_path, monkeypatch):
+    """Of the estimator before reg is chosen, and of the producer before its kernel."""
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr("ntk_uq.selection.choose", forbidden)
+    monkeypatch.setattr("ntk_uq.analytic.producer.tiled_ntk", forbidden)
+    (tmp_path / "thesis.txt").touch()
+    X, y = np.asarray(ARGUMENTS[2], float), np.asarray(ARGUMENTS[3], float)
+    task = Problem(X, y, ARGUMENTS[4], 1.0, jax.random.key(0), MLP(width=16, depth=1))
+    for directory, said in (
+        (5, "path of a directory"),
+        (tmp_path, "it has files, 'thesis.txt'"),
+        (tmp_path / "thesis.txt" / "run", "thesis.txt is a file"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            nuq.NTKClassifier(reg="cv", checkpoint=directory).fit(X, y[:, 0])
+        with pytest.raises(ValueError, match=said):
+            InfiniteEnsemble(prior_functions="networks", checkpoint=directory).fit(task)
+        with pytest.raises(ValueError, match=said):
+            train_ensemble(*ARGUMENTS, **OPTIONS, checkpoint=directory)
+    check_directory(tmp_path / "new" / "run")  # which the run will make
+    check_directory(None)
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(ValueError, match="cannot be written: no permission in"):
+        check_directory(tmp_path / "new" / "run")
