@@ -19,9 +19,17 @@ from ntk_uq._common.files import (
     write_new,
 )
 from ntk_uq._common.processes import is_first, once
+from ntk_uq._common.warnings import warn_user
 from ntk_uq._common.words import shown
 
-__all__ = ["Checkpoint", "check_directory", "digest", "name_without_addresses", "probes"]
+__all__ = [
+    "Checkpoint",
+    "check_directory",
+    "digest",
+    "name_without_addresses",
+    "probes",
+    "warn_of_none",
+]
 
 _RUN = "run.json"
 # Points at which what two runs compute is compared, and how far apart, of their size, values may be
@@ -141,6 +149,16 @@ def check_directory(value: Any) -> None:
         raise ValueError(f"checkpoint={str(value)!r} cannot be written: no permission in {there}.")
     if there == directory:
         _refuse_foreign(directory)
+
+
+def warn_of_none(value: Any) -> None:
+    """Tell who gave a checkpoint to a fit that has none."""
+    if value is not None:
+        warn_user(
+            "checkpoint is for draws with prior functions of networks (of more than 3,000 points, "
+            'or prior_functions="networks"): nothing of this fit is kept there, and after an '
+            "interrupt it begins anew. Leave checkpoint out."
+        )
 
 
 def _refuse_foreign(directory: Path) -> None:

@@ -16,7 +16,7 @@ from scipy.linalg import solve_triangular
 
 from ntk_uq._common import checks, processes
 from ntk_uq._common.blocks import enlarged, in_blocks, placed
-from ntk_uq._common.checkpoint import check_directory
+from ntk_uq._common.checkpoint import check_directory, warn_of_none
 from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.low_rank import LowRank
 from ntk_uq._common.machine import blas_threads_for, memory_limit
@@ -107,8 +107,8 @@ class InfiniteEnsemble:
         Directory of a file for Theta, of prior functions of networks; None keeps it in memory,
         "processes" a part of it in the memory of each process of `jax.distributed`.
     checkpoint : path, optional
-        Directory for solved draws, of prior functions of networks: a run that was killed goes on
-        from there.
+        Directory for the mode and solved draws, of prior functions of networks: a run that was
+        killed goes on from there. Of others nothing is kept, and a warning says so.
     n_inducing : int
         Points, taken at random, whose kernel functions method "nystrom" learns with.
 
@@ -172,6 +172,7 @@ class InfiniteEnsemble:
         if self.takes_networks(problem):
             kernel = self.kernel_products(problem, progress=progress) if kernel is None else kernel
             return self._fit_networks(problem, kernel, progress)
+        warn_of_none(self.checkpoint)
         points = self._kept(problem)
         with progress_bar("kernels", 1, progress) as told:
             kernels = problem.architecture.kernels(points, progress=told)

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ntk_uq import analytic, selection
 from ntk_uq._common import checks
-from ntk_uq._common.checkpoint import check_directory
+from ntk_uq._common.checkpoint import check_directory, warn_of_none
 from ntk_uq._common.divided_tiles import found_by_first
 from ntk_uq._common.machine import blas_threads_for
 from ntk_uq._common.progress import progress_bar
@@ -189,6 +189,7 @@ class _NTK(Estimator):
     ) -> analytic.FittedInfiniteEnsemble | analytic.FittedLinearized | analytic.FittedMixture:
         """What the producer makes of the problem."""
         if isinstance(self._network, Linearized):
+            warn_of_none(self.checkpoint)
             method = cast(Literal["exact", "gaussian"], self.method)
             of_tangent = analytic.LinearizedEnsemble(
                 self.uncertainty, method, self.n_draws, self._stop
@@ -445,7 +446,8 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         (docs, "Many processes, many machines"). None keeps it in memory.
     checkpoint : path, optional
         Directory in which draws with prior functions of networks are kept as they are solved, and
-        the mode before them: the same fit, after it was killed, goes on from there.
+        the mode before them: the same fit, after it was killed, goes on from there. Of other fits,
+        as those of at most 3,000 points are by default, nothing is kept, and a warning says so.
     n_inducing : int, default 4096
         Points, taken at random, of method="nystrom". With more it comes nearer to "exact".
     time : float, optional

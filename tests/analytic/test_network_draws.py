@@ -1,6 +1,7 @@
 """Draws whose prior functions are networks, and Theta in tiles, against dense solutions."""
 
 import contextlib
+import warnings
 from dataclasses import replace
 
 import jax
@@ -166,6 +167,32 @@ def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch, uncertainty):
     np.testing.assert_array_equal(again, whole)
     with pytest.raises(ValueError, match="checkpoint of another run"):
         ensemble.fit(problem(Categorical(), reg=0.2))
+
+
+def test_a_mode_without_draws_is_kept_too(tmp_path, monkeypatch):
+    """Of a problem that has no key."""
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("a mode that is kept is sought again")
+
+    ensemble = InfiniteEnsemble("none", prior_functions="networks", checkpoint=tmp_path)
+    task = replace(problem(Categorical()), key=None)
+    first = ensemble.fit(task).predictor.alpha
+    monkeypatch.setattr("ntk_uq.analytic.network_draws.deflate_at_mode", forbidden)
+    np.testing.assert_array_equal(ensemble.fit(task).predictor.alpha, first)
+    with pytest.raises(ValueError, match="another run: reg is"):
+        ensemble.fit(replace(task, reg=0.2))
+
+
+def test_who_gives_a_checkpoint_to_a_fit_that_has_none_is_told(tmp_path):
+    labels = np.argmax(TARGETS[Categorical()], axis=1)
+    for settings in ({"reg": 1.0, "method": "gaussian", "architecture": NET}, {"n_draws": 4}):
+        model = nuq.NTKClassifier(**settings, checkpoint=tmp_path / "run")
+        with warnings.catch_warnings(record=True, action="always") as caught:
+            model.fit(X, labels)
+        said = [w for w in caught if "nothing of this fit is kept" in str(w.message)]
+        assert len(said) == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_of_another_network_of_the_same_name_is_refused(tmp_path):
