@@ -110,7 +110,8 @@ class InfiniteEnsemble:
         Directory for the mode and solved draws, of prior functions of networks: a run that was
         killed goes on from there. Of others nothing is kept, and a warning says so.
     n_inducing : int
-        Points, taken at random, whose kernel functions method "nystrom" learns with.
+        Points, taken at random by the problem's key, whose kernel functions method "nystrom" learns
+        with.
 
     Examples
     --------
@@ -249,8 +250,7 @@ class InfiniteEnsemble:
         with progress_bar("kernel", 1, progress) as told:
             if self.method != "nystrom":
                 return KernelProducts(tiled_ntk(network, points, self.storage, told), points)
-            rows = np.random.default_rng(0).permutation(len(points))[: self.n_inducing]
-            inducing = points[np.sort(rows)]
+            inducing = points[_inducing(problem.key, len(points), self.n_inducing)]
             ntk, factor = inducing_ntk(network, points, inducing, self.storage, told)
             return KernelProducts(ntk, inducing, factor)
 
@@ -331,6 +331,12 @@ class InfiniteEnsemble:
             return predictor
         key = jax.random.fold_in(problem.key, 2)
         return correct_draws(key, predictor, problem.targets, likelihood, self.n_trajectories)
+
+
+def _inducing(key: Array | None, n: int, n_inducing: int) -> NDArray[np.intp]:
+    """Rows of inducing points, sorted: at random by the key, or always the same without one."""
+    seed = [0] if key is None else np.asarray(jax.random.key_data(jax.random.fold_in(key, 4)))
+    return np.sort(np.random.default_rng(seed).permutation(n)[:n_inducing])
 
 
 class KernelProducts(NamedTuple):

@@ -462,7 +462,7 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         Which columns hold categories, without an architecture: as in `TableEncoder`, which also
         fills gaps. A network that you give takes numbers only; put the encoder before it.
     random_state : int, RandomState or None, default 0
-        Decides the draws of method="exact".
+        Decides the draws of method="exact" and "nystrom", and the points that the latter takes.
     progress : bool or None, default None
         Progress bar; None shows it at a terminal only.
     kernel : callable, optional
@@ -621,7 +621,7 @@ class NTKRegressor(_NTK, Regressor):
     categorical_features : "from_dtype", sequence or None, default "from_dtype"
         As in `NTKClassifier`.
     random_state : int, RandomState or None, default 0
-        Decides the draws of method="exact".
+        Decides the draws of method="exact" and "nystrom", and the points that the latter takes.
     progress : bool or None, default None
         Progress bar; None shows it at a terminal only.
     kernel : callable, optional

@@ -262,6 +262,25 @@ def test_inducing_points_come_nearer_to_the_solution_as_they_grow(tmp_path):
     assert off[3] < 0.02 * off[0]
 
 
+def test_inducing_points_are_those_of_the_key(tmp_path):
+    """The same for the same, also where a checkpoint goes on, and as a saved model keeps them."""
+    ensemble = InfiniteEnsemble(method="nystrom", n_inducing=10, n_draws=2)
+    first, again, other = (ensemble.fit(problem(Categorical(), key=k)) for k in (0, 0, 1))
+    np.testing.assert_array_equal(first.points, again.points)
+    assert not np.array_equal(first.points, other.points)
+    kept = replace(ensemble, checkpoint=tmp_path / "run")
+    for _ in range(2):
+        found = kept.fit(problem(Categorical()))
+        np.testing.assert_array_equal(found.predictor.alpha, first.predictor.alpha)
+    labels = np.argmax(TARGETS[Categorical()], axis=1)
+    model = nuq.NTKClassifier(NET, 1.0, method="nystrom", n_inducing=10, n_draws=2, random_state=3)
+    nuq.save(model.fit(X, labels), tmp_path / "model")
+    loaded = nuq.load(tmp_path / "model")
+    np.testing.assert_allclose(loaded.predict_proba(X_TEST), model.predict_proba(X_TEST), atol=1e-5)
+    anew = model.set_params(random_state=4).fit(X, labels)
+    assert not np.array_equal(anew._fitted.points, loaded._fitted.points)
+
+
 def test_inducing_points_see_what_the_definition_says():
     """Theta_XZ Theta_ZZ^-1 Theta_ZX, and its coefficients."""
     task = problem(Categorical())
