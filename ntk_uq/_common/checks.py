@@ -21,6 +21,7 @@ __all__ = [
     "probabilities",
     "real",
     "storage",
+    "tolerance",
     "uncertainty",
 ]
 
@@ -163,4 +164,18 @@ def storage(value: Any) -> None:
     if not known and not (isinstance(value, str | os.PathLike) and os.path.isdir(value)):
         raise ValueError(
             f'storage must be None, "processes" or a directory that exists; got {shown(value)}.'
+        )
+
+
+def tolerance(value: Any) -> None:
+    """Refuse what is neither None nor a share of a posterior standard deviation."""
+    if value is None:
+        return
+    real("tol", value, minimum=0.0)
+    if value == 0:
+        raise ValueError("tol must be positive: no solution is known to the last bit.")
+    if value >= 1:
+        raise ValueError(
+            "tol must be below 1: what is off by a posterior standard deviation is no solution; "
+            f"got {shown(value)}."
         )

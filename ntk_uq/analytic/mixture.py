@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntk_uq._common.leaves import read_only
 from ntk_uq._common.progress import progress_part
+from ntk_uq._common.warnings import warn_once
 from ntk_uq._common.words import in_a_line
 from ntk_uq.analytic.at_one import draws_at_one
 from ntk_uq.analytic.producer import FittedInfiniteEnsemble, InfiniteEnsemble
@@ -94,6 +95,7 @@ def allotted(weights: Sequence[float], n_draws: int) -> list[int]:
     return counts.tolist()
 
 
+@warn_once()
 def fit_mixture(
     producer: InfiniteEnsemble,
     components: Sequence[Component],

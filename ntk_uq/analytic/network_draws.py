@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from ntk_uq._common import processes
-from ntk_uq._common.checkpoint import Checkpoint, digest, name_without_addresses
+from ntk_uq._common.checkpoint import Checkpoint, digest, name_without_addresses, probes
 from ntk_uq._common.deflation import Deflation
 from ntk_uq._common.divided_tiles import DividedTiles, found_by_first, together
 from ntk_uq._common.linalg import cholesky
@@ -250,10 +250,9 @@ def network_draws(
         size = min(size, -(-n_draws // processes.count()))
     kept = coefficients(np.zeros((1, n, outputs), np.float32)).shape[1:]
     run = None
-    if checkpoint is not None and prior is not None:
-        run = _checkpoint(
-            checkpoint, problem, points, uncertainty, tol, size, f"{type(ntk).__name__} {kept[0]}"
-        )
+    if checkpoint is not None:
+        of_kernel = f"{type(ntk).__name__} {kept[0]}"
+        run = _checkpoint(checkpoint, problem, points, prior, uncertainty, tol, size, of_kernel)
     nats = 0.5 * tol**2  # of the gap, whose root times sqrt(2) bounds the latents' distance
     solve = partial(
         solve_dual, ntk, problem.reg, targets, likelihood=likelihood, tol=nats,
@@ -427,12 +426,16 @@ def _checkpoint(
     directory: str | os.PathLike,
     problem: Problem,
     points: NDArray,
+    prior: RandomFunctions | None,
     uncertainty: Uncertainty,
     tol: float,
     draws_at_once: int,
     kernel: str,
 ) -> Checkpoint:
     """Checkpoint labelled with all that draws depend on, but for their number."""
+    few = probes(points)
+    f0 = [] if prior is None else prior(range(1), few).ravel().tolist()
+    key = None if problem.key is None else jax.random.key_data(problem.key)
     return Checkpoint(
         directory,
         {
@@ -443,9 +446,11 @@ def _checkpoint(
             "uncertainty": uncertainty,
             "reg": repr(float(problem.reg)),
             "tol": repr(float(tol)),
-            "key": digest(jax.random.key_data(cast(jax.Array, problem.key))),
+            "key": digest(key),
             "draws at once": str(draws_at_once),
             "kernel": kernel,
+            "kernel at points": problem.architecture.kernels(few).ntk.ravel().tolist(),
+            "prior function at points": f0,
             "coefficients": "double",
         },
     )

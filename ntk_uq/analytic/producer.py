@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, cast
 
@@ -14,14 +14,15 @@ from jax import Array
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
-from ntk_uq._common import processes
+from ntk_uq._common import checks, processes
 from ntk_uq._common.blocks import enlarged, in_blocks, placed
+from ntk_uq._common.checkpoint import check_directory, warn_of_none
 from ntk_uq._common.leaves import as_numpy
 from ntk_uq._common.low_rank import LowRank
-from ntk_uq._common.machine import blas_threads_for
+from ntk_uq._common.machine import blas_threads_for, memory_limit
 from ntk_uq._common.progress import progress_bar
 from ntk_uq._common.rules import own_rules
-from ntk_uq._common.solver import LARGEST_GAP, Products
+from ntk_uq._common.solver import Products
 from ntk_uq._common.uncertainty import Uncertainty
 from ntk_uq._common.words import in_a_line
 from ntk_uq.analytic.at_one import DrawsAtOne, Seen, draws_at_one
@@ -98,17 +99,19 @@ class InfiniteEnsemble:
         wide random networks, `network_draws`, for which Theta stands in tiles. "auto" takes the
         latter of more than 3,000 points where the architecture can be widened.
     tol : float, optional
-        How far latents may be from the solution, in posterior standard deviations. None takes a
-        millionth with exact prior functions and 0.005 with those of networks: the means of a
-        thousand draws are known to a thirtieth.
+        How far latents may be from the solution, in posterior standard deviations: below 1, and a
+        warning says where precision does not reach it. None takes a millionth with exact prior
+        functions and 0.005 with those of networks: the means of a thousand draws are known to a
+        thirtieth.
     storage : path or "processes", optional
         Directory of a file for Theta, of prior functions of networks; None keeps it in memory,
         "processes" a part of it in the memory of each process of `jax.distributed`.
     checkpoint : path, optional
-        Directory for solved draws, of prior functions of networks: a run that was killed goes on
-        from there.
+        Directory for the mode and solved draws, of prior functions of networks: a run that was
+        killed goes on from there. Of others nothing is kept, and a warning says so.
     n_inducing : int
-        Points, taken at random, whose kernel functions method "nystrom" learns with.
+        Points, taken at random by the problem's key, whose kernel functions method "nystrom" learns
+        with.
 
     Examples
     --------
@@ -158,16 +161,19 @@ class InfiniteEnsemble:
         Raises
         ------
         ValueError
-            If double precision cannot solve it.
+            If double precision cannot solve it, or an argument is out of its range.
 
         Warns
         -----
         ConvergenceWarning
-            If a solution is a rough one.
+            If a solution is a rough one, or `tol` was given and not reached.
         """
+        checks.tolerance(self.tol)
+        check_directory(self.checkpoint)
         if self.takes_networks(problem):
             kernel = self.kernel_products(problem, progress=progress) if kernel is None else kernel
             return self._fit_networks(problem, kernel, progress)
+        warn_of_none(self.checkpoint)
         points = self._kept(problem)
         with progress_bar("kernels", 1, progress) as told:
             kernels = problem.architecture.kernels(points, progress=told)
@@ -175,7 +181,8 @@ class InfiniteEnsemble:
         solve = self._closed_form if self.method == "gaussian" else self._draws
         with own_rules(), jax.enable_x64(True):
             predictor = as_numpy(solve(problem, kernels, widest, progress))
-        check_solution(predictor, problem.reg, self._largest_gap)
+        to_tol = self.method == "exact" and self.time is None and problem.reg > 0
+        check_solution(predictor, problem.reg, self.tol if to_tol else None)
         return self._fitted(problem, points, predictor)
 
     def takes_networks(self, problem: Problem) -> bool:
@@ -238,12 +245,12 @@ class InfiniteEnsemble:
         """What draws with prior functions of networks take of Theta, in memory or `storage`."""
         points, network = self._kept(problem), problem.architecture
         diagonal = network.kernel_diag(points)
-        check_range(diagonal, problem.targets, problem.reg, self.uncertainty, "single")
+        single = self._in_single_precision(problem)
+        check_range(diagonal, problem.targets, problem.reg, self.uncertainty, single)
         with progress_bar("kernel", 1, progress) as told:
             if self.method != "nystrom":
                 return KernelProducts(tiled_ntk(network, points, self.storage, told), points)
-            rows = np.random.default_rng(0).permutation(len(points))[: self.n_inducing]
-            inducing = points[np.sort(rows)]
+            inducing = points[_inducing(problem.key, len(points), self.n_inducing)]
             ntk, factor = inducing_ntk(network, points, inducing, self.storage, told)
             return KernelProducts(ntk, inducing, factor)
 
@@ -258,8 +265,19 @@ class InfiniteEnsemble:
                 problem, points, self.uncertainty, self.n_draws, tol, ntk=kernel.ntk,
                 coefficients=kernel.coefficients, checkpoint=self.checkpoint, progress=progress,
             )  # fmt: skip
-        check_solution(draws, problem.reg, self._largest_gap)
+        check_solution(draws, problem.reg, self.tol, self._in_single_precision(problem))
         return self._fitted(problem, kernel.points, draws)
+
+    def _in_single_precision(self, problem: Problem) -> str:
+        """What to say of a solution for prior functions of networks that is not good enough."""
+        said = " Prior functions of networks are solved for in single precision"
+        needed = replace(self, prior_functions="exact").memory(problem)
+        if self.method == "nystrom" or needed > memory_limit():
+            return f"{said}."
+        return (
+            f'{said}: prior_functions="exact" solves in double precision, in {needed / 2**30:.1f} '
+            "GiB of memory and a time that grows with the cube of the points."
+        )
 
     def _kept(self, problem: Problem) -> Floats:
         """Training points, features scaled, as a fitted model keeps them.
@@ -275,11 +293,6 @@ class InfiniteEnsemble:
     @property
     def _scales_nothing(self) -> bool:
         return bool(np.all(np.asarray(self.feature_scales) == 1))
-
-    @property
-    def _largest_gap(self) -> float:
-        """Of solutions that nobody is warned of."""
-        return LARGEST_GAP if self.tol is None else max(LARGEST_GAP, 0.5 * self.tol**2)
 
     def _fitted(self, problem: Problem, points: Floats, predictor: Any) -> "FittedInfiniteEnsemble":
         key = None if self.method == "gaussian" else problem.key
@@ -318,6 +331,12 @@ class InfiniteEnsemble:
             return predictor
         key = jax.random.fold_in(problem.key, 2)
         return correct_draws(key, predictor, problem.targets, likelihood, self.n_trajectories)
+
+
+def _inducing(key: Array | None, n: int, n_inducing: int) -> NDArray[np.intp]:
+    """Rows of inducing points, sorted: at random by the key, or always the same without one."""
+    seed = [0] if key is None else np.asarray(jax.random.key_data(jax.random.fold_in(key, 4)))
+    return np.sort(np.random.default_rng(seed).permutation(n)[:n_inducing])
 
 
 class KernelProducts(NamedTuple):

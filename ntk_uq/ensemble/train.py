@@ -30,7 +30,7 @@ from jax import Array
 from numpy.typing import ArrayLike
 
 from ntk_uq._common import checks
-from ntk_uq._common.checkpoint import digest
+from ntk_uq._common.checkpoint import check_directory, digest
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.uncertainty import Uncertainty
@@ -189,6 +189,7 @@ def train_ensemble(
     (3, 2, 2)
     """
     checks.count("n_members", n_members)
+    check_directory(checkpoint)
     X, y = check_problem(architecture, X, y, likelihood, reg, uncertainty)
     if check_condition and time is None:
         require_condition(likelihood, y, reg)

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
-from ntk_uq._common.checkpoint import Checkpoint, digest, name_without_addresses
+from ntk_uq._common.checkpoint import Checkpoint, digest, name_without_addresses, probes
 from ntk_uq._common.processes import divided
 from ntk_uq._common.progress import Progress
 from ntk_uq._common.uncertainty import Uncertainty
@@ -186,6 +186,16 @@ class _Trainer:
         rule = name_without_addresses(update_rule(self.method.optimizer))
         return {"optimizer": hashlib.sha256(rule.encode()).hexdigest()[:16]}
 
+    def _first_network(self, X: Array) -> dict[str, list[float]]:
+        """Outputs of the first member's network before training, and their gradient's norm."""
+        outputs = self.data.y.shape[1]
+        initial, _ = draw(self.architecture, self.key, 0, in_features(X), outputs)
+        f, slope = jax.jit(partial(_function, self.architecture))(initial, X)
+        return {
+            "network at points": np.ravel(f).tolist(),
+            "norm of its gradient": [float(slope)],
+        }
+
     def checkpoint(self, directory: str | os.PathLike, uncertainty: Uncertainty) -> Checkpoint:
         """Checkpoint for what this trains, labelled with all that its results depend on."""
         X, y, likelihood, reg, tol = self.data
@@ -193,6 +203,7 @@ class _Trainer:
             directory,
             {
                 "architecture": name_without_addresses(self.architecture),
+                **self._first_network(probes(X)),
                 "method": name_without_addresses(self.method),
                 **self._optimizer(),
                 "X": digest(X),
@@ -215,6 +226,12 @@ def _within(members: range, start: int) -> slice:
 
 def _report(progress: Progress, first: int, total: int, done: float, gaps: NDArray) -> None:
     progress(first + float(done), total, gap=float(gaps.max(initial=0.0)))
+
+
+def _function(architecture: BaseArchitecture, params: Any, X: Array) -> tuple[Array, Array]:
+    """Outputs, and the norm of their sum's gradient."""
+    f, pull = jax.vjp(lambda params: architecture.apply(params, X), params)
+    return f, norm(pull(jnp.ones_like(f)))
 
 
 # Programs. Each device runs its own part of a chunk, with its own loop.

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from ntk_uq import ensemble
 from ntk_uq._common import checks
+from ntk_uq._common.checkpoint import check_directory
 from ntk_uq._common.rules import own_rules
 from ntk_uq._common.warnings import LazinessWarning, warn_user
 from ntk_uq.estimators.strength import warn_of_strong_reg
@@ -183,6 +184,7 @@ class _Ensemble(Estimator):
         for name in ("n_members", "max_iter"):
             checks.count(name, getattr(self, name))
         checks.real("tol", self.tol, minimum=0.0)
+        check_directory(self.checkpoint)
         for name in ("batch_size", "memory"):
             if getattr(self, name) is not None:
                 checks.count(name, getattr(self, name))

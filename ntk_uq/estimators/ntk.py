@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ntk_uq import analytic, selection
 from ntk_uq._common import checks
+from ntk_uq._common.checkpoint import check_directory, warn_of_none
 from ntk_uq._common.divided_tiles import found_by_first
 from ntk_uq._common.machine import blas_threads_for
 from ntk_uq._common.progress import progress_bar
@@ -188,6 +189,7 @@ class _NTK(Estimator):
     ) -> analytic.FittedInfiniteEnsemble | analytic.FittedLinearized | analytic.FittedMixture:
         """What the producer makes of the problem."""
         if isinstance(self._network, Linearized):
+            warn_of_none(self.checkpoint)
             method = cast(Literal["exact", "gaussian"], self.method)
             of_tangent = analytic.LinearizedEnsemble(
                 self.uncertainty, method, self.n_draws, self._stop
@@ -350,15 +352,13 @@ class _NTK(Estimator):
         checks.count("n_inducing", self.n_inducing)
         checks.count("n_draws", self.n_draws)
         checks.storage(self.storage)
+        check_directory(self.checkpoint)
         if self.prior_functions not in ("auto", "exact", "networks"):
             raise ValueError(
                 'prior_functions must be "auto", "exact" or "networks"; got '
                 f"{self.prior_functions!r}."
             )
-        if self.tol is not None:
-            checks.real("tol", self.tol, minimum=0.0)
-            if self.tol == 0:
-                raise ValueError("tol must be positive: no solution is known to the last bit.")
+        checks.tolerance(self.tol)
         if self._n_corrections:
             checks.count("n_trajectories", self._n_corrections)
             if (self.uncertainty, self.method) != ("posterior", "exact"):
@@ -438,15 +438,16 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         "Size".
     tol : float, optional
         How far draws of method="exact" may be from their solution: the latents' distance, in
-        posterior standard deviations. None takes a millionth with exact prior functions and 0.005
-        with those of networks, which no statistic of a thousand draws can see.
+        posterior standard deviations, below 1. None takes a millionth with exact prior functions
+        and 0.005 with those of networks, which no statistic of a thousand draws can see.
     storage : path or "processes", optional
         Where the kernel stands with prior functions of networks, if it does not fit into memory:
         a directory for a file, or "processes", a part of it in each process of `jax.distributed`
         (docs, "Many processes, many machines"). None keeps it in memory.
     checkpoint : path, optional
         Directory in which draws with prior functions of networks are kept as they are solved, and
-        the mode before them: the same fit, after it was killed, goes on from there.
+        the mode before them: the same fit, after it was killed, goes on from there. Of other fits,
+        as those of at most 3,000 points are by default, nothing is kept, and a warning says so.
     n_inducing : int, default 4096
         Points, taken at random, of method="nystrom". With more it comes nearer to "exact".
     time : float, optional
@@ -461,7 +462,8 @@ class NTKClassifier(_NTK, SmoothedClassifier):
         Which columns hold categories, without an architecture: as in `TableEncoder`, which also
         fills gaps. A network that you give takes numbers only; put the encoder before it.
     random_state : int, RandomState or None, default 0
-        Decides the draws of method="exact", and with the order of rows the folds of "cv".
+        Decides the draws of method="exact" and "nystrom", the points that the latter takes, and,
+        with the order of rows, the folds of "cv".
     progress : bool or None, default None
         Progress bar; None shows it at a terminal only.
     kernel : callable, optional
@@ -506,6 +508,8 @@ class NTKClassifier(_NTK, SmoothedClassifier):
 
     Warns
     -----
+    ConvergenceWarning
+        If a solution is a rough one, or `tol` was given and not reached.
     FirstOrderWarning
         If the closed form's class probabilities are far from those of exact solutions: by more
         than 0.1 in total variation, in the mean over training points.

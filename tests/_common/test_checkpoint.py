@@ -12,13 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
-from ntk_uq._common.checkpoint import Checkpoint
+import ntk_uq as nuq
+from ntk_uq._common.checkpoint import Checkpoint, check_directory
+from ntk_uq.analytic import InfiniteEnsemble
 from ntk_uq.ensemble import train_ensemble
 from ntk_uq.ensemble.conjugate_gradients import ConjugateGradients
 from ntk_uq.ensemble.layout import _member_bytes
 from ntk_uq.ensemble.optax_method import update_rule
 from ntk_uq.ensemble.trainer import _Data
+from ntk_uq.networks import MLP, Architecture, Problem
 
 # Two chunks of members; the second is not full.
 MEMBERS = 10
@@ -232,3 +236,75 @@ def test_other_data_are_another_run(tmp_path):
     train_ensemble(*ARGUMENTS, **options)
     with pytest.raises(ValueError, match=r"another run: X is \w+, there \w+\. Use"):
         train_ensemble(key, net, X + 1, y, likelihood, **options)
+
+
+def of_closure(k):
+    return MLP(width=8, depth=1, activation=lambda z: jnp.sin(k * z))
+
+
+def of_module(k):
+    class Network(nnx.Module):
+        def __init__(self, in_features, out_features, *, rngs):
+            self.hidden = nnx.Linear(in_features, 8, rngs=rngs)
+            self.readout = nnx.Linear(8, out_features, rngs=rngs)
+
+        def __call__(self, x):
+            return self.readout(nnx.relu(self.hidden(x) + k))
+
+    return Architecture(Network)
+
+
+@pytest.mark.parametrize("network", [of_closure, of_module])
+def test_networks_that_no_name_tells_apart_are_told_apart(tmp_path, network):
+    """And one that is defined anew is the same."""
+    key, _, *data = ARGUMENTS
+    options = {**OPTIONS, "uncertainty": "initialization", "n_members": 1, "checkpoint": tmp_path}
+    first = train_ensemble(key, network(1.0), *data, **options)
+    assert_same(train_ensemble(key, network(1.0), *data, **options), first, members=1)
+    with pytest.raises(ValueError, match=r"another run: network at points is \[.*\], there \[-?\d"):
+        train_ensemble(key, network(1.1), *data, **options)
+
+
+def test_values_are_compared_but_for_the_rounding_of_another_machine(tmp_path):
+    """Which is of their size, not of each: what is nearly zero is rounded as the others are."""
+    values = [1.0, -2.5, 1e-6]
+    Checkpoint(tmp_path, {"reg": "1.0", "values": values})
+    Checkpoint(tmp_path, {"reg": "1.0", "values": [1.0 + 1e-4, -2.5 - 1e-4, -1e-5]})
+    for other in ([1.01, -2.5, 1e-6], [1.0, -2.5, np.nan], [1.0, -2.5]):
+        with pytest.raises(
+            ValueError, match=r"values is \[1\S*, -2.5.*\], there \[1, -2.5, 1e-06\]"
+        ):
+            Checkpoint(tmp_path, {"reg": "1.0", "values": other})
+    # Of a version that did not write them.
+    with pytest.raises(ValueError, match=r"others is \[1\], there None"):
+        Checkpoint(tmp_path, {"reg": "1.0", "others": [1.0]})
+
+
+def test_what_can_be_no_checkpoint_is_refused_before_the_work(tmp_path, monkeypatch):
+    """Of the estimator before reg is chosen, and of the producer before its kernel."""
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr("ntk_uq.selection.choose", forbidden)
+    monkeypatch.setattr("ntk_uq.analytic.producer.tiled_ntk", forbidden)
+    (tmp_path / "thesis.txt").touch()
+    X, y = np.asarray(ARGUMENTS[2], float), np.asarray(ARGUMENTS[3], float)
+    task = Problem(X, y, ARGUMENTS[4], 1.0, jax.random.key(0), MLP(width=16, depth=1))
+    for directory, said in (
+        (5, "path of a directory"),
+        (tmp_path, "it has files, 'thesis.txt'"),
+        (tmp_path / "thesis.txt" / "run", "thesis.txt is a file"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            nuq.NTKClassifier(reg="cv", checkpoint=directory).fit(X, y[:, 0])
+        with pytest.raises(ValueError, match=said):
+            InfiniteEnsemble(prior_functions="networks", checkpoint=directory).fit(task)
+        with pytest.raises(ValueError, match=said):
+            train_ensemble(*ARGUMENTS, **OPTIONS, checkpoint=directory)
+    check_directory(tmp_path / "new" / "run")  # which the run will make
+    check_directory(None)
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(ValueError, match="cannot be written: no permission in"):
+        check_directory(tmp_path / "new" / "run")

@@ -1,6 +1,7 @@
 """Draws whose prior functions are networks, and Theta in tiles, against dense solutions."""
 
 import contextlib
+import warnings
 from dataclasses import replace
 
 import jax
@@ -13,7 +14,8 @@ from sklearn.base import clone
 import ntk_uq as nuq
 from ntk_uq import MLP, Bernoulli, Categorical, Gaussian, Poisson
 from ntk_uq._common.rules import own_rules
-from ntk_uq._common.solver import solve_dual
+from ntk_uq._common.solver import LARGEST_GAP, solve_dual
+from ntk_uq._common.warnings import ConvergenceWarning
 from ntk_uq.analytic import InfiniteEnsemble, estimate_memory
 from ntk_uq.analytic.exact import _standard_normal
 from ntk_uq.networks import Problem, RandomFunctions, random_functions
@@ -167,6 +169,79 @@ def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch, uncertainty):
         ensemble.fit(problem(Categorical(), reg=0.2))
 
 
+def test_a_mode_without_draws_is_kept_too(tmp_path, monkeypatch):
+    """Of a problem that has no key."""
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("a mode that is kept is sought again")
+
+    ensemble = InfiniteEnsemble("none", prior_functions="networks", checkpoint=tmp_path)
+    task = replace(problem(Categorical()), key=None)
+    first = ensemble.fit(task).predictor.alpha
+    monkeypatch.setattr("ntk_uq.analytic.network_draws.deflate_at_mode", forbidden)
+    np.testing.assert_array_equal(ensemble.fit(task).predictor.alpha, first)
+    with pytest.raises(ValueError, match="another run: reg is"):
+        ensemble.fit(replace(task, reg=0.2))
+
+
+def test_who_gives_a_checkpoint_to_a_fit_that_has_none_is_told(tmp_path):
+    labels = np.argmax(TARGETS[Categorical()], axis=1)
+    for settings in ({"reg": 1.0, "method": "gaussian", "architecture": NET}, {"n_draws": 4}):
+        model = nuq.NTKClassifier(**settings, checkpoint=tmp_path / "run")
+        with warnings.catch_warnings(record=True, action="always") as caught:
+            model.fit(X, labels)
+        said = [w for w in caught if "nothing of this fit is kept" in str(w.message)]
+        assert len(said) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_of_another_network_of_the_same_name_is_refused(tmp_path):
+    """Also of one whose kernel is the same, and whose prior functions are others."""
+
+    def fit(activation):
+        task = replace(problem(Categorical()), architecture=MLP(width=32, activation=activation))
+        return ensemble.fit(task).predictor.alpha
+
+    ensemble = InfiniteEnsemble(n_draws=2, prior_functions="networks", checkpoint=tmp_path)
+    first = fit(lambda z: jnp.sin(z))
+    np.testing.assert_array_equal(fit(lambda z: jnp.sin(z)), first)
+    with pytest.raises(ValueError, match=r"another run: kernel at points is \["):
+        fit(lambda z: jnp.tanh(z))
+    with pytest.raises(ValueError, match=r"another run: prior function at points is \["):
+        fit(lambda z: -jnp.sin(z))
+
+
+def test_a_tolerance_that_is_not_reached_is_said():
+    """And by how much, though solutions are as good as without one. Double precision reaches it."""
+    task = problem(Categorical())
+    ensemble = InfiniteEnsemble(n_draws=2, prior_functions="networks", tol=1e-6)
+    said = r"tol=1e-06 was not reached: 2 of 2 solutions may be up to \de-0\d .*Set a larger tol"
+    with pytest.warns(ConvergenceWarning, match=said):
+        found = ensemble.fit(task).predictor
+    assert np.all(0.5 * 1e-6**2 < found.gap)
+    assert np.all(found.gap < LARGEST_GAP)
+    assert replace(ensemble, prior_functions="exact").fit(task).predictor.converged.all()
+    with pytest.raises(ValueError, match="tol must be below 1"):
+        replace(ensemble, tol=1.0).fit(task)
+
+
+def test_what_single_precision_cannot_solve_double_precision_can():
+    """Large counts, whose log is known to three digits: the message names the cure."""
+    counts = RNG.poisson(np.exp(12 + 0.5 * X[:, :1])).astype(float)
+    task = Problem(X, counts, Poisson(), 1.0, jax.random.key(0), MLP())
+    ensemble = InfiniteEnsemble(n_draws=4, prior_functions="networks")
+    with pytest.raises(ValueError, match=r'single precision: prior_functions="exact" solves'):
+        ensemble.fit(task)
+    with pytest.raises(ValueError, match=r"solved for in single precision\.$"):
+        replace(ensemble, method="nystrom").fit(task)
+    assert replace(ensemble, prior_functions="exact").fit(task).predictor.converged.all()
+    wide = replace(problem(Categorical()), architecture=MLP(b_std=1e4))
+    with pytest.raises(ValueError, match=r'single precision can solve .*"exact" solves in double'):
+        ensemble.fit(wide)
+    found = replace(ensemble, prior_functions="exact").fit(wide).predictor
+    assert np.all(found.gap < LARGEST_GAP)
+
+
 def test_inducing_points_come_nearer_to_the_solution_as_they_grow(tmp_path):
     """And are the solution where they are all points."""
     task = problem(Categorical())
@@ -185,6 +260,25 @@ def test_inducing_points_come_nearer_to_the_solution_as_they_grow(tmp_path):
     # Both are solutions up to their tolerance; prior standard deviations are of size one.
     assert off[3] < 2 * TOL * np.sqrt(np.max(NET.kernel_diag(X_TEST).ntk) / task.reg)
     assert off[3] < 0.02 * off[0]
+
+
+def test_inducing_points_are_those_of_the_key(tmp_path):
+    """The same for the same, also where a checkpoint goes on, and as a saved model keeps them."""
+    ensemble = InfiniteEnsemble(method="nystrom", n_inducing=10, n_draws=2)
+    first, again, other = (ensemble.fit(problem(Categorical(), key=k)) for k in (0, 0, 1))
+    np.testing.assert_array_equal(first.points, again.points)
+    assert not np.array_equal(first.points, other.points)
+    kept = replace(ensemble, checkpoint=tmp_path / "run")
+    for _ in range(2):
+        found = kept.fit(problem(Categorical()))
+        np.testing.assert_array_equal(found.predictor.alpha, first.predictor.alpha)
+    labels = np.argmax(TARGETS[Categorical()], axis=1)
+    model = nuq.NTKClassifier(NET, 1.0, method="nystrom", n_inducing=10, n_draws=2, random_state=3)
+    nuq.save(model.fit(X, labels), tmp_path / "model")
+    loaded = nuq.load(tmp_path / "model")
+    np.testing.assert_allclose(loaded.predict_proba(X_TEST), model.predict_proba(X_TEST), atol=1e-5)
+    anew = model.set_params(random_state=4).fit(X, labels)
+    assert not np.array_equal(anew._fitted.points, loaded._fitted.points)
 
 
 def test_inducing_points_see_what_the_definition_says():

@@ -145,6 +145,13 @@ def test_outputs_that_are_no_logits(model):
     assert two.score(X_TEST, Y_TEST) > 0.9
 
 
+def test_no_checkpoint(model, tmp_path):
+    net = nuq.Linearized(model)
+    clf = nuq.NTKClassifier(net, reg=1.0, uncertainty="none", checkpoint=tmp_path / "run")
+    with pytest.warns(UserWarning, match="nothing of this fit is kept there"):
+        clf.fit(X, y)
+
+
 def test_refusals(model):
     net = nuq.Linearized(model)
     with pytest.raises(ValueError, match="one network, which is given"):
