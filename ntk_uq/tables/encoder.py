@@ -53,8 +53,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
     takes the column's median, and a further column says where gaps were. A category becomes a
     column for each of its values, 1 where it has it and 0 elsewhere, a gap being a value too. These
     indicators are not standardised: that would make a rare value as far from the others as it is
-    rare, and every network steep there. A column that is empty in all rows, or of numbers that do
-    not vary, is left out.
+    rare, and every network steep there. A column that is empty in all rows is left out.
 
     Parameters
     ----------
@@ -76,8 +75,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         If a column of the training table is empty.
     UnseenWarning
         If a table that is transformed holds a category that the training table had not, which is
-        then none of the known; or a gap in a column that had none, for which the median is taken;
-        or another value in a column that is left out.
+        then none of the known; or a gap in a column that had none, for which the median is taken.
 
     Examples
     --------
@@ -92,9 +90,6 @@ class TableEncoder(TransformerMixin, BaseEstimator):
            [1., 0., 1.],
            [0., 1., 0.]])
     """
-
-    # Places among the columns of numbers of those that never varied; of earlier files none.
-    _still: Any = ()
 
     def __init__(self, categorical_features: Categorical = "from_dtype"):
         self.categorical_features = categorical_features
@@ -177,7 +172,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             for j, codes in self._codes.items()
             for value in ([*self._known[j], None][code] for code in codes)
         ]
-        numbers = names[np.delete(self._numeric, self._still)].tolist()
+        numbers = names[self._numeric].tolist()
         missing = [f"{names[j]}_missing" for j in self._missing]
         return np.array([*numbers, *missing, *of_categories], dtype=object)
 
@@ -248,9 +243,6 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             filled = np.where(gaps, self._medians, numbers)
             self._scaler = StandardScaler().fit(filled, sample_weight=weights)
             self._tails = CompressedTails.of(self._scaler.transform(filled), weights)
-        still = np.searchsorted(self._numeric, [j for j, _ in self.constants()])
-        some = len(still) < len(self._numeric) or len(self._missing) or self._codes
-        self._still = still if some else still[:0]
         return self
 
     def features(self, values: Floats, rows: Any = None) -> Floats:
@@ -262,9 +254,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             known = np.isin(self._numeric, self._missing)
             self._warn_of_gaps(gaps & ~known, rows)
             filled = np.where(gaps, self._medians, numbers)
-            self._warn_of_constants(filled, rows)
-            scaled = self._tails.transform((filled - self._scaler.mean_) / self._scaler.scale_)
-            blocks += [np.delete(scaled, self._still, axis=1), gaps[:, known]]
+            scaled = (filled - self._scaler.mean_) / self._scaler.scale_
+            blocks += [self._tails.transform(scaled), gaps[:, known]]
         for j, codes in self._codes.items():
             indicators = values[:, j, None] == codes
             self._warn_of_category(j, ~indicators.any(axis=1), rows)
@@ -283,11 +274,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         numbers = self._tails.traced((filled - mean.astype(X.dtype)) / scale.astype(X.dtype))
         known = np.flatnonzero(np.isin(self._numeric, self._missing))
         missing = [gaps[:, j : j + 1].astype(X.dtype) for j in known]
-        features = [numbers]
-        if len(self._still):
-            moving = np.delete(np.arange(len(self._numeric)), self._still)
-            features = [numbers[:, j : j + 1] for j in moving]
-        return jnp.concatenate([*features, *missing], axis=1)
+        return jnp.concatenate([numbers, *missing], axis=1)
 
     def check_traceable(self) -> None:
         """Refuse to be traced with categories, which JAX has no type for."""
@@ -350,23 +337,6 @@ class TableEncoder(TransformerMixin, BaseEstimator):
                 f"X, {self._name(self._numeric[number])}, is empty in {row_name(rows, row)}, and "
                 "was nowhere empty in the training data: its median is taken, and the uncertainty "
                 "does not show it.",
-                UnseenWarning,
-            )
-
-    def _warn_of_constants(self, numbers: Floats, rows: Any) -> None:
-        if not len(self._still):
-            return
-        still = np.asarray(self._still, int)
-        values, known = numbers[:, still], dict(self.constants())
-        new = ~np.isclose(values, [known[int(self._numeric[place])] for place in still])
-        if new.any():
-            from ntk_uq.tables.places import row_name
-
-            row, number = np.argwhere(new)[0]
-            warn_user(
-                f"X, {self._name(self._numeric[still[number]])}, holds {values[row, number]:g} in "
-                f"{row_name(rows, row)}, and did not vary in the training data: it is left out, "
-                "and the uncertainty does not show it.",
                 UnseenWarning,
             )
 

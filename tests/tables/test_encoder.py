@@ -81,34 +81,6 @@ def test_empty_columns_are_left_out():
         nuq.TableEncoder().fit(np.full((3, 2), np.nan))
 
 
-def test_columns_that_do_not_vary_change_nothing():
-    """They are no features: without them a network sees the same points."""
-    table = TABLE[["size", "mass"]]
-    wider = table.assign(one=1.0, two=[2.0, None] * (N // 2), three=3)[
-        ["one", "size", "two", "mass", "three"]
-    ]
-    encoder = nuq.TableEncoder().fit(wider)
-    names = ["size", "mass", "two_missing", "mass_missing"]
-    assert encoder.get_feature_names_out().tolist() == names
-    found = encoder.transform(wider)
-    expected = nuq.TableEncoder().fit_transform(table)
-    np.testing.assert_allclose(found[:, [0, 1, 3]], expected, rtol=1e-12)
-    np.testing.assert_allclose(encoder.traced(jnp.asarray(wider, float)), found, atol=1e-5)
-    model, plain = (
-        nuq.NTKClassifier(reg=1.0, n_draws=4).fit(X, Y) for X in (wider.drop(columns="two"), table)
-    )
-    np.testing.assert_allclose(
-        model.predict_proba(wider.drop(columns="two")), plain.predict_proba(table), rtol=1e-8
-    )
-    with pytest.warns(UnseenWarning, match="'three', holds 4 in row 2, and did not vary"):
-        encoder.transform(wider.assign(three=np.where(np.arange(N) == 2, 4, 3)))
-
-
-def test_a_table_that_does_not_vary_is_kept():
-    """There is nothing else: all points are the same to the network."""
-    assert nuq.TableEncoder().fit_transform(np.ones((4, 2))).shape == (4, 2)
-
-
 def test_gaps_of_every_kind():
     """Of pandas' nullable types, and among objects."""
     for gap in (None, pd.NA, np.nan):
