@@ -53,7 +53,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):
     takes the column's median, and a further column says where gaps were. A category becomes a
     column for each of its values, 1 where it has it and 0 elsewhere, a gap being a value too. These
     indicators are not standardised: that would make a rare value as far from the others as it is
-    rare, and every network steep there. A column that is empty in all rows is left out.
+    rare, and every network steep there. A column that is empty in all rows is left out. One of
+    numbers that do not vary stays, so that the uncertainty shows where they do later.
 
     Parameters
     ----------
