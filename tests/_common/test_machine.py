@@ -7,8 +7,17 @@ import conftest
 import numpy as np
 import psutil
 import pytest
+from threadpoolctl import threadpool_info
 
-from ntk_uq._common.machine import cores, free_memory, give_back, memory_limit, numbers_in
+from ntk_uq._common.machine import (
+    blas_threads_for,
+    cores,
+    free_memory,
+    give_back,
+    memory_limit,
+    numbers_in,
+)
+from ntk_uq._common.side_by_side import side_by_side
 from ntk_uq._common.solver import solve_dual
 from ntk_uq._common.tiles import SymmetricTiles
 from ntk_uq.likelihoods import Categorical
@@ -129,3 +138,26 @@ def test_products_with_tiles_begin_with_what_is_free_given_back(monkeypatch):
     zero = np.zeros((1, 4, 2), np.float32)
     found = solve_dual(tiles, 1.0, np.eye(2, dtype=np.float32)[[0, 1, 0, 1]], zero, Categorical())
     assert len(given) == found.n_products
+
+
+def _threads():
+    return {
+        library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
+    }
+
+
+def test_few_points_take_one_thread_of_blas():
+    before = _threads()
+    with blas_threads_for(1024):
+        assert _threads() == {1}
+    with blas_threads_for(1025):
+        assert _threads() == before
+    assert _threads() == before
+
+
+def test_calls_side_by_side_take_one_thread_of_blas():
+    """And what is called alone takes those that it had."""
+    before = _threads()
+    assert side_by_side(lambda _: _threads(), range(3), 2) == [{1}] * 3
+    assert side_by_side(lambda _: _threads(), range(3), 1) == [before] * 3
+    assert _threads() == before
