@@ -11,9 +11,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import psutil
@@ -33,6 +34,9 @@ __all__ = [
 
 # A factor of so many points takes a core some hundredths of a second.
 _POINTS_OF_A_THREAD = 1024
+# Who is within `one_blas_thread`, one entry each, and the limit that the first has set.
+_ENTERING, _LIMIT = Lock(), ExitStack()
+_INSIDE: list[None] = []
 
 
 def numbers_in(size: int, dtype: DTypeLike, directory: str | os.PathLike | None) -> NDArray:
@@ -95,9 +99,24 @@ def _trim() -> Callable[[int], int] | None:
     return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
-def one_blas_thread() -> AbstractContextManager:
-    """A context in which NumPy's products take one thread: the caller has threads of its own."""
-    return _blas().limit(limits=1, user_api="blas")
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """A context in which NumPy's products take one thread: the caller has threads of its own.
+
+    It is of the whole process: the first of several threads that enter it sets the limit, and the
+    last that leaves takes it back. Each by itself would restore what another had set.
+    """
+    with _ENTERING:
+        if not _INSIDE:
+            _LIMIT.enter_context(_blas().limit(limits=1, user_api="blas"))
+        _INSIDE.append(None)
+    try:
+        yield
+    finally:
+        with _ENTERING:
+            _INSIDE.pop()
+            if not _INSIDE:
+                _LIMIT.close()
 
 
 def blas_threads_for(n: int) -> AbstractContextManager:

@@ -16,6 +16,7 @@ from ntk_uq._common.machine import (
     give_back,
     memory_limit,
     numbers_in,
+    one_blas_thread,
 )
 from ntk_uq._common.side_by_side import side_by_side
 from ntk_uq._common.solver import solve_dual
@@ -160,4 +161,16 @@ def test_calls_side_by_side_take_one_thread_of_blas():
     before = _threads()
     assert side_by_side(lambda _: _threads(), range(3), 2) == [{1}] * 3
     assert side_by_side(lambda _: _threads(), range(3), 1) == [before] * 3
+    assert _threads() == before
+
+
+def test_threads_that_overlap_restore_what_was():
+    """One enters while another is inside, and leaves after it."""
+    before = _threads()
+    first, second = one_blas_thread(), one_blas_thread()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert _threads() == {1}
+    second.__exit__(None, None, None)
     assert _threads() == before
