@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 from ntk_uq._common.words import shown
 from ntk_uq.plots.style import COLOURS, DASHED, axes_or_new, style_of
@@ -19,6 +20,8 @@ if TYPE_CHECKING:  # rooms above, or loaded where they are used
 
 # Networks whose curves have names.
 _MOST_CURVES = 4
+# Decades that are named: a narrow picture has room for a few.
+_MOST_TICKS = 5
 
 _LAZINESS = {
     "kernel_change": "Relative change of the tangent kernel",
@@ -141,6 +144,7 @@ def plot_reg_curve(curve: "RegCurve", *, ax: Axes | None = None) -> Axes:
     ax.axvline(curve.reg, **DASHED)
     what = {"evidence": "Log evidence (nats)", "cv": "Held-out log density (nats a point)"}
     ax.set(xscale="log", xlabel="reg", ylabel=what[curve.criterion])
+    ax.xaxis.set_major_locator(LogLocator(numticks=_MOST_TICKS))
     ax.xaxis.set_major_formatter(lambda reg, _: f"{reg:g}")
     ax.xaxis.set_minor_formatter("")
     if len(curve.names) > 1:

@@ -1,3 +1,4 @@
+import itertools
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -413,6 +414,20 @@ def test_reg_curve(errors, ax):
     np.testing.assert_array_equal(by_label(ax)["depth 2"].get_ydata(), curve.scores[1])
     assert len(ax.collections) == (0 if errors is None else 2)
     assert "nats" in ax.get_ylabel()
+
+
+def test_names_of_decades_stand_apart():
+    """As narrow as two of them stand side by side in a report."""
+    figure = Figure(figsize=(3.1, 2.4), layout="constrained")
+    regs = np.logspace(-4, 2, 13)
+    curve = RegCurve(regs, -((np.log(regs) + 3) ** 2)[None], None, ("",), "cv", 0.1)
+    axes = plot_reg_curve(curve, ax=figure.subplots())
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+    low, high = axes.get_window_extent().intervalx
+    boxes = sorted((box for box in boxes if low <= box.x0 <= high), key=lambda box: box.x0)
+    assert len(boxes) >= 3
+    assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
 
 
 def test_a_reg_curve_goes_through_what_was_tried(ax):
