@@ -112,6 +112,8 @@ class InfiniteEnsemble:
     n_inducing : int
         Points, taken at random by the problem's key, whose kernel functions method "nystrom" learns
         with.
+    copy : bool
+        Whether points are copied, which may be large; if not, nobody may write to them later.
 
     Examples
     --------
@@ -135,6 +137,7 @@ class InfiniteEnsemble:
     storage: str | os.PathLike | None = None
     checkpoint: str | os.PathLike | None = None
     n_inducing: int = 4096
+    copy: bool = True
 
     def fit(
         self,
@@ -280,13 +283,8 @@ class InfiniteEnsemble:
         )
 
     def _kept(self, problem: Problem) -> Floats:
-        """Training points, features scaled, as a fitted model keeps them.
-
-        A copy, as they may be the user's; but they may be large, and such as estimators make for
-        this, which are nobody's view and can't be written to, are kept as they are.
-        """
-        flags = np.asarray(problem.points).flags
-        if self._scales_nothing and flags.owndata and not flags.writeable:
+        """Training points, features scaled, as a fitted model keeps them."""
+        if self._scales_nothing and not self.copy:
             return problem.points
         return problem.points * self.feature_scales
 

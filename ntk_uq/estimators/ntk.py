@@ -211,6 +211,7 @@ class _NTK(Estimator):
             n_draws=self.n_draws,
             n_trajectories=self._n_corrections,
             feature_scales=scales,
+            copy=False,  # validated points are the estimator's own
             time=self._stop,
             prior_functions=self.prior_functions,
             tol=self.tol,

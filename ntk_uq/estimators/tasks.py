@@ -277,10 +277,7 @@ class Estimator(BaseEstimator):
         if self.encoder_ is not None:
             self.encoder_.learn_scales(X, weights)
         self._point_shape = X.shape[1:]
-        points = self._inputs(X)
-        if self._keeps_points:
-            points.flags.writeable = False  # so that a producer need not make a copy of its own
-        return points
+        return self._inputs(X)
 
     def _inputs(self, X: Floats, rows: Any = None) -> Floats:
         if self.encoder_ is not None:
@@ -444,7 +441,8 @@ class Classifier(ClassifierMixin, Estimator):
         Everything that was fitted is a constant inside, the standardising of features included. It
         can be transformed like any other: ``jax.grad``, ``jax.vmap``, ``jax.export``. It computes
         in the precision of its points; with JAX's default, float32, probabilities differ from those
-        of `predict_proba`, which computes in float64, by some thousandths at most.
+        of `predict_proba`, which computes in float64, by thousandths, or by some hundredths where
+        a deep network is smooth or points are nearly equal.
 
         Returns
         -------

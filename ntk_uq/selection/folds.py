@@ -11,9 +11,9 @@ from ntk_uq.selection.curve import RegCurve
 Floats = NDArray[np.float64]
 
 _FOLDS = 5
-# Points of which a tenth of the repeated ones have several targets are observed anew, and such that
-# come five times on the average, where hardly one stands alone.
-_OF_OTHER_TARGETS, _REPEATED, _ALONE = 0.1, 5, 0.05
+# Points of which a tenth of the repeated ones have several targets are observed anew, and at most
+# ten that come five times on the average.
+_OF_OTHER_TARGETS, _FEW, _REPEATED = 0.1, 10, 5
 # Where nothing can be held out: the prior N(theta_0, I) of a Bayesian.
 _WITHOUT_FOLDS = 1.0
 
@@ -33,9 +33,11 @@ def _rows_and_folds(
     and a point that counts w times is w of the rows.
     """
     rows: NDArray[np.integer] = np.arange(len(X))
-    groups = _groups(X)
-    if one_by_one and _observed_anew(groups, y, weights):
-        rows, weights = _one_by_one(rng, weights, len(X), most), None
+    groups, counts = _groups(X), _counts(weights, len(X))
+    if one_by_one and counts is not None and _observed_anew(groups, y, counts):
+        rows = _one_by_one(rng, counts, most)
+        each = None if weights is None else weights / counts  # of the rows of a point
+        weights = None if each is None or np.all(each == 1) else each
         groups = np.arange(len(rows))
     labels = (np.argmax(y, axis=1) if _one_hot(y) else np.zeros(len(y), int))[rows]
     folds = _folds(rng, labels, groups, max(_FOLDS, -(-_FOLDS * len(rows) // most)))
@@ -70,35 +72,45 @@ def _groups(X: Floats) -> NDArray[np.integer]:
     return np.argsort(np.argsort(first))[group.ravel()]
 
 
-def _observed_anew(groups: NDArray, y: Floats, weights: Floats | None) -> bool:
+def _counts(weights: Floats | None, n: int) -> NDArray[np.integer] | None:
+    """How many rows each point is; None where that is not known.
+
+    A factor that all weights share repeats nothing: as many readings of each point, or a table that
+    stands in the file several times over.
+    """
+    if weights is None:
+        return np.ones(n, int)
+    if np.any(weights != np.round(weights)):
+        return None
+    counts = weights.astype(int)
+    return counts // np.gcd.reduce(counts)
+
+
+def _observed_anew(groups: NDArray, y: Floats, counts: NDArray) -> bool:
     """Whether equal points are observations of their own, as of a table with few possible rows.
 
     Copies of a record have its target: where of the points that are repeated a tenth has several,
-    they are no copies. Nor are they where hardly a point stands alone, and there are few others to
-    predict it from. Where points count by parts nothing is known of repetitions.
+    they are no copies. Nor are they where there are too few different ones to predict each from the
+    others.
     """
-    counts = np.ones(len(groups)) if weights is None else weights
-    if np.any(counts != np.round(counts)):
-        return False
-    of_groups = np.bincount(groups, counts)
-    repeated = of_groups > 1
+    repeated = np.bincount(groups, counts) > 1
     if not repeated.any():
         return False
     pairs = np.unique(np.column_stack([groups, y]), axis=0)
     several = np.bincount(pairs[:, 0].astype(int)) > 1
-    few = len(of_groups) * _REPEATED <= counts.sum()
-    alone = of_groups[~repeated].sum() <= _ALONE * counts.sum()
-    return bool(np.mean(several[repeated]) >= _OF_OTHER_TARGETS or (few and alone))
+    few = len(repeated) <= _FEW and _REPEATED * len(repeated) <= counts.sum()
+    return bool(np.mean(several[repeated]) >= _OF_OTHER_TARGETS or few)
 
 
 def _one_by_one(
-    rng: np.random.Generator, weights: Floats | None, n: int, most: int
+    rng: np.random.Generator, counts: NDArray[np.integer], most: int
 ) -> NDArray[np.integer]:
     """Points as often as they count; where some count several times, at most so many, at random."""
-    if weights is None:
-        return np.arange(n)
-    ends = np.cumsum(weights.astype(int))
-    places = np.arange(ends[-1]) if ends[-1] <= most else rng.choice(ends[-1], most, replace=False)
+    ends = np.cumsum(counts)
+    if ends[-1] == len(counts) or ends[-1] <= most:
+        places = np.arange(ends[-1])
+    else:
+        places = rng.choice(ends[-1], most, replace=False)
     return np.searchsorted(ends, np.sort(places), side="right")
 
 

@@ -42,7 +42,8 @@ def test_a_table_with_three_possible_rows():
 
 
 def test_points_that_count_more_often_than_can_be_held_out():
-    counts = np.array([48.0, 2.0, 25.0, 25.0, 2.0, 48.0]) * 1e8
+    # Without a common factor.
+    counts = np.array([48.0, 2.0, 25.0, 25.0, 2.0, 48.0]) * 1e8 + [1, 0, 0, 0, 0, 0]
     points = np.eye(3)[[0, 0, 1, 1, 2, 2]]
     rows, folds, _ = folds_of(points, np.arange(6) % 2, counts)
     assert len(rows) == 600 == sum(map(len, folds))
@@ -50,6 +51,27 @@ def test_points_that_count_more_often_than_can_be_held_out():
     # Of 600 a share p has the standard deviation sqrt(p (1 - p) / 600).
     errors = np.sqrt(shares * (1 - shares) / 600)
     assert np.all(np.abs(shares - counts / counts.sum()) < 5 * errors + 1e-9)
+
+
+@pytest.mark.parametrize("weights", [np.full(100, 5.0), np.where(np.arange(100) % 2, 10.0, 5.0)])
+def test_a_factor_of_all_weights_repeats_nothing(weights):
+    """Nor do weights of the classes: points that all differ are predicted from others."""
+    points, labels = RNG.normal(size=(100, 2)), np.arange(100) % 2
+    rows, folds, left = folds_of(points, labels, weights)
+    assert are_together(points, rows, folds)
+    np.testing.assert_array_equal(left, weights[rows])
+    merged, counts = np.unique(np.column_stack([LEVELS, LABELS]), axis=0, return_counts=True)
+    rows, folds, left = folds_of(np.eye(3)[merged[:, 0]], merged[:, 1], 5.0 * counts)
+    np.testing.assert_array_equal(np.bincount(rows), counts)
+    np.testing.assert_array_equal(left, 5.0)
+
+
+def test_draws_with_replacement_are_copies():
+    """Of twenty rows a hundred."""
+    drawn = np.bincount(RNG.integers(20, size=100), minlength=20).astype(float)
+    points, labels = RNG.normal(size=(20, 2)), np.arange(20) % 2
+    rows, folds, _ = folds_of(points, labels, drawn)
+    assert are_together(points, rows, folds)
 
 
 @pytest.mark.parametrize(
