@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -317,10 +317,7 @@ def prior_functions(
         raise ValueError('method="exact" draws: give the problem a key.')
     seed = np.asarray(jax.random.key_data(jax.random.fold_in(problem.key, 0)), np.uint64)
     seed_numbers = tuple(int(number) for number in seed)
-    wide = cast(BaseArchitecture, problem.architecture.widened(PRIOR_WIDTH))
-    if uncertainty == "initialization":
-        return RandomFunctions(wide, "nngp", 1.0, n_outputs, seed_numbers)
-    return RandomFunctions(wide, "ntk", problem.reg**-0.5, n_outputs, seed_numbers)
+    return _prior(problem.architecture, uncertainty, problem.reg, n_outputs, seed_numbers)
 
 
 def prior_memory(
@@ -329,9 +326,20 @@ def prior_memory(
     """Bytes that drawing a prior function takes: `RandomFunctions.memory`; 0 for "none"."""
     if uncertainty == "none":
         return 0
+    return _prior(architecture, uncertainty, 1.0, n_outputs, (0,)).memory(in_features)
+
+
+def _prior(
+    architecture: BaseArchitecture,
+    uncertainty: Uncertainty,
+    reg: float,
+    n_outputs: int,
+    seed: tuple[int, ...],
+) -> RandomFunctions:
     wide = cast(BaseArchitecture, architecture.widened(PRIOR_WIDTH))
-    kernel: Literal["nngp", "ntk"] = "nngp" if uncertainty == "initialization" else "ntk"
-    return RandomFunctions(wide, kernel, 1.0, n_outputs, (0,)).memory(in_features)
+    if uncertainty == "initialization":
+        return RandomFunctions(wide, "nngp", 1.0, n_outputs, seed)
+    return RandomFunctions(wide, "ntk", reg**-0.5, n_outputs, seed)
 
 
 class _Beginning(NamedTuple):

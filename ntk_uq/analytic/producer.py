@@ -499,9 +499,7 @@ class FittedInfiniteEnsemble:
         kernels = self.architecture.kernel_block(X, points), self.architecture.kernel_diag_block(X)
         predictor: Any = self.predictor
         if isinstance(predictor, ExactPredictor):
-            predictor = predictor.flat()
-            if X.dtype != np.float64:
-                predictor = predictor.in_single_precision()
+            predictor = predictor.flat() if X.dtype == np.float64 else self._for_single_precision
         return jax.tree.map(lambda leaf: jnp.asarray(leaf, X.dtype), predictor), kernels
 
     def functions(self) -> Callable[[ArrayLike], Floats]:
@@ -550,6 +548,11 @@ class FittedInfiniteEnsemble:
             if isinstance(self.predictor, ExactPredictor):
                 return self.predictor.flat().on_device()
             return jax.device_put(self.predictor)
+
+    @cached_property
+    def _for_single_precision(self) -> FlatDraws:
+        """Draws with a factor of their own, made once for any number of points that is traced."""
+        return cast(ExactPredictor, self.predictor).flat().in_single_precision()
 
     @cached_property
     def at_one(self) -> tuple[BaseArchitecture, Seen, DrawsAtOne] | None:

@@ -43,8 +43,7 @@ def check_range(
             f"Functions of this network are {size} at the training points, more than "
             f"{name} precision can solve for: w_std or b_std is far too large for its depth, "
             "or features are. Lower w_std and b_std (about 1), or scale features (about 1 each)."
-            + precision
-            * finite
+            + (precision if finite else "")
         )
     return float(widest / scale)
 
